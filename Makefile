@@ -1,0 +1,66 @@
+# gonogo: `make demo` and `make test` set up what they need; `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOC := .venv-protoc
+PROTO_FILES := $(wildcard protos/gonogo/v1/*.proto)
+UV ?= uv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types imports protos check-protos bench lock clean large
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
+
+setup: $(VENV)/.ready ## Install the system tools and the Python environment
+
+$(VENV)/.ready: requirements/dev.lock pyproject.toml deploy/setup.sh
+	@PYTHON="$(PYTHON)" deploy/setup.sh $(VENV)
+	@touch $@
+
+$(PROTOC)/.ready: requirements/protoc.lock
+	@$(PYTHON) -m venv $(PROTOC)
+	@$(PROTOC)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements/protoc.lock
+	@touch $@
+
+demo: setup ## Run the main job on a copy of this checkout, from chat message to receipt, and the refusals
+	@$(BIN)/python -m tests.e2e.demo
+
+test: setup ## Run the whole test suite
+	@$(BIN)/python -m pytest -q
+
+check: setup lint types imports check-protos ## Format, lint, types, import rules, contract
+
+format: setup ## Rewrite the code in the house format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/buf format -w protos
+
+lint: setup
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: setup
+	@$(BIN)/mypy protos/gonogo orchestrator executor client tests bench
+
+imports: setup
+	@$(BIN)/lint-imports --no-cache
+
+protos: setup $(PROTOC)/.ready ## Generate the contract's code again
+	@deploy/generate-protos.sh $(PROTOC) protos
+
+check-protos: setup $(PROTOC)/.ready
+	@$(BIN)/buf format -d --exit-code protos
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf breaking protos --against protos/baseline.binpb
+	@deploy/check-protos.sh $(PROTOC)
+
+large: setup ## Run the long suites: 1,000 changed files, a 1 GiB file
+	@$(BIN)/python -m pytest -q -m slow --override-ini timeout=900
+
+bench: setup ## Measure, as ratios against a floor of the same run
+	@$(BIN)/python -m bench
+
+lock: ## Resolve the lock files again (needs uv)
+	@deploy/lock.sh $(UV)
+
+clean: ## Remove environments and caches
+	@rm -rf $(VENV) $(PROTOC) .mypy_cache .ruff_cache .pytest_cache .hypothesis build

@@ -1,0 +1,113 @@
+"""What an execution did, and what a refusal says."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from executor.domain.changes import Change, Node
+from executor.domain.ladder import LadderLevel
+from executor.domain.plan import Stage
+from executor.domain.report import SelfApproval, TestVerdict
+
+
+class Outcome(enum.Enum):
+    """How an execution ended."""
+
+    SUCCESS = "success"
+    PARTIAL = "partial"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+    """Claimed, but nothing committed."""
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRecord:
+    """Which approval an execution stands on."""
+
+    approval_id: str
+    approval_digest: str
+    approver: str
+    key_id: str
+    approved_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReceipt:
+    step_id: str
+    operation: str
+    target: str
+    action_type: str
+    """"read", "commit" or "verify"."""
+    stage: Stage
+    started_at: datetime
+    completed_at: datetime
+    duration_ms: int
+    precondition_met: bool
+    precondition_detail: str
+    expected_vs_actual_match: bool
+    actual_state_change: tuple[Change, ...]
+    success: bool
+    rollback_invoked: bool
+    rollback_succeeded: bool
+    error_message: str
+    test_verdict: TestVerdict | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionResult:
+    """What the run itself found; the receipt adds who, when and under which rules."""
+
+    outcome: Outcome
+    steps: tuple[StepReceipt, ...]
+    before: tuple[tuple[bytes, Node | None], ...]
+    after: tuple[tuple[bytes, Node | None], ...]
+    after_fingerprint: str
+    divergence_details: tuple[str, ...]
+    abort_reason: str
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    receipt_id: str
+    execution_id: str
+    mission_id: str
+    intent_id: str
+    message_id: str
+    transcription_id: str
+    plan_id: str
+    plan_digest: str
+    report_id: str
+    report_digest: str
+    approvals: tuple[ApprovalRecord, ...]
+    executor_id: str
+    workspace_id: str
+    ledger_epoch: str
+    ladder_level: LadderLevel
+    self_approval: SelfApproval
+    policy_digest: str
+    started_at: datetime
+    completed_at: datetime
+    execution_duration_ms: int
+    base_fingerprint: str
+    expected_after_fingerprint: str
+    result: ExecutionResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """That nothing was done, and why."""
+
+    refusal_id: str
+    mission_id: str
+    plan_digest: str
+    report_digest: str
+    executor_id: str
+    gate: int
+    abort_reason: str
+    message: str
+    remedy: str
+    paths: tuple[bytes, ...]
+    path_count: int
+    refused_at: datetime

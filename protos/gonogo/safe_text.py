@@ -6,7 +6,6 @@ face of gonogo shows such text through this module, so that each character eithe
 """
 
 import json
-import os
 import unicodedata
 from collections.abc import Sequence
 
@@ -85,11 +84,6 @@ def excerpt(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}… ({len(text) - limit} more characters)"
-
-
-def system_text(raw: bytes) -> str:
-    """Return a name from the operating system for use in a message."""
-    return safe_line(os.fsdecode(raw).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def _spelt(character: str) -> str:

@@ -1,0 +1,37 @@
+"""What a step's action names: the paths it is about, and how a person reads its target."""
+
+from executor.domain.plan import (
+    Action,
+    ListDirectory,
+    MovePath,
+    RunCommand,
+    RunTests,
+    SearchFiles,
+)
+from gonogo.safe_text import shown_argv
+
+
+def action_paths(action: Action) -> tuple[str, ...]:
+    """Return the paths that the plan's scope must hold. A command's paths are known only afterwards."""
+    match action:
+        case RunCommand() | RunTests():
+            return ()
+        case MovePath(path=path, to=to):
+            return (path, to)
+        case ListDirectory(path="."):
+            return ()  # the names at the top are what a person reads a scope against
+        case _:
+            return (action.path,)
+
+
+def target_of(action: Action) -> str:
+    """Return what an action acts on, in words."""
+    match action:
+        case RunCommand(argv=argv) | RunTests(argv=argv):
+            return shown_argv(argv)
+        case MovePath(path=path, to=to):
+            return f"{path} to {to}"
+        case SearchFiles(path=path, pattern=pattern):
+            return f"{pattern!r} in {path}"
+        case _:
+            return action.path

@@ -4,7 +4,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from executor.sandbox.bubblewrap import Bubblewrap, find_launchers
+from executor.sandbox.bubblewrap import Bubblewrap
 
 from bench.measure import interleaved, seconds, tell
 from executor.sandbox.sandbox import CommandSpec, Limits, SessionRequest
@@ -27,7 +27,7 @@ ROUNDS = 25
 
 def main() -> None:
     """Measure opening a session, running `true`, and closing it."""
-    sandbox = Bubblewrap(launchers=find_launchers())
+    sandbox = Bubblewrap.on_this_machine()
     with tempfile.TemporaryDirectory(prefix="gonogo-bench-") as folder:
         request = SessionRequest(workspace=Path(folder).resolve(), workspace_id="bench", limits=Limits())
 

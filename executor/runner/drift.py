@@ -50,8 +50,6 @@ class FindDrift:
 
     def _tree_drift(self, root: Directory, workspace: Workspace, digest: str) -> tuple[bytes, ...]:
         now = manifest(root, volatile=workspace.volatile, hidden=workspace.hidden)
-        if now.digest == digest:
-            return ()
         return Manifest.decode(self.objects.read(digest, 0, MANIFEST_BYTES)).differences(now)
 
 

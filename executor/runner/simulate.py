@@ -26,9 +26,9 @@ from executor.steps.command import run_command, run_tests
 from executor.steps.edit import EditLimits, apply_edit
 from executor.steps.retrieve import retrieve
 from executor.workspace.globs import Globs
-from executor.workspace.manifest import Manifest
 from executor.workspace.objects import Batch, ObjectStore
 from executor.workspace.paths import PathOutsideError, relative
+from executor.workspace.staging import StagingUnavailableError
 from executor.workspace.workspace import Workspace
 from gonogo.safe_text import shown_path
 
@@ -40,6 +40,7 @@ SHOWN_PATHS = 20
 STATUS_OF_ERROR: tuple[tuple[type[ExecutorError], ReportStatus], ...] = (
     (StepBlockedError, ReportStatus.BLOCKED),
     (PathOutsideError, ReportStatus.BLOCKED),
+    (StagingUnavailableError, ReportStatus.BLOCKED),
     (StepUnsafeError, ReportStatus.UNSAFE),
     (StepFailedError, ReportStatus.FAILED),
     (DriftError, ReportStatus.FAILED),
@@ -72,17 +73,16 @@ class Simulator:
             with copy:
                 run = _Run(plan, workspace, copy, batch, self, emit)
                 run.all_steps()
-                manifest = run.finish()
+                manifest_digest = run.finish()
             batch.sync()
         except BaseException:
             batch.drop()
             raise
-        return self._simulation(plan, run, batch, manifest)
+        return self._simulation(plan, run, batch, manifest_digest)
 
-    def _simulation(self, plan: Plan, run: "_Run", batch: Batch, manifest: Manifest | None) -> Simulation:
+    def _simulation(self, plan: Plan, run: "_Run", batch: Batch, manifest_digest: str) -> Simulation:
         before, after = net_states([step.changes for step in run.reports])
         facts = risk_facts(changes_between(before, after))
-        manifest_digest = "" if manifest is None else manifest.digest
         return Simulation(
             status=run.status,
             problems=tuple(run.problems),
@@ -122,14 +122,17 @@ class _Run:
                 return
         self._guarded("", self._check_size)
 
-    def finish(self) -> Manifest | None:
-        """Check that nobody changed the workspace meanwhile; return the manifest that commands saw."""
+    def finish(self) -> str:
+        """Check that nobody changed the workspace meanwhile; keep the manifest of what commands saw.
+
+        Returns:
+            The kept manifest's digest; empty where no command ran.
+        """
         before, after = self._copy.manifest_before, self._copy.manifest_after()
         if before is None or after is None:
-            return None
+            return ""
         self._guarded("", lambda: self._check_unchanged(before.differences(after)))
-        self._batch.put_bytes(before.encode())
-        return before
+        return self._batch.put_bytes(before.encode())
 
     def _guarded(self, step_id: str, work: Callable[[], None]) -> bool:
         try:
@@ -214,6 +217,8 @@ class _Run:
         return evidence, error
 
     def _check_allowed(self, step: Step) -> None:
+        if isinstance(step.action, Edit | RunCommand):
+            self._workspace.committer(self._simulator.objects)  # refuses where nothing could be committed
         paths = [relative(path) for path in action_paths(step.action)]
         self._check_scope(paths)
         hidden = [path for path in paths if self._workspace.hidden.matches(path)]

@@ -12,7 +12,7 @@ from tests.e2e.installation import Installation, tree_of
 ALREADY = "Mission has already been executed"
 
 
-def create_plan(name: str, content: str = "hello\\n", **more: object) -> str:
+def create_plan(name: str, content: str = "hello\n", **more: object) -> str:
     return json.dumps(
         {
             "objective": f"Create {name}",
@@ -200,7 +200,8 @@ def test_the_result_of_a_chats_mission_comes_back_into_the_chat(house: Installat
     house.json("approve", mission, "--key", str(house.state / "keys" / "approver"), "--yes")
     house.json("execute", mission)
     messages = house.json("messages", session)["messages"]
-    results = [said for said in messages if said["actor"] == "gonogo" and "success" in said["text"].lower()]
+    receipt = house.json("show", mission)["receipt_id"]
+    results = [said for said in messages if said["actor"] == "gonogo" and receipt in said["text"]]
     assert len(results) == 1, messages
 
 

@@ -1,0 +1,286 @@
+"""The typed asynchronous client for other programs: one channel, one method per thing a person can do.
+
+    async with GonogoClient.connect(StateDirectory(root=Path(".gonogo"))) as client:
+        proposed = await client.propose(draft)
+        report = await client.dry_run(proposed.mission.mission_id)
+        verified = client.verified(proposed.plan, report)
+        await client.approve(verified, signer)
+        async for part in client.execute(proposed.mission.mission_id):
+            ...
+
+Keys are read once, when connecting. Every failed call raises `ClientError` with a stable reason and a remedy.
+"""
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable
+from datetime import timedelta
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from client.connection import client_error, open_channel
+from client.errors import EvidenceError
+from client.signing import DEFAULT_LIFETIME, Signer, read_public_key, sign_approval
+from client.state import StateDirectory
+from client.verification import VerifiedMission, require_success, verify_mission
+from gonogo.digests import digest, is_digest
+from gonogo.signatures import PublicKey
+from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, orchestrator_pb2_grpc, plan_pb2
+
+QUICK = 30.0
+"""Seconds that a call may take which runs nothing."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Stream(Protocol[T_co]):
+    """What a streaming call returns."""
+
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
+
+
+class GonogoClient:
+    """A client of one orchestrator. Use it as an asynchronous context manager."""
+
+    def __init__(self, channel: grpc.aio.Channel, executor_key: PublicKey | None) -> None:
+        """Take over an open channel and the executor's pinned key."""
+        self._channel = channel
+        self._executor_key = executor_key
+        self._chat = orchestrator_pb2_grpc.ChatServiceStub(channel)
+        self._missions = orchestrator_pb2_grpc.MissionServiceStub(channel)
+        self._whiteboards = orchestrator_pb2_grpc.WhiteboardServiceStub(channel)
+
+    @classmethod
+    def connect(
+        cls, state: StateDirectory, *, address: str | None = None, executor_key: PublicKey | None = None
+    ) -> Self:
+        """Return a client of the services that run on a state directory.
+
+        Raises:
+            ClientError: nothing runs there, or its keys and certificates can not be read.
+        """
+        pinned = executor_key
+        if pinned is None and state.executor_public_key.exists():
+            pinned = read_public_key(state.executor_public_key)
+        return cls(open_channel(state, address), pinned)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
+
+    async def send_message(
+        self,
+        text: str,
+        *,
+        session_id: str = "",
+        workspace_id: str = "",
+        transcription: events_pb2.Transcription | None = None,
+        request_id: str | None = None,
+    ) -> orchestrator_pb2.SendMessageResponse:
+        """Send one chat message."""
+        request = orchestrator_pb2.SendMessageRequest(
+            request_id=request_id or new_request_id(),
+            session_id=session_id,
+            text=text,
+            transcription=transcription,
+            workspace_id=workspace_id,
+        )
+        return await _called(self._chat.SendMessage(request, timeout=QUICK))
+
+    async def messages(self, session_id: str) -> list[orchestrator_pb2.ChatMessage]:
+        """Return the messages of a chat session, oldest first."""
+        found: list[orchestrator_pb2.ChatMessage] = []
+        token = ""
+        while True:
+            request = orchestrator_pb2.ListMessagesRequest(session_id=session_id, page_size=1000, page_token=token)
+            page = await _called(self._chat.ListMessages(request, timeout=QUICK))
+            found += page.messages
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def propose(
+        self, draft: plan_pb2.PlanDraft, *, request_id: str | None = None
+    ) -> orchestrator_pb2.ProposeMissionResponse:
+        """Propose a plan as a mission."""
+        request = orchestrator_pb2.ProposeMissionRequest(request_id=request_id or new_request_id(), draft=draft)
+        return await _called(self._missions.ProposeMission(request, timeout=QUICK))
+
+    async def clone(self, mission_id: str, *, request_id: str | None = None) -> orchestrator_pb2.ProposeMissionResponse:
+        """Propose a mission's plan once more, as a new mission."""
+        request = orchestrator_pb2.ProposeMissionRequest(request_id=request_id or new_request_id(), clone_of=mission_id)
+        return await _called(self._missions.ProposeMission(request, timeout=QUICK))
+
+    async def get(self, mission_id: str) -> orchestrator_pb2.GetMissionResponse:
+        """Return a mission with its sealed documents."""
+        request = orchestrator_pb2.GetMissionRequest(mission_id=mission_id)
+        return await _called(self._missions.GetMission(request, timeout=QUICK))
+
+    async def list(
+        self, *, status: events_pb2.MissionStatus.ValueType = events_pb2.MISSION_STATUS_UNSPECIFIED, limit: int = 50
+    ) -> list[orchestrator_pb2.Mission]:
+        """Return at most `limit` missions, newest first."""
+        found: list[orchestrator_pb2.Mission] = []
+        token = ""
+        while len(found) < limit:
+            size = min(limit - len(found), 500)
+            request = orchestrator_pb2.ListMissionsRequest(page_size=size, page_token=token, status=status)
+            page = await _called(self._missions.ListMissions(request, timeout=QUICK))
+            found += page.missions
+            token = page.next_page_token
+            if not token:
+                break
+        return found
+
+    async def dry_run(
+        self, mission_id: str, *, request_id: str | None = None
+    ) -> orchestrator_pb2.DryRunMissionResponse:
+        """Have the mission's plan dry-run; takes as long as its steps take."""
+        request = orchestrator_pb2.DryRunMissionRequest(
+            request_id=request_id or new_request_id(), mission_id=mission_id
+        )
+        return await _called(self._missions.DryRunMission(request))
+
+    def verified(
+        self, proposed: orchestrator_pb2.ProposeMissionResponse, tried: orchestrator_pb2.DryRunMissionResponse
+    ) -> VerifiedMission:
+        """Check plan and report against the pinned key; a report that is no success is refused.
+
+        Raises:
+            EvidenceError: they do not hold.
+        """
+        mission = verify_mission(
+            mission_id=proposed.mission.mission_id,
+            plan=proposed.plan,
+            report=tried.report,
+            executor_key=self.executor_key,
+        )
+        require_success(mission)
+        return mission
+
+    @property
+    def executor_key(self) -> PublicKey:
+        """The executor's pinned key."""
+        if self._executor_key is None:
+            remedy = "give the executor's public key with --executor-key FILE"
+            raise EvidenceError("SIGNATURE_INVALID", "no executor key is pinned on this side", remedy)
+        return self._executor_key
+
+    async def approve(
+        self,
+        mission: VerifiedMission,
+        signer: Signer,
+        *,
+        comment: str = "",
+        lifetime: timedelta = DEFAULT_LIFETIME,
+        request_id: str | None = None,
+    ) -> orchestrator_pb2.ApproveMissionResponse:
+        """Sign an approval of a verified mission and hand it in."""
+        request = orchestrator_pb2.ApproveMissionRequest(
+            request_id=request_id or new_request_id(),
+            mission_id=mission.plan.mission_id,
+            approval=sign_approval(mission, signer, comment=comment, lifetime=lifetime),
+        )
+        return await _called(self._missions.ApproveMission(request, timeout=QUICK))
+
+    async def reject(
+        self, mission_id: str, reason: str, *, request_id: str | None = None
+    ) -> orchestrator_pb2.RejectMissionResponse:
+        """Reject a proposed mission."""
+        request = orchestrator_pb2.RejectMissionRequest(
+            request_id=request_id or new_request_id(), mission_id=mission_id, reason=reason
+        )
+        return await _called(self._missions.RejectMission(request, timeout=QUICK))
+
+    async def cancel(
+        self, mission_id: str, reason: str, *, request_id: str | None = None
+    ) -> orchestrator_pb2.CancelMissionResponse:
+        """Cancel a mission that has not been handed to the executor."""
+        request = orchestrator_pb2.CancelMissionRequest(
+            request_id=request_id or new_request_id(), mission_id=mission_id, reason=reason
+        )
+        return await _called(self._missions.CancelMission(request, timeout=QUICK))
+
+    def execute(
+        self, mission_id: str, *, detach: bool = False, request_id: str | None = None
+    ) -> AsyncIterator[orchestrator_pb2.ExecuteMissionResponse]:
+        """Have an approved mission executed; yields its events, with mission and receipt in the last message."""
+        request = orchestrator_pb2.ExecuteMissionRequest(
+            request_id=request_id or new_request_id(), mission_id=mission_id, detach=detach
+        )
+        return _streamed(self._missions.ExecuteMission(request))
+
+    def watch(
+        self, mission_id: str, *, resume_token: str = "", follow: bool = True
+    ) -> AsyncIterator[orchestrator_pb2.WatchMissionResponse]:
+        """Stream a mission's events, those of the past first."""
+        request = orchestrator_pb2.WatchMissionRequest(mission_id=mission_id, resume_token=resume_token, follow=follow)
+        return _streamed(self._missions.WatchMission(request))
+
+    async def whiteboard(self, mission_id: str) -> orchestrator_pb2.Whiteboard:
+        """Return a mission's whiteboard."""
+        request = orchestrator_pb2.GetWhiteboardRequest(mission_id=mission_id)
+        return (await _called(self._whiteboards.GetWhiteboard(request, timeout=QUICK))).whiteboard
+
+    async def executor(self) -> executor_pb2.GetExecutorResponse:
+        """Return what the orchestrator knows of its executor."""
+        request = orchestrator_pb2.GetMissionExecutorRequest()
+        return (await _called(self._missions.GetMissionExecutor(request, timeout=QUICK))).executor
+
+    async def object(self, mission_id: str, object_digest: str, *, max_bytes: int) -> bytes | None:
+        """Return an object's bytes, checked against its digest, or None where it is longer than `max_bytes`.
+
+        Raises:
+            ClientError: it is not there, or the bytes are not those of the digest.
+        """
+        if not is_digest(object_digest):
+            raise EvidenceError("MALFORMED", f"not a digest: {object_digest!r}", "ask the orchestrator's operator")
+        data = b""
+        while True:
+            request = orchestrator_pb2.GetMissionObjectRequest(
+                mission_id=mission_id, digest=object_digest, offset=len(data)
+            )
+            part = await _called(self._missions.GetMissionObject(request, timeout=QUICK))
+            if part.total_bytes > max_bytes:
+                return None
+            data += part.data
+            if len(data) >= part.total_bytes or not part.data:
+                return _checked_object(data, object_digest)
+
+
+def new_request_id() -> str:
+    """Return an id for one request."""
+    return "q-" + secrets.token_hex(16)
+
+
+def _checked_object(data: bytes, object_digest: str) -> bytes:
+    if digest(data) != object_digest:
+        message = f"the object {object_digest} was handed out with other bytes"
+        raise EvidenceError("PLAN_MISMATCH", message, "do not approve; ask the orchestrator's operator")
+    return data
+
+
+async def _called(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise client_error(error) from None
+
+
+async def _streamed(call: Stream[T]) -> AsyncIterator[T]:
+    try:
+        async for part in call:
+            yield part
+    except grpc.aio.AioRpcError as error:
+        raise client_error(error) from None

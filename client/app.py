@@ -1,0 +1,127 @@
+"""The command line's table: which commands there are, and where each one is.
+
+A command's module is imported when it is used, so that help and usage errors cost no gRPC, no protobuf and no
+cryptography.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from client.output import Format
+from client.session import new_session, set_output, set_state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a command is and what it is for."""
+
+    module: str
+    function: str
+    help: str
+
+
+def _entry(place: str, text: str) -> Entry:
+    module, function = place.split(".")
+    return Entry(module=module, function=function, help=text)
+
+
+COMMANDS: dict[str, Entry] = {
+    "init": _entry("installation.init", "Make keys, certificates and the trust file in the state directory."),
+    "up": _entry("installation.up", "Run both services in the foreground."),
+    "doctor": _entry("installation.doctor", "Check this installation and say what to do."),
+    "chat": _entry("chatting.chat", "Say what shall be done; may propose a mission, never executes one."),
+    "messages": _entry("chatting.messages", "Show the messages of a chat session."),
+    "propose": _entry("proposing.propose", "Propose the plan in a file as a mission."),
+    "clone": _entry("proposing.clone", "Propose a mission's plan again, as a new mission."),
+    "dry-run": _entry(
+        "proposing.dry_run", "Run a mission's plan in a throw-away copy and report what it would change."
+    ),
+    "list": _entry("showing.list_missions", "List missions, newest first."),
+    "show": _entry("showing.show", "Show a mission with its plan, report, approvals and receipt."),
+    "diff": _entry("showing.diff", "Show what the dry run changed, file by file."),
+    "whiteboard": _entry("showing.whiteboard", "Show how a mission stands."),
+    "approve": _entry("deciding.approve", "Verify plan and report, show them, and sign an approval."),
+    "reject": _entry("deciding.reject", "Reject a proposed mission."),
+    "cancel": _entry("deciding.cancel", "Cancel a mission that does not run yet."),
+    "execute": _entry("executing.execute", "Execute an approved mission, once."),
+    "run": _entry("executing.run_file", "Propose, dry-run, show, ask on the terminal, execute."),
+    "watch": _entry("executing.watch", "Follow a mission's events until it ends."),
+    "events": _entry("proving.events", "Print a mission's events so far."),
+    "trace": _entry("proving.trace_mission", "Print the chain of ids and digests from message to receipt."),
+    "verify": _entry("proving.verify", "Check a mission's signatures, digests, ids and fingerprints."),
+    "export": _entry("proving.export", "Print the whole event log as JSON lines."),
+    "replay": _entry("proving.replay", "Rebuild the state from the log and compare it."),
+    "help": _entry("helping.help_topic", "Show a topic: exit-codes."),
+}
+
+OutputOption = Annotated[
+    Format | None,
+    typer.Option(
+        "-o", "--output", callback=set_output, expose_value=False, help="Form of the data: table, json, ndjson."
+    ),
+]
+StateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state", callback=set_state, expose_value=False, metavar="DIR", help="State directory (GONOGO_STATE)."
+    ),
+]
+
+
+class CommandTable(TyperGroup):
+    """Finds commands in the table and imports only the one that is used."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002 - the signature is the library's
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        if self._listing:
+            return TyperCommand(cmd_name, short_help=entry.help)
+        function = getattr(import_module(f"client.commands.{entry.module}"), entry.function)
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(cmd_name, help=entry.help)(function)
+        command = get_command(single)
+        command.params += _session_options()
+        return command if isinstance(command, TyperCommand) else None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        super().format_help(ctx, formatter)
+
+
+app = typer.Typer(
+    cls=CommandTable,
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 error, 2 usage, 3 waiting for approval, 4 rejected or expired, "
+    "5 drift or divergence, 6 failed or rolled back, 7 not permitted, 8 already executed. More: gonogo help exit-codes",
+)
+
+
+@app.callback()
+def session_callback(context: typer.Context, _output: OutputOption = None, _state: StateOption = None) -> None:
+    """Nothing happens until a person says go; then exactly what that person saw happens, once, or nothing does."""
+    if context.obj is None:
+        context.obj = new_session()
+
+
+def _session_options() -> list[Any]:
+    def options(_output: OutputOption = None, _state: StateOption = None) -> None:
+        """Carry the options that every command has."""
+
+    holder = typer.Typer(add_completion=False, rich_markup_mode=None)
+    holder.command()(options)
+    return [param for param in get_command(holder).params if param.name != "help"]

@@ -1,0 +1,72 @@
+"""Arguments that several commands take, and how their files are read."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.api import GonogoClient
+from client.errors import ClientError, EvidenceError
+from client.session import Session
+from client.signing import read_public_key
+
+
+def _not_empty(value: str) -> str:
+    if not value:
+        message = "a mission's id, or its beginning, is needed"
+        raise typer.BadParameter(message)
+    return value
+
+
+MissionArgument = Annotated[
+    str, typer.Argument(metavar="MISSION", callback=_not_empty, help="A mission's id, or its beginning.")
+]
+FileOption = Annotated[str, typer.Option("-f", "--file", metavar="FILE", help="The plan file; - reads standard input.")]
+KeyOption = Annotated[
+    Path | None, typer.Option("--key", metavar="FILE", help="Your private key; the state's own where left out.")
+]
+ExecutorKeyOption = Annotated[
+    Path | None,
+    typer.Option("--executor-key", metavar="FILE", help="The executor's public key; the state's own where left out."),
+]
+# A mission's whole id: the prefix and twenty characters.
+WHOLE_ID = len("m-") + 20
+MAX_INPUT = 64 * 1024 * 1024
+
+
+def read_input(name: str) -> bytes:
+    """Read a file, or standard input where the name is a dash.
+
+    Raises:
+        ClientError: it can not be read.
+    """
+    try:
+        if name == "-":
+            return sys.stdin.buffer.read(MAX_INPUT)
+        with Path(name).open("rb") as file:
+            return file.read(MAX_INPUT)
+    except OSError as error:
+        remedy = "give a file you may read, or - for standard input"
+        raise ClientError("FILE_UNREADABLE", f"{name}: {error.strerror}", remedy) from None
+
+
+def connect(session: Session, executor_key: Path | None = None) -> GonogoClient:
+    """Return a client of the session's services."""
+    pinned = read_public_key(executor_key) if executor_key else None
+    return GonogoClient.connect(session.state, executor_key=pinned)
+
+
+async def whole_id(client: GonogoClient, mission: str) -> str:
+    """Return the mission's whole id; only the beginning of one costs a call.
+
+    Raises:
+        ClientError: no mission begins so, or more than one does.
+    """
+    if len(mission) >= WHOLE_ID:
+        return mission
+    found = (await client.get(mission)).mission.mission_id
+    if not found.startswith(mission):
+        message = f"asked for {mission!r}, was handed mission {found!r}"
+        raise EvidenceError("MISSION_MISMATCH", message, "ask the orchestrator's operator")
+    return found

@@ -1,0 +1,193 @@
+"""`gonogo doctor`: what could keep this installation from working, each with its remedy."""
+
+import importlib
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from client.api import GonogoClient
+from client.errors import ClientError, NotRunningError
+from client.state import StateDirectory
+
+PYTHON_NEEDED = (3, 11)
+PRIVATE_MODE = 0o077
+SOON = timedelta(days=30)
+# The first releases without the WAL-reset defect, on the main line and on the lines that got the correction too.
+SQLITE_FIXED = (3, 51, 3)
+SQLITE_FIXED_BRANCHES = {(3, 50): 7, (3, 44): 6}
+SECRET_FILES = (
+    "keys/approver",
+    "keys/executor",
+    "tls/ca.key",
+    "tls/executor.key",
+    "tls/orchestrator.key",
+    "tls/client.key",
+)
+PUBLIC_FILES = ("keys/executor.pub", "keys/approver.pub", "tls/ca.pem")
+LEAVES = ("executor", "orchestrator", "client")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    level: str
+    """``ok``, ``warn`` or ``fail``."""
+    detail: str
+    remedy: str = ""
+
+    def as_json(self) -> dict[str, object]:
+        """Return the finding as scripts read it."""
+        return {"name": self.name, "level": self.level, "detail": self.detail, "remedy": self.remedy}
+
+
+async def examine(state: StateDirectory) -> list[Finding]:
+    """Look at programs, files and, where they run, the services."""
+    findings = [_python(), _sqlite(), *_programs()]
+    if not state.initialised:
+        return [*findings, _state_missing(state)]
+    findings += [_fine("state", str(state.root)), *_files(state), *_certificates(state)]
+    return [*findings, *await _services(state)]
+
+
+def sqlite_is_fixed(version: tuple[int, ...]) -> bool:
+    """Tell whether a SQLite is without the WAL-reset defect."""
+    if version >= SQLITE_FIXED:
+        return True
+    branch = SQLITE_FIXED_BRANCHES.get((version[0], version[1]))
+    return branch is not None and version[2] >= branch
+
+
+def _fine(name: str, detail: str) -> Finding:
+    return Finding(name=name, level="ok", detail=detail)
+
+
+def _state_missing(state: StateDirectory) -> Finding:
+    remedy = "gonogo init, or name the state with --state or GONOGO_STATE"
+    if state.unfinished.exists():
+        remedy = "an init was interrupted: run gonogo init again, it clears away what that one left"
+    return Finding(name="state", level="fail", detail=f"no gonogo state in {state.root}", remedy=remedy)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] >= PYTHON_NEEDED:
+        return _fine("python", version)
+    return Finding(name="python", level="fail", detail=version, remedy="install Python 3.11 or newer")
+
+
+def _sqlite() -> Finding:
+    try:
+        module = importlib.import_module("pysqlite3")
+        origin = "pysqlite3"
+    except ImportError:
+        module = importlib.import_module("sqlite3")
+        origin = "the standard library"
+    version = str(module.sqlite_version)
+    if sqlite_is_fixed(tuple(int(part) for part in version.split("."))):
+        return _fine("sqlite", f"{version} from {origin}")
+    remedy = "pip install pysqlite3 where there is a wheel, or use a Python with SQLite 3.51.3 or newer"
+    return Finding(
+        name="sqlite", level="warn", detail=f"{version} from {origin} has the WAL-reset defect", remedy=remedy
+    )
+
+
+def _programs() -> Iterator[Finding]:
+    wanted = {
+        "bubblewrap": ("bwrap", "commands and tests can not be dry-run without it"),
+        "ripgrep": ("rg", "search steps can not run without it"),
+    }
+    for name, (program, consequence) in wanted.items():
+        path = shutil.which(program)
+        if path is None:
+            remedy = f"apt-get install {name}"
+            yield Finding(name=name, level="warn", detail=f"{program} is missing: {consequence}", remedy=remedy)
+        else:
+            yield _fine(name, f"{path} {_version(path)}".strip())
+
+
+def _version(program: str) -> str:
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode("utf-8", "replace").partition("\n")[0]
+
+
+def _files(state: StateDirectory) -> Iterator[Finding]:
+    for name in (*PUBLIC_FILES, *SECRET_FILES):
+        path = state.root / name
+        if not path.is_file():
+            if name != "keys/approver":  # absent where the approver brought a public key
+                remedy = "bring it back from a backup, or make a new state with gonogo init"
+                yield Finding(name=name, level="fail", detail="missing", remedy=remedy)
+        elif name in SECRET_FILES:
+            yield _mode(name, path)
+
+
+def _mode(name: str, path: Path) -> Finding:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & PRIVATE_MODE:
+        return Finding(
+            name=name, level="fail", detail=f"mode {mode:04o}: others may read it", remedy=f"chmod 600 {path}"
+        )
+    return _fine(name, f"mode {mode:04o}")
+
+
+def _certificates(state: StateDirectory) -> Iterator[Finding]:
+    for role in ("ca", *LEAVES):
+        path = state.tls / f"{role}.pem"
+        try:
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError) as error:
+            remedy = "bring it back from a backup, or make a new state with gonogo init"
+            yield Finding(name=f"certificate {role}", level="fail", detail=str(error), remedy=remedy)
+            continue
+        yield _validity(state, role, certificate)
+
+
+def _validity(state: StateDirectory, role: str, certificate: x509.Certificate) -> Finding:
+    name = f"certificate {role}"
+    remedy = "make a new state with gonogo init and carry the keys directory and trust.toml over"
+    now = datetime.now(UTC)
+    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+        return Finding(
+            name=name, level="fail", detail=f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}", remedy=remedy
+        )
+    try:
+        authority = x509.load_pem_x509_certificate((state.tls / "ca.pem").read_bytes())
+        certificate.verify_directly_issued_by(authority)
+    except Exception as error:  # noqa: BLE001 - cryptography names several; each means the same here
+        return Finding(name=name, level="fail", detail=f"not issued by this authority: {error}", remedy=remedy)
+    level = "warn" if certificate.not_valid_after_utc - now < SOON else "ok"
+    detail = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
+    return Finding(name=name, level=level, detail=detail, remedy=remedy if level == "warn" else "")
+
+
+async def _services(state: StateDirectory) -> list[Finding]:
+    try:
+        async with GonogoClient.connect(state) as client:
+            executor = await client.executor()
+    except NotRunningError as error:
+        return [Finding(name="services", level="warn", detail=error.message, remedy=error.remedy)]
+    except ClientError as error:
+        return [Finding(name="services", level="fail", detail=error.message, remedy=error.remedy)]
+    findings = [_fine("services", f"{executor.executor_id} {executor.version}")]
+    for one in executor.findings:
+        level = "ok" if one.ok else "warn"
+        findings.append(Finding(name=f"executor {one.name}", level=level, detail=one.detail, remedy=one.remedy))
+    for workspace in executor.workspaces:
+        level = "warn" if workspace.limitation else "ok"
+        detail = f"level L{workspace.ladder_level - 1}" if workspace.ladder_level else "level unknown"
+        findings.append(
+            Finding(name=f"workspace {workspace.workspace_id}", level=level, detail=detail, remedy=workspace.limitation)
+        )
+    return findings

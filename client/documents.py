@@ -1,0 +1,171 @@
+"""The sealed documents of a mission, opened strictly, and as scripts read them."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from client.changes import net_changes
+from client.errors import ClientError
+from client.json_form import Json, to_json
+from client.verification import check_media_type, open_document
+from gonogo import sealing
+from gonogo.v1 import evidence_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """What is sealed about one mission; digests are computed here, not taken over."""
+
+    plan: plan_pb2.Plan
+    plan_digest: str
+    report: evidence_pb2.Report | None
+    report_digest: str
+    approvals: tuple[evidence_pb2.Approval, ...]
+    approval_digests: tuple[str, ...]
+    receipt: evidence_pb2.Receipt | None
+    receipt_digest: str
+    refusal: evidence_pb2.Refusal | None
+
+
+def open_documents(response: orchestrator_pb2.GetMissionResponse) -> Documents:
+    """Open what the orchestrator hands out about a mission.
+
+    Raises:
+        EvidenceError: one of the documents is not what its media type says.
+    """
+    plan = _opened(response.plan, sealing.PLAN, plan_pb2.Plan, "plan")
+    if plan is None:
+        raise ClientError("MALFORMED", "the mission was handed out without its plan", "ask the orchestrator's operator")
+    approvals = [_opened(one, sealing.APPROVAL, evidence_pb2.Approval, "approval") for one in response.approvals]
+    return Documents(
+        plan=plan,
+        plan_digest=digest_of(response.plan),
+        report=_opened(response.report, sealing.REPORT, evidence_pb2.Report, "report"),
+        report_digest=digest_of(response.report),
+        approvals=tuple(one for one in approvals if one is not None),
+        approval_digests=tuple(digest_of(one) for one in response.approvals if one.body),
+        receipt=_opened(response.receipt, sealing.RECEIPT, evidence_pb2.Receipt, "receipt"),
+        receipt_digest=digest_of(response.receipt),
+        refusal=_opened(response.refusal, sealing.REFUSAL, evidence_pb2.Refusal, "refusal"),
+    )
+
+
+def digest_of(sealed: sealed_pb2.Sealed) -> str:
+    """Return a document's digest, empty where there is none."""
+    return sealing.sealed_digest(sealed.body) if sealed.body else ""
+
+
+def dry_run_json(report: evidence_pb2.Report, digest: str) -> Json:
+    """Return a report as scripts read it: the net changes first, the steps as they are."""
+    full = to_json(report)
+    net = net_changes(step.changes for step in report.steps)
+    first = ("mission_id", "report_id", "plan_id", "plan_digest", "status")
+    return {
+        **{name: full[name] for name in first},
+        "report_digest": digest,
+        "changes": [change.as_json() for change in net],
+        **{name: value for name, value in full.items() if name not in first},
+    }
+
+
+def receipt_json(receipt: evidence_pb2.Receipt, digest: str, mission: orchestrator_pb2.Mission) -> Json:
+    """Return a receipt as scripts read it."""
+    full = to_json(receipt)
+    steps = [{"kind": step["operation"], **step} for step in full["steps"]]
+    return {
+        "mission_id": mission.mission_id,
+        "status": to_json(mission)["status"],
+        "execution_id": receipt.execution_id,
+        "outcome": full["execution_status"],
+        "receipt_id": receipt.receipt_id,
+        "receipt_digest": digest,
+        "duration_ms": receipt.execution_duration_ms,
+        **{name: value for name, value in full.items() if name not in {"mission_id", "steps"}},
+        "steps": steps,
+    }
+
+
+def show_json(response: orchestrator_pb2.GetMissionResponse, documents: Documents) -> Json:
+    """Return a mission with its documents, opened and sealed; the sealed ones can be verified elsewhere."""
+    report, receipt, refusal = documents.report, documents.receipt, documents.refusal
+    return {
+        **to_json(response.mission),
+        "plan": {"digest": documents.plan_digest, **to_json(documents.plan)},
+        "report": dry_run_json(report, documents.report_digest) if report else None,
+        "approvals": [to_json(approval) for approval in documents.approvals],
+        "receipt": receipt_json(receipt, documents.receipt_digest, response.mission) if receipt else None,
+        "refusal": to_json(refusal) if refusal else None,
+        "documents": {
+            "plan": _sealed_json(response.plan),
+            "report": _sealed_json(response.report),
+            "approvals": [_sealed_json(one) for one in response.approvals],
+            "receipt": _sealed_json(response.receipt),
+            "refusal": _sealed_json(response.refusal),
+        },
+    }
+
+
+def read_shown(data: Mapping[str, Any]) -> orchestrator_pb2.GetMissionResponse:
+    """Read back what `show_json` wrote, as far as a proof needs it.
+
+    Raises:
+        ClientError: it is not such a file.
+    """
+    try:
+        documents = data["documents"]
+        mission = orchestrator_pb2.Mission(
+            mission_id=data["mission_id"],
+            intent_id=data["intent_id"],
+            message_id=data["message_id"],
+            transcription_id=data["transcription_id"],
+            plan_id=data["plan_id"],
+            report_id=data["report_id"],
+            execution_id=data["execution_id"],
+            receipt_id=data["receipt_id"],
+        )
+        return orchestrator_pb2.GetMissionResponse(
+            mission=mission,
+            plan=_read_sealed(documents["plan"]),
+            report=_read_sealed(documents["report"]),
+            approvals=filter(None, map(_read_sealed, documents["approvals"])),
+            receipt=_read_sealed(documents["receipt"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+        message = f"not what gonogo show -o json writes: {type(error).__name__} {error}"
+        raise ClientError("MALFORMED", message, "write the file with: gonogo show M -o json > FILE") from None
+
+
+def _opened(sealed: sealed_pb2.Sealed, media_type: str, message_type: type[M], what: str) -> M | None:
+    if not sealed.body:
+        return None
+    check_media_type(sealed, media_type)
+    return open_document(sealed, message_type, what=what)
+
+
+def _sealed_json(sealed: sealed_pb2.Sealed) -> Json | None:
+    if not sealed.body:
+        return None
+    return {
+        "media_type": sealed.media_type,
+        "body": sealed.body.decode("utf-8"),
+        "digest": digest_of(sealed),
+        "signatures": [to_json(signature) for signature in sealed.signatures],
+    }
+
+
+def _read_sealed(data: Mapping[str, Any] | None) -> sealed_pb2.Sealed | None:
+    if data is None:
+        return None
+    signatures = [
+        sealed_pb2.Signature(
+            key_id=one["key_id"], scheme=one["scheme"], signature=base64.b64decode(one["signature"], validate=True)
+        )
+        for one in data["signatures"]
+    ]
+    return sealed_pb2.Sealed(media_type=data["media_type"], body=data["body"].encode(), signatures=signatures)

@@ -1,0 +1,21 @@
+"""Lengths of time as people write them."""
+
+import re
+from datetime import timedelta
+
+from client.errors import ClientError
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_FORM = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a length of time such as ``90s``, ``15m``, ``1h`` or ``2d``.
+
+    Raises:
+        ClientError: it is not one.
+    """
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise ClientError("USAGE", f"{text!r} is no length of time", "write a number and a unit: 90s, 15m, 1h, 2d")
+    return timedelta(seconds=int(match[1]) * UNITS[match[2]])

@@ -1,0 +1,150 @@
+"""A report as the person who decides must see it: the summary first, then what each step did."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from client.changes import NetChange, net_changes, size_of
+from client.json_form import short_name
+from client.render.layout import byte_count, fields, indented, table
+from client.render.plans import bounded_text
+from gonogo.safe_text import safe_line
+from gonogo.v1 import evidence_pb2
+
+VERBS = {
+    "create": "created",
+    "modify": "modified",
+    "delete": "deleted",
+    "move": "moved",
+    "type_change": "replaced by another type",
+    "metadata": "with other permissions",
+}
+MARKS = {"create": "+", "modify": "~", "delete": "-", "move": ">", "type_change": "!", "metadata": "m"}
+EXCERPT_LINES = 8
+
+
+def report_text(report: evidence_pb2.Report, digest: str) -> str:
+    """Return a report."""
+    net = net_changes(step.changes for step in report.steps)
+    head = fields(
+        [
+            ("report", f"{report.report_id}  {digest}"),
+            ("status", short_name(report, "status")),
+            ("risk", short_name(report.risk, "level")),
+            ("summary", summary(net)),
+            ("isolation", short_name(report, "ladder_level").upper()),
+            ("self-approval", short_name(report, "self_approval")),
+            ("base", report.base_fingerprint),
+            ("after", report.after_fingerprint),
+        ]
+    )
+    parts = [head]
+    if report.risk.facts:
+        parts.append("risk\n" + indented(_facts(report.risk)))
+    if report.problems:
+        parts.append("problems\n" + indented(problems_text(report.problems)))
+    parts.append("steps\n" + indented("\n".join(_step(step) for step in report.steps)))
+    if net:
+        parts.append("changes\n" + indented(changes_text(net)))
+    return "\n\n".join(parts)
+
+
+def summary(net: Sequence[NetChange]) -> str:
+    """Return how many paths change in which way, in one line."""
+    if not net:
+        return "nothing changes"
+    counts = Counter(change.kind for change in net)
+    return ", ".join(f"{counts[kind]} {verb}" for kind, verb in VERBS.items() if counts[kind])
+
+
+def changes_text(net: Sequence[NetChange]) -> str:
+    """Return net changes as a table; no path is left out."""
+    return table(("", "path", "mode", "size"), [_change_row(change) for change in net])
+
+
+def problems_text(problems: Sequence[evidence_pb2.Problem]) -> str:
+    """Return what keeps a report from being a success."""
+    lines: list[str] = []
+    for problem in problems:
+        place = " ".join(part for part in (problem.step_id, problem.path) if part)
+        lines.append(safe_line(f"{place}: {problem.message} [{problem.reason}]" if place else problem.message))
+        if problem.remedy:
+            lines.append(f"  → {safe_line(problem.remedy)}")
+    return "\n".join(lines)
+
+
+def _change_row(change: NetChange) -> tuple[str, str, str, str]:
+    path = change.shown_path
+    if change.moved_from:
+        path = f"{change.as_json()['moved_from']} → {path}"
+    node = change.new or change.old
+    if node is not None and node.type == evidence_pb2.NODE_TYPE_DIRECTORY:
+        path += "/"
+    if node is not None and node.type == evidence_pb2.NODE_TYPE_SYMLINK:
+        path += f" → {node.link_target}"
+    modes = [node.mode for node in (change.old, change.new) if node is not None]
+    sizes = [byte_count(size_of(node)) for node in (change.old, change.new) if size_of(node) is not None]
+    return MARKS[change.kind], path, " → ".join(dict.fromkeys(modes)), " → ".join(dict.fromkeys(sizes))
+
+
+def _facts(risk: evidence_pb2.Risk) -> str:
+    rows = [(short_name(fact, "level"), fact.kind, fact.path, fact.detail) for fact in risk.facts]
+    return table(("level", "fact", "path", "detail"), rows)
+
+
+def _step(step: evidence_pb2.StepReport) -> str:
+    verdict = "ok" if step.success else "FAILED"
+    title = f"{safe_line(step.step_id)}  {safe_line(step.kind)}  {verdict}  {step.duration_ms} ms"
+    changed = net_changes([step.changes])
+    lines = [title]
+    if changed:
+        lines.append(indented(f"changes: {summary(changed)}", "    "))
+    evidence = _evidence(step)
+    if evidence:
+        lines.append(indented(evidence, "    "))
+    return "\n".join(lines)
+
+
+def _evidence(step: evidence_pb2.StepReport) -> str:
+    kind = step.WhichOneof("evidence")
+    if kind == "read":
+        size = step.read.node.size if step.read.HasField("node") else "0"
+        return f"read {size} bytes"
+    if kind == "listing":
+        return f"{step.listing.count} entries"
+    if kind == "search":
+        return _search(step.search)
+    if kind == "command":
+        return _command(step.command)
+    if kind == "tests":
+        return _tests(step.tests)
+    return ""
+
+
+def _search(found: evidence_pb2.SearchEvidence) -> str:
+    lines = [f"{found.count} matching lines"]
+    lines += [safe_line(f"{match.path}:{match.line}: {match.text}") for match in found.matches[:EXCERPT_LINES]]
+    return "\n".join(lines)
+
+
+def _command(run: evidence_pb2.CommandEvidence) -> str:
+    if run.timed_out:
+        end = "ended by the time limit"
+    elif run.HasField("exit_code"):
+        end = f"exit code {run.exit_code}"
+    else:
+        end = f"ended by signal {run.signal}"
+    return "\n".join([end, *_excerpt("stdout", run.stdout), *_excerpt("stderr", run.stderr)])
+
+
+def _tests(run: evidence_pb2.TestEvidence) -> str:
+    counts = f"{run.tests} tests, {run.failures} failures, {run.errors} errors, {run.skipped} skipped"
+    return f"verdict {short_name(run, 'verdict') or 'none'}: {counts}\n{_command(run.command)}"
+
+
+def _excerpt(name: str, text: evidence_pb2.Excerpt) -> list[str]:
+    shown = (text.tail if text.truncated and text.tail else text.head).rstrip("\n")
+    if not shown:
+        return []
+    lines = shown.split("\n")
+    title = f"{name}: the last {EXCERPT_LINES} lines" if len(lines) > EXCERPT_LINES else f"{name}:"
+    return [title, indented(bounded_text("\n".join(lines[-EXCERPT_LINES:])))]

@@ -1,0 +1,54 @@
+"""A dry run's report on its way to the person who asked for it."""
+
+from client.changes import net_changes
+from client.documents import digest_of, dry_run_json
+from client.errors import ResultError
+from client.exit_codes import ExitCode, for_report
+from client.json_form import short_name
+from client.output import Output
+from client.render.reports import report_text, summary
+from client.verification import check_media_type, check_signature, open_document
+from gonogo import sealing
+from gonogo.signatures import PublicKey
+from gonogo.v1 import evidence_pb2, sealed_pb2
+
+
+def open_report(sealed: sealed_pb2.Sealed, executor_key: PublicKey) -> evidence_pb2.Report:
+    """Read a report that carries the pinned executor's signature.
+
+    Raises:
+        EvidenceError: it does not, or is not a report.
+    """
+    check_media_type(sealed, sealing.REPORT)
+    check_signature(sealed, executor_key, what="report")
+    return open_document(sealed, evidence_pb2.Report, what="report")
+
+
+def show_report(output: Output, sealed: sealed_pb2.Sealed, executor_key: PublicKey) -> None:
+    """Show a report.
+
+    Raises:
+        ResultError: after showing it, where it is not a success.
+    """
+    report = open_report(sealed, executor_key)
+    digest = digest_of(sealed)
+    output.emit(dry_run_json(report, digest), lambda: report_text(report, digest))
+    error = report_error(report)
+    if error is not None:
+        raise error
+    if not output.machine:
+        changed = summary(net_changes(step.changes for step in report.steps))
+        mission = report.mission_id
+        output.note(f"{changed}; gonogo diff {mission} shows it, gonogo approve {mission} signs it")
+
+
+def report_error(report: evidence_pb2.Report) -> ResultError | None:
+    """Return the error that a dry run's status is, None for a success."""
+    status = short_name(report, "status")
+    code = for_report(status)
+    if code is ExitCode.DONE:
+        return None
+    first = report.problems[0] if report.problems else evidence_pb2.Problem()
+    message = f"the dry run is {status}: {first.message}" if first.message else f"the dry run is {status}"
+    remedy = first.remedy or "change the plan and propose it again"
+    return ResultError(f"SIMULATION_{status.upper()}", message, remedy, exit_code=code)

@@ -1,0 +1,98 @@
+"""An execution as its caller sees it: live events, then the receipt, then the exit code."""
+
+from collections.abc import Iterable
+
+from client.api import GonogoClient
+from client.documents import digest_of, receipt_json
+from client.errors import ClientError, NotRunningError, RemoteError, ResultError
+from client.exit_codes import BY_MISSION_STATUS, ExitCode, for_outcome
+from client.json_form import short_name, to_json
+from client.output import Format
+from client.render.events import event_json, event_line
+from client.render.missions import mission_text, receipt_text
+from client.session import Session
+from client.verification import check_media_type, check_signature, open_document
+from gonogo import sealing
+from gonogo.v1 import events_pb2, evidence_pb2, orchestrator_pb2
+
+
+async def execute_mission(session: Session, client: GonogoClient, mission_id: str, *, detach: bool) -> None:
+    """Execute a mission and show what happens.
+
+    Raises:
+        ClientError: a gate refused, or the outcome is not a success.
+    """
+    last = orchestrator_pb2.ExecuteMissionResponse()
+    try:
+        async for part in client.execute(mission_id, detach=detach):
+            show_events(session, part.events)
+            last = part
+    except RemoteError as error:
+        raise await _with_status(client, mission_id, error) from None
+    except NotRunningError as error:
+        raise _cut_off(mission_id, error) if last.resume_token else error from None
+    if last.receipt.body:
+        await _show_receipt(session, client, last)
+    else:
+        _show_unfinished(session, last.mission, detached=detach)
+
+
+def show_events(session: Session, events: Iterable[events_pb2.Event]) -> None:
+    """Show live events: as data to the program that asked for lines, else to the person who watches."""
+    for event in events:
+        if session.output.format is Format.NDJSON:
+            session.output.line(event_json(event))
+        elif session.output.format is Format.TABLE:
+            session.output.note(event_line(event))
+
+
+def result_error(receipt: evidence_pb2.Receipt) -> ResultError | None:
+    """Return the error that an outcome is, None for a success."""
+    outcome = short_name(receipt, "execution_status")
+    code = for_outcome(outcome, diverged=receipt.divergence_detected)
+    if code is ExitCode.DONE:
+        return None
+    reason = receipt.abort_reason or ("DIVERGED" if receipt.divergence_detected else outcome.upper())
+    failed = [step.error_message for step in receipt.steps if step.error_message]
+    causes = [*receipt.errors, *failed, *receipt.divergence_details]
+    message = f"the execution ended as {outcome or 'unspecified'}"
+    remedy = f"gonogo show {receipt.mission_id} tells what was done; gonogo clone {receipt.mission_id} tries again"
+    return ResultError(reason, f"{message}: {causes[0]}" if causes else message, remedy, exit_code=code)
+
+
+async def _show_receipt(session: Session, client: GonogoClient, last: orchestrator_pb2.ExecuteMissionResponse) -> None:
+    check_media_type(last.receipt, sealing.RECEIPT)
+    check_signature(last.receipt, client.executor_key, what="receipt")
+    receipt = open_document(last.receipt, evidence_pb2.Receipt, what="receipt")
+    digest = digest_of(last.receipt)
+    data = receipt_json(receipt, digest, last.mission)
+    session.output.emit(data, lambda: receipt_text(receipt, digest))
+    error = result_error(receipt)
+    if error is not None:
+        raise error
+
+
+def _show_unfinished(session: Session, mission: orchestrator_pb2.Mission, *, detached: bool) -> None:
+    """Show a mission that was queued; one that nobody asked to be queued should have ended."""
+    session.output.emit(to_json(mission), lambda: mission_text(mission))
+    if not detached:
+        message = f"the execution left no receipt; the mission is {short_name(mission, 'status') or 'unknown'}"
+        remedy = f"gonogo whiteboard {mission.mission_id} tells why; it is not run again by itself"
+        raise ResultError("INTERNAL", message, remedy, exit_code=ExitCode.FAILED)
+
+
+def _cut_off(mission_id: str, error: NotRunningError) -> ClientError:
+    message = "the connection was lost during the execution, which does not stop for that"
+    return ClientError(error.reason, message, f"gonogo watch {mission_id} goes on from here")
+
+
+async def _with_status(client: GonogoClient, mission_id: str, error: RemoteError) -> ClientError:
+    """Return the error with the exit code of what really keeps the mission from running."""
+    if error.reason != "STATE_FORBIDS":
+        return error
+    try:
+        mission = (await client.get(mission_id)).mission
+    except ClientError:
+        return error
+    code = BY_MISSION_STATUS.get(short_name(mission, "status"))
+    return error if code is None else ResultError(error.reason, error.message, error.remedy, exit_code=code)

@@ -1,0 +1,177 @@
+"""An approver's keys and signatures: what is signed is always a mission that was verified before."""
+
+import base64
+import getpass
+import secrets
+import sys
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from client.errors import ClientError, KeyFileError, TerminalNeededError
+from client.state import StateDirectory
+from client.verification import VerifiedMission
+from gonogo import sealing
+from gonogo.signatures import SSHSIG, PublicKey, SignatureError, SigningKey, load_public_key, load_signing_key
+from gonogo.v1 import evidence_pb2, sealed_pb2
+
+# The executor's clock may be a little behind this one's.
+CLOCK_SKEW = timedelta(seconds=60)
+DEFAULT_LIFETIME = timedelta(hours=1)
+ENCRYPTED_MARKS = ("password-protected", "passphrase", "password")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """A key, the person it stands for, and the scheme under which the executor knows it."""
+
+    key: SigningKey
+    person: str
+    scheme: str = SSHSIG
+
+
+def sign_approval(
+    mission: VerifiedMission,
+    signer: Signer,
+    *,
+    comment: str = "",
+    lifetime: timedelta = DEFAULT_LIFETIME,
+    now: datetime | None = None,
+) -> sealed_pb2.Sealed:
+    """Seal and sign an approval of exactly the plan and report that were verified."""
+    moment = now or datetime.now(UTC)
+    approval = evidence_pb2.Approval(
+        approval_id=new_id("a"),
+        mission_id=mission.plan.mission_id,
+        intent_id=mission.plan.intent_id,
+        plan_id=mission.plan.plan_id,
+        plan_digest=mission.plan_digest,
+        report_id=mission.report.report_id,
+        report_digest=mission.report_digest,
+        executor_id=mission.plan.executor_id,
+        workspace_id=mission.plan.workspace_id,
+        approver=signer.person,
+        decision=evidence_pb2.DECISION_APPROVE,
+        nonce=secrets.token_hex(16),
+        policy_digest=mission.report.policy_digest,
+        comment=comment,
+    )
+    approval.approved_at.FromDatetime(moment)
+    approval.not_before.FromDatetime(moment - CLOCK_SKEW)
+    approval.expires_at.FromDatetime(moment + lifetime)
+    body = sealing.seal(approval)
+    blob = signer.key.sign(signer.scheme, sealing.APPROVAL, body)
+    signature = sealed_pb2.Signature(key_id=signer.key.public.key_id, scheme=signer.scheme, signature=blob)
+    return sealed_pb2.Sealed(media_type=sealing.APPROVAL, body=body, signatures=[signature])
+
+
+def new_id(prefix: str) -> str:
+    """Return a new id that sorts by time: the prefix, 48 bits of milliseconds and 52 random bits in base 32."""
+    milliseconds = int(datetime.now(UTC).timestamp() * 1000)
+    raw = milliseconds.to_bytes(6, "big") + secrets.token_bytes(6)
+    return f"{prefix}-{base64.b32hexencode(raw).decode().rstrip('=').lower()}"
+
+
+def read_signing_key(path: Path, ask: Callable[[str], str] | None = None) -> SigningKey:
+    """Read an OpenSSH Ed25519 private key; an encrypted one asks for its passphrase.
+
+    Raises:
+        KeyFileError: the file is missing, no such key, or the passphrase is wrong.
+        TerminalNeededError: the key is encrypted and there is no terminal.
+    """
+    data = _read_file(path)
+    try:
+        return load_signing_key(data)
+    except SignatureError as error:
+        if not any(mark in str(error).lower() for mark in ENCRYPTED_MARKS):
+            raise KeyFileError("KEY_UNUSABLE", f"{path}: {error}", _KEY_REMEDY) from None
+    passphrase = (ask or ask_passphrase)(f"Passphrase for {path}: ")
+    try:
+        return load_signing_key(data, passphrase.encode())
+    except SignatureError as error:
+        raise KeyFileError("KEY_UNUSABLE", f"{path}: {error}", "check the passphrase and try again") from None
+
+
+_KEY_REMEDY = "give an OpenSSH Ed25519 private key with --key FILE; ssh-keygen -t ed25519 makes one"
+
+
+def read_public_key(path: Path) -> PublicKey:
+    """Read a public key file in OpenSSH's one-line form.
+
+    Raises:
+        KeyFileError: missing, or not such a key.
+    """
+    try:
+        return load_public_key(_read_file(path).decode("utf-8", "replace").strip())
+    except SignatureError as error:
+        remedy = "give the .pub file of an Ed25519 key in OpenSSH's one-line form"
+        raise KeyFileError("KEY_UNUSABLE", f"{path}: {error}", remedy) from None
+
+
+def ask_passphrase(prompt: str) -> str:
+    """Ask on the terminal without showing what is typed."""
+    if not sys.stdin.isatty():
+        remedy = "run this on a terminal, or use a key file without a passphrase"
+        raise TerminalNeededError("NO_TERMINAL", "the key has a passphrase and there is no terminal to ask on", remedy)
+    return getpass.getpass(prompt)
+
+
+def person_of_key(state: StateDirectory, key_id: str) -> tuple[str, str] | None:
+    """Return (person, scheme) of a key as the trust file in the state directory names it, or None."""
+    for listed in _listed_keys(state):
+        if listed.public.key_id == key_id:
+            return listed.person, listed.scheme
+    return None
+
+
+def trusted_keys(state: StateDirectory) -> dict[str, PublicKey]:
+    """Return the approvers' public keys of the trust file in the state directory, by fingerprint."""
+    return {listed.public.key_id: listed.public for listed in _listed_keys(state)}
+
+
+def unknown_key(key: PublicKey, path: Path) -> ClientError:
+    """Return the error for a key that belongs to nobody the executor knows."""
+    message = f"the key {path} ({key.key_id}) belongs to no person in the executor's trust file"
+    remedy = "use a listed key, or have the executor's operator add this one to trust.toml and restart the executor"
+    return KeyFileError("APPROVER_UNKNOWN", message, remedy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ListedKey:
+    """One key as the trust file lists it."""
+
+    person: str
+    scheme: str
+    public: PublicKey
+
+
+def _listed_keys(state: StateDirectory) -> list[_ListedKey]:
+    """Return the keys that can be read; the executor, not this side, judges the file."""
+    try:
+        persons = tomllib.loads(state.trust.read_text("utf-8")).get("persons")
+    except (OSError, ValueError):
+        return []
+    entries = [one for one in persons if isinstance(one, dict)] if isinstance(persons, list) else []
+    pairs = [(str(one.get("id", "")), key) for one in entries for key in _dictionaries(one.get("keys"))]
+    found: list[_ListedKey] = []
+    for person, key in pairs:
+        try:
+            public = load_public_key(str(key.get("public_key", "")))
+        except SignatureError:
+            continue
+        found.append(_ListedKey(person=person, scheme=str(key.get("scheme", "")), public=public))
+    return found
+
+
+def _dictionaries(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeyFileError("KEY_UNUSABLE", f"{path}: {error.strerror or error}", _KEY_REMEDY) from None

@@ -1,0 +1,268 @@
+"""The process that holds a session's namespaces open, and what it mounts there.
+
+A session is a user, mount and pid namespace of its own. Something must live in it for as long as the session does:
+a shell, as pid 1 of the pid namespace, that mounts what it is told and then waits for its standard input to end. The
+server holds the other end of that pipe. However the server ends, the kernel closes the pipe, the shell ends, and with
+its pid 1 every process of the namespace dies and every mount goes. No signal, and no parent's thread, has to be
+watched for that.
+
+A shell and mount(8) start in a fifth of an interpreter's time and are on every machine. Between its steps the shell
+waits for a line; the server then writes the id maps and makes directories through `/proc`.
+"""
+
+import contextlib
+import os
+import select
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Self
+
+from executor.sandbox.sandbox import Limits, SandboxUnavailableError
+
+# In its own mount namespace a session covers one directory that no command ever sees. The first that stands on this
+# machine, and holds nothing of what the session is to show, is taken.
+_CELLARS = ("/mnt", "/media", "/srv", "/boot", "/opt", "/home")
+_START_SECONDS = 20
+_STOP_SECONDS = 5
+_EMPTY_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+_MOUNT_FLAGS = {
+    "nosuid": os.ST_NOSUID,
+    "nodev": os.ST_NODEV,
+    "noexec": os.ST_NOEXEC,
+    "noatime": os.ST_NOATIME,
+    "nodiratime": os.ST_NODIRATIME,
+    "relatime": os.ST_RELATIME,
+}
+# The tmpfs's own needs: its root, the overlay's work directories, the made-up /etc and one command's folders.
+_OWN_INODES = 64
+_OWN_BYTES = 2 << 20
+
+# $1 cellar, $2 tmpfs options, $3 workspace, $4 under root the options that make /dev read-only: a command's device
+# nodes are the machine's own, bound from there, and `chmod 0 /dev/null` needs no capability of root's. The overlay's
+# lower layer is ".", so that no workspace's name, whatever characters it has, is ever part of a mount option. /proc is
+# made anew because bwrap looks itself up there by the numbers of this pid namespace. What does not depend on each other
+# is mounted at the same time.
+_SESSION_SCRIPT = """
+IFS=' ' read -r pid rest < /proc/self/stat && echo "$pid" && read -r go || exit 1
+mount -n -i -c -t proc -o nosuid,nodev,noexec proc /proc & proc=$!
+[ -z "$4" ] || mount -n -i -c -o "$4" /dev & dev=$!
+mount -n -i -c -t tmpfs -o "$2" tmpfs "$1" || exit 1
+echo cellar; read -r go || exit 1
+wait $proc && wait $dev || exit 1
+cd "$3" && mount -n -i -c -t overlay -o "lowerdir=.,upperdir=$1/upper,workdir=$1/work,userxattr,nosuid,nodev" \\
+    overlay "$1/merged" || exit 1
+cd / && echo ready; read -r go
+"""
+
+# $1 cellar, $2 tmpfs options: a second layer, on a tmpfs of its own, over what the session's commands see.
+_LAYER_SCRIPT = """
+echo "$$" && read -r go || exit 1
+mount -n -i -c -t tmpfs -o "$2" tmpfs "$1/layer" || exit 1
+echo cellar; read -r go || exit 1
+cd "$1/merged" || exit 1
+mount -n -i -c -t overlay -o "lowerdir=.,upperdir=$1/layer/upper,workdir=$1/layer/work,userxattr,nosuid,nodev" \\
+    overlay "$1/merged" || exit 1
+cd / && echo ready; read -r go
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launchers:
+    """The programs of the machine that a sandbox is built with, by absolute path."""
+
+    bwrap: str
+    unshare: str
+    nsenter: str
+    shell: str
+    remove: str
+
+
+def id_map(kind: str) -> str:
+    """The map that gives a new user namespace every id that this one has; only root may write it."""
+    lines = Path(f"/proc/self/{kind}").read_text(encoding="ascii").splitlines()
+    return "".join(f"{inside} {inside} {count}\n" for inside, _, count in (line.split() for line in lines))
+
+
+def choose_cellar(shown: tuple[Path, ...]) -> str:
+    """The directory to cover: one that neither holds nor is one of the trees to be shown."""
+    for cellar in _CELLARS:
+        below = Path(cellar)
+        if below.is_dir() and not below.is_symlink() and not any(tree.is_relative_to(below) for tree in shown):
+            return cellar
+    raise SandboxUnavailableError(
+        "UNSUPPORTED",
+        f"none of {', '.join(_CELLARS)} is free to be covered in the session's own mount namespace",
+        "create an empty directory /mnt or /srv, or move the workspace or the tools out of them",
+    )
+
+
+def tmpfs_options(limits: Limits) -> str:
+    """Size and number of inodes are both capped: a million empty files have no size."""
+    size, inodes = limits.upper_bytes + _OWN_BYTES, limits.upper_inodes + _OWN_INODES
+    return f"size={size},nr_inodes={inodes},mode=0711,nosuid,nodev"
+
+
+def _read_only_again(place: str) -> str:
+    """Options that make a mount read-only and keep its other flags: in a user namespace none may be dropped."""
+    flags = os.statvfs(place).f_flag
+    kept = [name for name, bit in _MOUNT_FLAGS.items() if flags & bit]
+    return ",".join(("remount", "bind", "ro", *kept))
+
+
+class Holder:
+    """A running holder; `pid` is its shell's, as the server sees it."""
+
+    def __init__(self, argv: list[str], *, what: str) -> None:
+        self._what = what
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd="/",
+            env=_EMPTY_ENVIRONMENT,
+            start_new_session=True,
+        )
+        self._stdin = _given(self._process.stdin)
+        self._stdout = _given(self._process.stdout)
+        self._stderr = _given(self._process.stderr)
+        self._cellar_fd = -1
+        self.pid = 0
+
+    @classmethod
+    def for_session(cls, launchers: Launchers, *, workspace: Path, cellar: str, limits: Limits) -> Self:
+        """Starts a session's holder and mounts the overlay of the workspace at `merged` in the cellar."""
+        root = os.geteuid() == 0
+        argv = [launchers.unshare, "--user", "--mount", "--pid", "--fork", "--kill-child"]
+        argv += [] if root else ["--map-root-user"]
+        argv += [launchers.shell, "-c", _SESSION_SCRIPT, "holder", cellar, tmpfs_options(limits), str(workspace)]
+        argv.append(_read_only_again("/dev") if root else "")
+        holder = cls(argv, what="the session's namespaces and mounts")
+        with holder._closed_on_error():
+            holder._learn_pid()
+            if root:
+                holder._map_all_ids()
+            holder._go_on_to("cellar")
+            holder._open_cellar(cellar)
+            holder._make_layer(".", like=workspace)
+            for name in ("merged", "layer"):
+                os.mkdir(name, 0o711, dir_fd=holder._cellar_fd)
+            holder._go_on_to("ready")
+        return holder
+
+    @classmethod
+    def for_layer(cls, launchers: Launchers, below: "Holder", *, cellar: str, limits: Limits) -> Self:
+        """Starts a holder of one more mount namespace, where a throw-away layer covers `merged`."""
+        # Each program here takes the place of the one before it, in the server's own pid namespace.
+        argv = [launchers.nsenter, "-t", str(below.pid), "-U", "-m", "--preserve-credentials"]
+        argv += [launchers.unshare, "--mount", launchers.shell, "-c", _LAYER_SCRIPT]
+        holder = cls([*argv, "layer", cellar, tmpfs_options(limits)], what="the throw-away layer")
+        with holder._closed_on_error():
+            holder._learn_pid()
+            holder._go_on_to("cellar")
+            holder._open_cellar(cellar)
+            holder._make_layer("layer", like=below.path("merged"))
+            holder._go_on_to("ready")
+        return holder
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def path(self, name: str) -> Path:
+        """A server-side path into the cellar.
+
+        It starts at a descriptor, not at `/proc/PID/root`: should the holder die and its number be used again, what
+        is written there still can not reach the real workspace.
+        """
+        if self._cellar_fd < 0:
+            raise self._failure("it is closed")
+        return Path(f"/proc/{os.getpid()}/fd/{self._cellar_fd}/{name}")
+
+    def close(self) -> None:
+        """Ends the holder and with it whatever lives or is mounted in its namespaces."""
+        fd, self._cellar_fd = self._cellar_fd, -1
+        if fd >= 0:
+            os.close(fd)
+        self._stdin.close()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stdout.close()
+        self._stderr.close()
+
+    def kill(self) -> None:
+        """Ends everything at once, from any thread; `close` is still owed."""
+        self._process.kill()
+
+    @contextlib.contextmanager
+    def _closed_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.close()
+            raise self._failure(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _learn_pid(self) -> None:
+        line = self._read_line()
+        if not line.isdigit():
+            raise self._failure(self._complaint())
+        self.pid = int(line)
+
+    def _map_all_ids(self) -> None:
+        for name in ("uid_map", "gid_map"):
+            Path(f"/proc/{self.pid}/{name}").write_text(id_map(name), encoding="ascii")
+
+    def _go_on_to(self, expected: str) -> None:
+        """Lets the shell go on, and waits until it says that it came to `expected`."""
+        self._stdin.write(b"\n")
+        if self._read_line() != expected:
+            raise self._failure(self._complaint())
+
+    def _read_line(self) -> str:
+        """The shell's next answer: it never says more than one line before it is let on."""
+        ready, _, _ = select.select([self._stdout], [], [], _START_SECONDS)
+        return os.read(self._stdout.fileno(), 100).decode("ascii", "replace").strip() if ready else ""
+
+    def _complaint(self) -> str:
+        """What the failed start said on standard error."""
+        self._process.kill()
+        ready, _, _ = select.select([self._stderr], [], [], _STOP_SECONDS)
+        said = os.read(self._stderr.fileno(), 2000) if ready else b""
+        return said.decode("utf-8", "replace").strip() or "no answer"
+
+    def _failure(self, said: str) -> SandboxUnavailableError:
+        return SandboxUnavailableError(
+            "UNSUPPORTED", f"{self._what} could not be made: {said}", "run gonogo doctor on the executor's host"
+        )
+
+    def _open_cellar(self, cellar: str) -> None:
+        self._cellar_fd = os.open(f"/proc/{self.pid}/root{cellar}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _make_layer(self, name: str, *, like: Path) -> None:
+        """Makes an overlay's two directories. What `upper` is the merged root is too: it takes after the root below."""
+        for part in ("upper", "work"):
+            (self.path(name) / part).mkdir(mode=0o700)
+        upper, below = self.path(name) / "upper", like.stat()
+        # An ordinary user's namespace knows one group; a root of another group shows as the user's own.
+        with contextlib.suppress(OSError):
+            os.chown(upper, below.st_uid, below.st_gid)
+        upper.chmod(stat.S_IMODE(below.st_mode))
+        for xattr in os.listxattr(like):
+            if xattr.startswith("user.") and not xattr.startswith("user.overlay."):
+                os.setxattr(upper, xattr, os.getxattr(like, xattr))
+
+
+def _given(stream: IO[bytes] | None) -> IO[bytes]:
+    if stream is None:
+        raise ValueError("the process was started without a pipe")
+    return stream

@@ -1,0 +1,178 @@
+"""The sandbox port: what it is asked, what it answers, how it refuses."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from executor.domain.errors import StepBlockedError
+from executor.domain.ladder import LadderLevel
+
+OutputListener = Callable[[str, bytes], None]
+
+
+class SandboxUnavailableError(StepBlockedError):
+    """The machine's fault: a namespace, a mount or a launcher did not work. Another command would fail too."""
+
+
+class SandboxRefusedError(StepBlockedError):
+    """The caller's fault: this workspace or this command may not run as asked. Another one may."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a session and each of its commands may use.
+
+    `upper_bytes` and `upper_inodes` bound everything that the session writes, temporary folders included.
+    `output_bytes` is kept per stream (half from the start, half from the end); `output_hard_bytes` ends the command.
+    `max_processes` does not bind a command that runs as the machine's root: the kernel exempts it.
+    `memory_bytes` is address space per process.
+    """
+
+    max_duration_seconds: int = 30
+    upper_bytes: int = 1 << 30
+    upper_inodes: int = 200_000
+    output_bytes: int = 1 << 20
+    output_hard_bytes: int = 256 << 20
+    max_processes: int = 512
+    max_open_files: int = 1024
+    max_file_bytes: int = 1 << 30
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRequest:
+    """One workspace, opened for all commands of one plan.
+
+    `workspace` is absolute and free of symbolic links. `tools` are further trees that commands may read.
+    `hidden` are paths, relative to the workspace, whose content no command may see.
+    """
+
+    workspace: Path
+    workspace_id: str
+    limits: Limits
+    tools: tuple[Path, ...] = ()
+    hidden: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandSpec:
+    """One command: argv as given to exec, never a shell's string.
+
+    `cwd` and `collect` are relative to the workspace. With `discard_changes` the command's writes are thrown away when
+    it ends; the files named in `collect` are read back before that.
+    """
+
+    argv: tuple[str, ...]
+    timeout_seconds: float
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    discard_changes: bool = False
+    collect: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedOutput:
+    """One stream. Not truncated: `head` is all of it. `digest` and `total` are of every byte that was read."""
+
+    head: bytes
+    tail: bytes
+    total: int
+    digest: str
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """How a command ended.
+
+    `exit_code` is None when the sandbox killed it, and `killed_reason` says why: `timeout`, `output_limit`.
+    A death by signal N shows, as in a shell, as exit code 128 + N, with `signal` set.
+    `collected` holds the files asked for; `uncollected` says why one is missing there.
+    `hint` explains a failure that the sandbox, rather than the command, is known to cause.
+    """
+
+    exit_code: int | None
+    signal: int | None
+    timed_out: bool
+    killed_reason: str | None
+    stdout: CapturedOutput
+    stderr: CapturedOutput
+    duration_ms: int
+    collected: Mapping[bytes, bytes]
+    uncollected: Mapping[bytes, str]
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgramLookup:
+    """Whether a command's program can be started inside, and if not, why and what to do."""
+
+    found: bool
+    inside: str | None
+    detail: str
+    remedy: str
+
+
+class SandboxSession(Protocol):
+    """A writable view of one workspace. The workspace itself is never written to.
+
+    What one command writes the next one sees; nothing outlives `close`. One command at a time: a second `run` waits.
+    `merged` and `upper` are server-side paths, good until `close`: what is written below `merged` later commands see.
+    """
+
+    @property
+    def merged(self) -> Path:
+        """The tree as commands see it, hidden files included."""
+        ...
+
+    @property
+    def upper(self) -> Path:
+        """What differs from the workspace, in the overlay's own form."""
+        ...
+
+    def run(self, spec: CommandSpec, on_output: OutputListener | None = None) -> CommandResult:
+        """Runs one command; no process of it is left when this returns.
+
+        `on_output` gets (`stdout` or `stderr`, bytes) as they come, up to the limit kept per stream.
+
+        Raises:
+            SandboxRefusedError: the command was not started; its reason says why.
+            SandboxUnavailableError: the sandbox could not be built, or broke.
+        """
+        ...
+
+    def find_program(self, argv0: str, cwd: str = "") -> bool:
+        """Whether `argv0` names a program that can be started inside. `run` refuses where this is false."""
+        ...
+
+    def lookup_program(self, argv0: str, cwd: str = "") -> ProgramLookup:
+        """As `find_program`, with what is hidden and the folder to add to `tools`."""
+        ...
+
+    def close(self) -> None:
+        """Ends every process and mount of the session. Safe to call twice, and from another thread during `run`."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Sandbox(Protocol):
+    """Opens sessions at one level of the ladder. Thread safe; sessions are independent of each other."""
+
+    @property
+    def level(self) -> LadderLevel: ...
+
+    def open(self, request: SessionRequest) -> SandboxSession:
+        """Opens a session.
+
+        Raises:
+            SandboxRefusedError: the workspace, a tool or a hidden path can not be used.
+            SandboxUnavailableError: the machine does not give the namespaces or mounts.
+        """
+        ...

@@ -1,0 +1,28 @@
+"""Each ledger backend runs the suite."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from executor.adapters.ledger_sqlite import SqliteLedger
+from executor.runner.ports import Ledger
+from tests.conformance.ledger_suite import LedgerSuite
+
+
+class TestSqliteLedger(LedgerSuite):
+    """The ledger on one SQLite file."""
+
+    @pytest.fixture(autouse=True)
+    def close_all(self) -> Iterator[None]:
+        """Close what the tests open."""
+        self.opened: list[SqliteLedger] = []
+        yield
+        for ledger in self.opened:
+            ledger.close()
+
+    def open(self, directory: Path) -> Ledger:
+        """Open a ledger."""
+        ledger = SqliteLedger(directory / "ledger.db")
+        self.opened.append(ledger)
+        return ledger

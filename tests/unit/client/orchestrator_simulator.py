@@ -1,0 +1,355 @@
+# ruff: noqa: N802, ARG002 - gRPC names its methods and passes what they may not need
+"""An orchestrator and executor in one, for the client's tests: honest by default, lying where a test tells it to.
+
+It serves the real contract over real mutual TLS, seals and signs for real, and keeps its missions in memory.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from client.changes import net_states, states_fingerprint
+from client.state import StateDirectory
+from gonogo import sealing
+from gonogo.digests import digest
+from gonogo.signatures import ED25519, SigningKey, load_signing_key
+from gonogo.v1 import (
+    events_pb2,
+    evidence_pb2,
+    executor_pb2,
+    orchestrator_pb2,
+    orchestrator_pb2_grpc,
+    plan_pb2,
+    sealed_pb2,
+)
+
+EXECUTOR = "executor-simulated"
+
+
+@dataclass
+class Stored:
+    """One mission."""
+
+    mission: orchestrator_pb2.Mission
+    plan: sealed_pb2.Sealed
+    report: sealed_pb2.Sealed | None = None
+    approvals: list[sealed_pb2.Sealed] = field(default_factory=list)
+    receipt: sealed_pb2.Sealed | None = None
+    events: list[events_pb2.Event] = field(default_factory=list)
+
+
+class Simulator(
+    orchestrator_pb2_grpc.MissionServiceServicer,
+    orchestrator_pb2_grpc.ChatServiceServicer,
+    orchestrator_pb2_grpc.WhiteboardServiceServicer,
+):
+    """Everything the client can call. Attributes that begin with `lie_` make it lie."""
+
+    def __init__(self, executor_key: SigningKey) -> None:
+        self.executor_key = executor_key
+        self.missions: dict[str, Stored] = {}
+        self.objects: dict[str, bytes] = {}
+        self.changes: list[list[evidence_pb2.Change]] = []
+        self.status = evidence_pb2.REPORT_STATUS_SUCCESS
+        self.risk = evidence_pb2.RISK_LEVEL_LOW
+        self.outcome = evidence_pb2.OUTCOME_SUCCESS
+        self.refuse: dict[str, tuple[str, int]] = {}
+        self.lie_plan_of: str = ""
+        self.lie_report_of: str = ""
+        self.lie_object: bytes | None = None
+        self._numbers = count(1)
+
+    def ProposeMission(
+        self, request: orchestrator_pb2.ProposeMissionRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.ProposeMissionResponse:
+        self._gate("propose", context)
+        number = next(self._numbers)
+        mission_id = f"m-{number:020d}"
+        draft = request.draft
+        plan = plan_pb2.Plan(
+            plan_id=f"p-{number:020d}",
+            mission_id=mission_id,
+            intent_id=f"i-{number:020d}",
+            objective=draft.objective,
+            workspace_id=draft.workspace,
+            executor_id=EXECUTOR,
+            proposer="owner",
+            scope=draft.scope,
+            failure_policy=plan_pb2.FAILURE_POLICY_ROLL_BACK,
+            steps=draft.steps,
+        )
+        for position, step in enumerate(plan.steps, 1):
+            step.step_id = step.step_id or f"s{position}"
+        body = sealing.seal(plan)
+        mission = orchestrator_pb2.Mission(
+            mission_id=mission_id,
+            status=events_pb2.MISSION_STATUS_PROPOSED,
+            objective=plan.objective,
+            workspace_id=plan.workspace_id,
+            executor_id=EXECUTOR,
+            plan_id=plan.plan_id,
+            plan_digest=digest(body),
+            intent_id=plan.intent_id,
+        )
+        sealed = sealed_pb2.Sealed(media_type=sealing.PLAN, body=body)
+        self.missions[mission_id] = Stored(mission=mission, plan=sealed)
+        self._event(mission_id, plan_sealed=events_pb2.PlanSealed(plan_id=plan.plan_id))
+        return orchestrator_pb2.ProposeMissionResponse(mission=mission, plan=sealed)
+
+    def DryRunMission(
+        self, request: orchestrator_pb2.DryRunMissionRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.DryRunMissionResponse:
+        self._gate("dry_run", context)
+        stored = self._stored(request.mission_id, context)
+        plan = sealing.open_sealed(stored.plan.body, plan_pb2.Plan)
+        body = sealing.seal(self._report(plan, stored.mission.plan_digest))
+        stored.report = self._signed(sealing.REPORT, body)
+        stored.mission.report_digest = digest(body)
+        stored.mission.report_id = f"r-{plan.mission_id}"
+        return orchestrator_pb2.DryRunMissionResponse(mission=stored.mission, report=stored.report)
+
+    def ApproveMission(
+        self, request: orchestrator_pb2.ApproveMissionRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.ApproveMissionResponse:
+        self._gate("approve", context)
+        stored = self._stored(request.mission_id, context)
+        approval = sealing.open_sealed(request.approval.body, evidence_pb2.Approval)
+        stored.approvals.append(request.approval)
+        stored.mission.status = events_pb2.MISSION_STATUS_APPROVED
+        return orchestrator_pb2.ApproveMissionResponse(
+            mission=stored.mission,
+            approval_id=approval.approval_id,
+            approver=approval.approver,
+            expires_at=approval.expires_at,
+        )
+
+    def ExecuteMission(
+        self, request: orchestrator_pb2.ExecuteMissionRequest, context: grpc.ServicerContext
+    ) -> Iterator[orchestrator_pb2.ExecuteMissionResponse]:
+        self._gate("execute", context)
+        stored = self._stored(request.mission_id, context)
+        event = self._event(request.mission_id, step_started=events_pb2.StepStarted(step_id="s1", kind="write_file"))
+        yield orchestrator_pb2.ExecuteMissionResponse(events=[event])
+        stored.receipt = self._signed(sealing.RECEIPT, sealing.seal(self._receipt(stored)))
+        stored.mission.status = events_pb2.MISSION_STATUS_COMPLETED
+        stored.mission.execution_id = f"x-{request.mission_id}"
+        stored.mission.receipt_id = f"rc-{request.mission_id}"
+        yield orchestrator_pb2.ExecuteMissionResponse(mission=stored.mission, receipt=stored.receipt)
+
+    def RejectMission(
+        self, request: orchestrator_pb2.RejectMissionRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.RejectMissionResponse:
+        stored = self._stored(request.mission_id, context)
+        stored.mission.status = events_pb2.MISSION_STATUS_REJECTED
+        self._event(request.mission_id, mission_rejected=events_pb2.MissionRejected(reason=request.reason))
+        return orchestrator_pb2.RejectMissionResponse(mission=stored.mission)
+
+    def CancelMission(
+        self, request: orchestrator_pb2.CancelMissionRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.CancelMissionResponse:
+        stored = self._stored(request.mission_id, context)
+        stored.mission.status = events_pb2.MISSION_STATUS_CANCELLED
+        self._event(request.mission_id, mission_cancelled=events_pb2.MissionCancelled(reason=request.reason))
+        return orchestrator_pb2.CancelMissionResponse(mission=stored.mission)
+
+    def GetMission(
+        self, request: orchestrator_pb2.GetMissionRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.GetMissionResponse:
+        stored = self._stored(request.mission_id, context)
+        plan = self.missions[self.lie_plan_of].plan if self.lie_plan_of else stored.plan
+        report = self.missions[self.lie_report_of].report if self.lie_report_of else stored.report
+        return orchestrator_pb2.GetMissionResponse(
+            mission=stored.mission, plan=plan, report=report, approvals=stored.approvals, receipt=stored.receipt
+        )
+
+    def ListMissions(
+        self, request: orchestrator_pb2.ListMissionsRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.ListMissionsResponse:
+        every = [stored.mission for stored in reversed(self.missions.values())]
+        start = int(request.page_token or 0)
+        page = every[start : start + min(request.page_size or 50, 2)]
+        end = start + len(page)
+        token = str(end) if end < len(every) else ""
+        return orchestrator_pb2.ListMissionsResponse(missions=page, next_page_token=token)
+
+    def WatchMission(
+        self, request: orchestrator_pb2.WatchMissionRequest, context: grpc.ServicerContext
+    ) -> Iterator[orchestrator_pb2.WatchMissionResponse]:
+        stored = self._stored(request.mission_id, context)
+        yield orchestrator_pb2.WatchMissionResponse(events=stored.events)
+
+    def GetMissionObject(
+        self, request: orchestrator_pb2.GetMissionObjectRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.GetMissionObjectResponse:
+        data = self.lie_object if self.lie_object is not None else self.objects.get(request.digest)
+        if data is None:
+            abort(context, "NOT_FOUND", code_pb2.NOT_FOUND)
+        part = data[request.offset : request.offset + 65536]
+        return orchestrator_pb2.GetMissionObjectResponse(data=part, total_bytes=len(data))
+
+    def GetMissionExecutor(
+        self, request: orchestrator_pb2.GetMissionExecutorRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.GetMissionExecutorResponse:
+        executor = executor_pb2.GetExecutorResponse(
+            executor_id=EXECUTOR, ladder_level=evidence_pb2.LADDER_LEVEL_L3, version="0"
+        )
+        executor.findings.add(name="overlay", ok=False, detail="not there", remedy="a newer kernel")
+        return orchestrator_pb2.GetMissionExecutorResponse(executor=executor)
+
+    def GetWhiteboard(
+        self, request: orchestrator_pb2.GetWhiteboardRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.GetWhiteboardResponse:
+        stored = self._stored(request.mission_id, context)
+        board = orchestrator_pb2.Whiteboard(
+            mission_id=stored.mission.mission_id, objective=stored.mission.objective, status=stored.mission.status
+        )
+        board.result.final_answer = "done"
+        return orchestrator_pb2.GetWhiteboardResponse(whiteboard=board)
+
+    def SendMessage(
+        self, request: orchestrator_pb2.SendMessageRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.SendMessageResponse:
+        return orchestrator_pb2.SendMessageResponse(
+            session_id="c-1",
+            message_id="msg-1",
+            intent_id="i-1",
+            intent=events_pb2.INTENT_KIND_UNCLEAR,
+            reply="\x1b[31mI do not understand that.",
+            nearest=["delete FILE"],
+        )
+
+    def ListMessages(
+        self, request: orchestrator_pb2.ListMessagesRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.ListMessagesResponse:
+        said = orchestrator_pb2.ChatMessage(message_id="msg-1", actor="gonogo", text=f"in {request.session_id}")
+        token = "" if request.page_token else "next"
+        return orchestrator_pb2.ListMessagesResponse(messages=[said], next_page_token=token)
+
+    def _report(self, plan: plan_pb2.Plan, plan_digest: str) -> evidence_pb2.Report:
+        report = evidence_pb2.Report(
+            report_id=f"r-{plan.mission_id}",
+            mission_id=plan.mission_id,
+            intent_id=plan.intent_id,
+            plan_id=plan.plan_id,
+            plan_digest=plan_digest,
+            workspace_id=plan.workspace_id,
+            executor_id=EXECUTOR,
+            ledger_epoch="1",
+            nonce="n",
+            status=self.status,
+            ladder_level=evidence_pb2.LADDER_LEVEL_L3,
+            self_approval=evidence_pb2.SELF_APPROVAL_ALLOWED,
+            policy_digest=digest(b"policy"),
+            base_fingerprint=digest(b"base"),
+            risk=evidence_pb2.Risk(level=self.risk),
+        )
+        if self.status != evidence_pb2.REPORT_STATUS_SUCCESS:
+            report.problems.add(step_id="s1", reason="CONFLICT", message="it does not apply", remedy="read it again")
+        for position, step in enumerate(plan.steps):
+            changes = self.changes[position] if position < len(self.changes) else []
+            report.steps.add(step_id=step.step_id, kind=step.WhichOneof("action") or "", success=True, changes=changes)
+        report.after_fingerprint = states_fingerprint(net_states(step.changes for step in report.steps)[1])
+        return report
+
+    def _receipt(self, stored: Stored) -> evidence_pb2.Receipt:
+        assert stored.report is not None
+        report = sealing.open_sealed(stored.report.body, evidence_pb2.Report)
+        before, after = net_states(step.changes for step in report.steps)
+        receipt = evidence_pb2.Receipt(
+            receipt_id=f"rc-{report.mission_id}",
+            execution_id=f"x-{report.mission_id}",
+            mission_id=report.mission_id,
+            intent_id=report.intent_id,
+            plan_id=report.plan_id,
+            plan_digest=report.plan_digest,
+            report_id=report.report_id,
+            report_digest=digest(stored.report.body),
+            executor_id=EXECUTOR,
+            workspace_id=report.workspace_id,
+            execution_status=self.outcome,
+            steps_succeeded=len(report.steps),
+            after_fingerprint=report.after_fingerprint,
+            expected_after_fingerprint=report.after_fingerprint,
+            before=[snapshot(path, node) for path, node in sorted(before.items())],
+            after=[snapshot(path, node) for path, node in sorted(after.items())],
+        )
+        if self.outcome != evidence_pb2.OUTCOME_SUCCESS:
+            receipt.abort_reason = "INTERNAL"
+            receipt.errors.append("the disk is gone")
+        for sealed in stored.approvals:
+            approval = sealing.open_sealed(sealed.body, evidence_pb2.Approval)
+            receipt.approvals.add(
+                approval_id=approval.approval_id,
+                approval_digest=digest(sealed.body),
+                approver=approval.approver,
+                key_id=sealed.signatures[0].key_id,
+            )
+        for step in report.steps:
+            receipt.steps.add(step_id=step.step_id, operation=step.kind, success=True, duration_ms=3)
+        return receipt
+
+    def _signed(self, media_type: str, body: bytes) -> sealed_pb2.Sealed:
+        blob = self.executor_key.sign(ED25519, media_type, body)
+        signature = sealed_pb2.Signature(key_id=self.executor_key.public.key_id, scheme=ED25519, signature=blob)
+        return sealed_pb2.Sealed(media_type=media_type, body=body, signatures=[signature])
+
+    def _event(self, mission_id: str, **payload: object) -> events_pb2.Event:
+        stored = self.missions[mission_id]
+        event = events_pb2.Event(
+            event_id=f"e-{len(stored.events)}",
+            mission_id=mission_id,
+            sequence=len(stored.events) + 1,
+            actor="simulator",
+            **payload,  # type: ignore[arg-type]  # one of the payload's fields, by name
+        )
+        stored.events.append(event)
+        return event
+
+    def _stored(self, beginning: str, context: grpc.ServicerContext) -> Stored:
+        found = [stored for mission_id, stored in self.missions.items() if mission_id.startswith(beginning)]
+        if len(found) != 1:
+            abort(context, "NOT_FOUND", code_pb2.NOT_FOUND)
+        return found[0]
+
+    def _gate(self, call: str, context: grpc.ServicerContext) -> None:
+        if call in self.refuse:
+            abort(context, *self.refuse[call])
+
+
+def abort(context: grpc.ServicerContext, reason: str, code: int) -> NoReturn:
+    """End a call as the services do."""
+    info = error_details_pb2.ErrorInfo(reason=reason, domain="gonogo", metadata={"remedy": "do the other thing"})
+    detail = AnyMessage()
+    detail.Pack(info)
+    context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message="refused", details=[detail])))
+
+
+def snapshot(path: bytes, node: evidence_pb2.NodeState | None) -> evidence_pb2.Snapshot:
+    """Return what a path is, or that it is not there."""
+    return evidence_pb2.Snapshot(path=path.decode(), node=node)
+
+
+@contextmanager
+def serving(state: StateDirectory) -> Iterator[tuple[Simulator, str]]:
+    """Serve a simulator with the certificates and the executor key of a state directory."""
+    simulator = Simulator(load_signing_key((state.keys / "executor").read_bytes()))
+    server = grpc.server(ThreadPoolExecutor(4))
+    orchestrator_pb2_grpc.add_MissionServiceServicer_to_server(simulator, server)
+    orchestrator_pb2_grpc.add_ChatServiceServicer_to_server(simulator, server)
+    orchestrator_pb2_grpc.add_WhiteboardServiceServicer_to_server(simulator, server)
+    pair = ((state.tls / "orchestrator.key").read_bytes(), (state.tls / "orchestrator.pem").read_bytes())
+    credentials = grpc.ssl_server_credentials([pair], (state.tls / "ca.pem").read_bytes(), require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    server.start()
+    try:
+        yield simulator, f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()

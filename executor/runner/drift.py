@@ -56,12 +56,12 @@ class FindDrift:
 def _is(root: Directory, path: bytes, expected: Node | None) -> bool:
     """Tell whether a path is what it was; the digest is computed only where the cheap facts agree."""
     try:
-        glance = root.node(path, digest=False)
+        glance = root.state(path, digest=False)
         if glance is None or expected is None or expected.type is not NodeType.FILE:
             return glance == expected
         if (glance.type, glance.mode, glance.size) != (expected.type, expected.mode, expected.size):
             return False
-        return root.node(path) == expected
+        return root.state(path) == expected
     except ExecutorError:
         return False  # a path that can no longer be reached safely is not what it was
 

@@ -37,7 +37,7 @@ from executor.runner.working_copy import CopyLimits, WorkingCopy
 from executor.sandbox.sandbox import Sandbox
 from executor.steps.command import run_tests
 from executor.steps.retrieve import retrieve
-from executor.workspace.commit import Applied
+from executor.workspace.commit import Applied, CommitConflictError
 from executor.workspace.objects import ObjectStore
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace
@@ -174,6 +174,9 @@ class _Execution:
             done, fault = self._act(step, expected), None
         except StepFault as error:
             done, fault = None, error
+        except CommitConflictError as error:  # both versions are kept; a person must choose
+            self._undone = False
+            done, fault = None, StepFault(error.fault.reason, error.fault.message, met=False)
         except ExecutorError as error:
             done, fault = None, StepFault(error.fault.reason, error.fault.message, met=False)
         took = round((time.monotonic() - clock) * 1000)
@@ -239,13 +242,13 @@ class _Execution:
         changes = expected.changes
         if not changes:
             return Done(action_type="commit", detail="the dry run changed nothing")
-        slot = f"{self._execution_id}-{step.step_id}".lower()
+        slot = f"{self._execution_id}-{len(self._kept) + 1}"
         self._emit(DiffProposed(step_id=step.step_id, change_count=len(changes), risk=self._report.risk_level))
         self._emit(CheckpointCreated(step_id=step.step_id, checkpoint_id=slot, path_count=len(changes)))
         applied = self._committer.apply(slot, changes)
         self._kept.append(applied)
         promised = states_after(changes)
-        found = {path: self._root.node(path) for path in promised}
+        found = {path: self._root.state(path) for path in promised}
         details = _differences(promised, found)
         if details:
             raise StepFault("DIVERGED", "the result is not what the report said", details=details, undo=applied)

@@ -221,7 +221,7 @@ class _Run:
             self._workspace.committer(self._simulator.objects)  # refuses where nothing could be committed
         paths = [relative(path) for path in action_paths(step.action)]
         self._check_scope(paths)
-        hidden = [path for path in paths if self._workspace.hidden.matches(path)]
+        hidden = [path for path in paths if self._workspace.hidden.covers(path)]
         if hidden:
             raise StepBlockedError(
                 "PATH_OUTSIDE_SCOPE",

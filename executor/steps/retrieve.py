@@ -1,0 +1,101 @@
+"""Steps that only read: a file, a directory, a search. They see the tree as the steps before left it."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from executor.domain.changes import Node, NodeType
+from executor.domain.errors import StepBlockedError, StepFailedError
+from executor.domain.plan import ListDirectory, ReadFile, Retrieval, SearchFiles
+from executor.domain.report import Evidence, Excerpt, ListEvidence, ReadEvidence
+from executor.steps.search import search
+from executor.workspace.globs import Globs
+from executor.workspace.paths import ROOT, join, read_up_to, relative, shown
+from executor.workspace.tree import Tree
+from gonogo.digests import framed_digest
+
+HEAD_BYTES = 3072
+TAIL_BYTES = 1024
+MAX_ENTRIES = 1000
+
+
+def retrieve(tree: Tree, action: Retrieval, *, hidden: Globs, timeout: float = 30.0) -> Evidence:
+    """Read what a step asks for.
+
+    Args:
+        tree: the workspace as the steps before left it.
+        action: what to read.
+        hidden: paths that are never shown; they can not be read, and are left out of listings and searches.
+        timeout: seconds that a search may take.
+
+    Raises:
+        StepFailedError: it is not there, not of the right type, or the search is not well formed or too large.
+        StepBlockedError: the path is hidden, or ripgrep is not installed.
+        PathInvalidError: the path is not well formed.
+        PathOutsideError: the path leads out of the workspace.
+    """
+    path = relative(action.path)
+    if hidden.covers(path) and path != ROOT:
+        remedy = "leave it out of the plan, or ask the executor's operator to change `hidden`"
+        message = f"the executor's policy hides {shown(path)!r}"
+        raise StepBlockedError("PATH_OUTSIDE_SCOPE", message, remedy, paths=(path,))
+    match action:
+        case ReadFile():
+            return _read_file(tree, path)
+        case ListDirectory():
+            return _list_directory(tree, path, hidden)
+        case SearchFiles():
+            return search(tree, action, path, hidden=hidden, timeout=timeout)
+
+
+def _read_file(tree: Tree, path: bytes) -> ReadEvidence:
+    fd = tree.open_content(path)
+    try:
+        node = _present(tree, path)
+        whole = node.size <= HEAD_BYTES + TAIL_BYTES
+        head = read_up_to(fd, 0, node.size if whole else HEAD_BYTES)
+        tail = b"" if whole else read_up_to(fd, node.size - TAIL_BYTES, TAIL_BYTES)
+    finally:
+        os.close(fd)
+    preview = Excerpt(
+        head=head.decode("utf-8", "replace"),
+        tail=tail.decode("utf-8", "replace"),
+        total_bytes=node.size,
+        digest=node.digest,
+        truncated=not whole,
+    )
+    return ReadEvidence(node=node, preview=preview)
+
+
+def _list_directory(tree: Tree, path: bytes, hidden: Globs) -> ListEvidence:
+    names = [name for name in tree.children(path) if not hidden.covers(join(path, name))]
+    entries = [(name, _outside(tree, join(path, name))) for name in names]
+    return ListEvidence(entries=tuple(entries[:MAX_ENTRIES]), count=len(entries), digest=_list_digest(entries))
+
+
+def _outside(tree: Tree, path: bytes) -> Node:
+    """Return what a path is without its content: a listing reads no file."""
+    node = tree.node(path) if tree.touched(path) else tree.base.node(path, digest=False)
+    if node is None:
+        raise _gone(path)
+    return replace(node, digest="")
+
+
+def _list_digest(entries: Sequence[tuple[bytes, Node]]) -> str:
+    parts: list[bytes] = []
+    for name, node in entries:
+        size = node.size if node.type is NodeType.FILE else 0
+        parts += (name, node.record, b"%d" % size)
+    return framed_digest(parts)
+
+
+def _present(tree: Tree, path: bytes) -> Node:
+    node = tree.node(path)
+    if node is None:
+        raise _gone(path)
+    return node
+
+
+def _gone(path: bytes) -> StepFailedError:
+    message = f"{shown(path)!r} does not exist, or went away while it was read"
+    return StepFailedError("NOT_FOUND", message, "name a path that exists", paths=(path,))

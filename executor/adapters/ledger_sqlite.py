@@ -1,0 +1,306 @@
+"""The ledger on SQLite: one file, WAL, `synchronous=FULL`, one connection behind a lock.
+
+A commit is on the disk when it returns. What makes "once" true is the primary key of `executions`: of any number of
+claims for one mission, by any number of threads and processes, SQLite takes exactly one.
+"""
+
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from executor.adapters.ledger_claims import claim_from_json, claim_to_json
+from executor.adapters.migrations import migrate
+from executor.adapters.sql_files import named_queries
+from executor.adapters.sqlite_driver import sqlite3
+from executor.adapters.wire_events import event_from_json, event_to_json, refusal_event
+from executor.domain.errors import StoreError
+from executor.domain.receipt import Outcome, Refusal
+from executor.domain.report import Report
+from executor.domain.sealed import SealedBytes, Signature
+from executor.runner.ports import Claim, ClaimConflict, Event, ExecutionRecord, RequestRecord, Standing
+from gonogo import sealing
+from gonogo.signatures import ED25519
+
+BUSY_MILLISECONDS: Final = 10_000
+CHECKPOINT_PAGES: Final = 4_000
+EPOCH_OF_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class SqliteLedger:
+    """The port `executor.runner.ports.Ledger` on one SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the ledger, and make it where there is none.
+
+        Raises:
+            StoreError: the file can not be opened, or is no ledger.
+        """
+        self._lock = threading.Lock()
+        self._sql = named_queries("ledger.sql")
+        try:
+            self._connection = _connect(path)
+            migrate(self._connection)
+            for key, value in (("epoch", secrets.token_hex(16)), ("clock_high_water_us", "0")):
+                self._connection.execute(self._sql["set_meta_once"], (key, value))
+        except (sqlite3.Error, OSError) as error:
+            raise _store_error(error) from error
+        self._epoch = self._meta("epoch")
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch
+
+    def close(self) -> None:
+        """Close the file; the ledger is of no use afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    def clock_high_water(self) -> datetime:
+        return _time(int(self._meta("clock_high_water_us")))
+
+    def request(self, request_id: str) -> RequestRecord | None:
+        row = self._row("request", request_id)
+        if row is None:
+            return None
+        return RequestRecord(request_id=row[0], kind=row[1], body_digest=row[2], reference=row[3])
+
+    def standing(self, mission_id: str, segment: int = 0) -> Standing:
+        row = self._row("standing", mission_id, segment)
+        if row is None:
+            return Standing.FREE
+        return Standing.CLAIMED if row[0] is None else Standing.EXECUTED
+
+    def issue_report(
+        self,
+        report: Report,
+        sealed: SealedBytes,
+        *,
+        request: RequestRecord,
+        small_objects: Mapping[str, bytes],
+    ) -> None:
+        issued_at = _micros(report.completed_at)
+        with self._commit(issued_at) as execute:
+            execute(
+                "insert_report",
+                sealed.digest,
+                report.report_id,
+                report.mission_id,
+                report.plan_digest,
+                report.ledger_epoch,
+                report.status.value,
+                issued_at,
+                *_signed(sealed),
+            )
+            for digest, body in small_objects.items():
+                execute("insert_small_object", digest, body)
+            execute("insert_request", *_request(request))
+
+    def report_epoch(self, digest: str) -> str | None:
+        row = self._row("report_epoch", digest)
+        return None if row is None else str(row[0])
+
+    def issued_report(self, digest: str) -> SealedBytes | None:
+        return _sealed(sealing.REPORT, self._row("report", digest))
+
+    def small_object(self, digest: str) -> bytes | None:
+        row = self._row("small_object", digest)
+        return None if row is None else bytes(row[0])
+
+    def claim(self, claim: Claim, request: RequestRecord) -> ClaimConflict | None:
+        claimed_at = _micros(claim.claimed_at)
+        try:
+            with self._commit(claimed_at) as execute:
+                execute(
+                    "insert_execution",
+                    claim.mission_id,
+                    claim.segment,
+                    claim.execution_id,
+                    claim.report_digest,
+                    claimed_at,
+                    claim_to_json(claim),
+                )
+                for approval, nonce in zip(claim.approvals, claim.nonces, strict=True):
+                    execute("insert_used_approval", approval.approval_id, nonce, claim.execution_id)
+                execute("insert_request", *_request(request))
+        except StoreError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                return self._conflict(claim, error)
+            raise
+        return None
+
+    def append_events(self, execution_id: str, events: Sequence[Event]) -> None:
+        with self._commit(_micros(events[-1].time)) as execute:
+            for event in events:
+                execute("insert_event", execution_id, event.sequence, event_to_json(event))
+
+    def finish(
+        self,
+        execution_id: str,
+        *,
+        outcome: Outcome,
+        ended_at: datetime,
+        receipt: SealedBytes,
+        events: Sequence[Event],
+    ) -> None:
+        with self._commit(_micros(ended_at)) as execute:
+            execute("insert_receipt", execution_id, *_signed(receipt))
+            execute("end_execution", _micros(ended_at), outcome.value, execution_id)
+            for event in events:
+                execute("insert_event", execution_id, event.sequence, event_to_json(event))
+
+    def record_refusal(self, refusal: Refusal, sealed: SealedBytes) -> None:
+        refused_at = _micros(refusal.refused_at)
+        with self._commit(refused_at) as execute:
+            execute(
+                "insert_refusal",
+                refusal.refusal_id,
+                refusal.mission_id,
+                refusal.gate,
+                refusal.abort_reason,
+                refused_at,
+                *_signed(sealed),
+                refusal_event(refusal),
+            )
+
+    def execution(self, *, execution_id: str = "", mission_id: str = "") -> ExecutionRecord | None:
+        if execution_id:
+            row = self._row("execution_by_id", execution_id)
+            if row is not None and mission_id not in {"", row[1]}:
+                return None
+        else:
+            row = self._row("execution_by_mission", mission_id)
+        if row is None:
+            return None
+        return ExecutionRecord(
+            execution_id=row[0],
+            mission_id=row[1],
+            claimed_at=_time(row[2]),
+            ended_at=None if row[3] is None else _time(row[3]),
+            outcome=None if row[4] is None else Outcome(row[4]),
+            last_sequence=row[5],
+        )
+
+    def events(self, execution_id: str, after: int) -> tuple[Event, ...]:
+        return tuple(event_from_json(row[0]) for row in self._rows("events_after", execution_id, after))
+
+    def receipt(self, mission_id: str) -> SealedBytes | None:
+        return _sealed(sealing.RECEIPT, self._row("receipt", mission_id))
+
+    def unfinished(self) -> tuple[Claim, ...]:
+        return tuple(claim_from_json(row[0]) for row in self._rows("unfinished"))
+
+    def _conflict(self, claim: Claim, error: StoreError) -> ClaimConflict:
+        standing = self.standing(claim.mission_id, claim.segment)
+        if standing is Standing.CLAIMED:
+            return ClaimConflict.MISSION_CLAIMED
+        if standing is Standing.EXECUTED:
+            return ClaimConflict.MISSION_EXECUTED
+        for approval, nonce in zip(claim.approvals, claim.nonces, strict=True):
+            if self._row("used_approval", approval.approval_id, nonce) is not None:
+                return ClaimConflict.APPROVAL_USED
+        raise error
+
+    @contextmanager
+    def _commit(self, at: int) -> Iterator["_Execute"]:
+        """Make some writes and the clock's high water durable together, or none of them."""
+        with self._lock:
+            connection = self._connection
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield _Execute(connection, self._sql)
+                connection.execute(self._sql["raise_clock"], (str(at), at))
+                connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise _store_error(error) from error
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def _meta(self, key: str) -> str:
+        row = self._row("meta", key)
+        if row is None:
+            raise StoreError("INTERNAL", f"the ledger has no {key}", "restore the ledger from a copy")
+        return str(row[0])
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        rows = self._rows(query, *values)
+        return rows[0] if rows else None
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(self._sql[query], values).fetchall()
+            except sqlite3.Error as error:
+                raise _store_error(error) from error
+
+
+class _Execute:
+    """Runs the named queries of one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, sql: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._sql = sql
+
+    def __call__(self, query: str, *values: object) -> None:
+        self._connection.execute(self._sql[query], values)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else reads plans and reports
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    return connection
+
+
+def _micros(time: datetime) -> int:
+    return (time - EPOCH_OF_TIME) // MICROSECOND
+
+
+def _time(micros: int) -> datetime:
+    return EPOCH_OF_TIME + micros * MICROSECOND
+
+
+def _request(request: RequestRecord) -> tuple[str, str, str, str]:
+    return (request.request_id, request.kind, request.body_digest, request.reference)
+
+
+def _signed(sealed: SealedBytes) -> tuple[str, bytes, bytes]:
+    [signature] = sealed.signatures
+    return (signature.key_id, signature.signature, sealed.body)
+
+
+def _sealed(media_type: str, row: tuple[Any, ...] | None) -> SealedBytes | None:
+    if row is None:
+        return None
+    body, key_id, signature = row
+    return SealedBytes(
+        media_type=media_type,
+        body=body,
+        signatures=(Signature(key_id=key_id, scheme=ED25519, signature=signature),),
+    )
+
+
+def _store_error(error: Exception) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL":
+        return StoreError(
+            "STORE_FULL",
+            "the disk that holds the executor's ledger is full",
+            "make room on that disk; nothing was done meanwhile",
+        )
+    return StoreError(
+        "INTERNAL",
+        f"the executor's ledger can not be used: {name or type(error).__name__}: {error}",
+        "look at the state directory's disk and permissions; nothing was done meanwhile",
+    )

@@ -1,0 +1,78 @@
+-- name: meta
+SELECT value FROM meta WHERE key = ?;
+
+-- name: set_meta_once
+INSERT OR IGNORE INTO meta (key, value) VALUES (?, ?);
+
+-- name: raise_clock
+UPDATE meta SET value = ? WHERE key = 'clock_high_water_us' AND CAST(value AS INTEGER) < ?;
+
+-- name: request
+SELECT request_id, kind, body_digest, reference FROM requests WHERE request_id = ?;
+
+-- name: insert_request
+INSERT INTO requests (request_id, kind, body_digest, reference) VALUES (?, ?, ?, ?);
+
+-- name: standing
+SELECT outcome FROM executions WHERE mission_id = ? AND segment = ?;
+
+-- name: insert_report
+INSERT INTO issued_reports
+    (digest, report_id, mission_id, plan_digest, epoch, status, issued_at_us, key_id, signature, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_small_object
+INSERT OR IGNORE INTO small_objects (digest, body) VALUES (?, ?);
+
+-- name: report_epoch
+SELECT epoch FROM issued_reports WHERE digest = ?;
+
+-- name: report
+SELECT body, key_id, signature FROM issued_reports WHERE digest = ?;
+
+-- name: small_object
+SELECT body FROM small_objects WHERE digest = ?;
+
+-- name: insert_execution
+INSERT INTO executions (mission_id, segment, execution_id, report_digest, claimed_at_us, claim)
+VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: insert_used_approval
+INSERT INTO used_approvals (approval_id, nonce, execution_id) VALUES (?, ?, ?);
+
+-- name: used_approval
+SELECT 1 FROM used_approvals WHERE approval_id = ? OR nonce = ?;
+
+-- name: insert_event
+INSERT INTO events (execution_id, sequence, data) VALUES (?, ?, ?);
+
+-- name: end_execution
+UPDATE executions SET ended_at_us = ?, outcome = ? WHERE execution_id = ? AND outcome IS NULL;
+
+-- name: insert_receipt
+INSERT INTO receipts (execution_id, key_id, signature, body) VALUES (?, ?, ?, ?);
+
+-- name: insert_refusal
+INSERT INTO refusals (refusal_id, mission_id, gate, reason, refused_at_us, key_id, signature, body, event)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: execution_by_id
+SELECT execution_id, mission_id, claimed_at_us, ended_at_us, outcome,
+    (SELECT coalesce(max(sequence), 0) FROM events WHERE events.execution_id = executions.execution_id)
+FROM executions WHERE execution_id = ?;
+
+-- name: execution_by_mission
+SELECT execution_id, mission_id, claimed_at_us, ended_at_us, outcome,
+    (SELECT coalesce(max(sequence), 0) FROM events WHERE events.execution_id = executions.execution_id)
+FROM executions WHERE mission_id = ? ORDER BY segment DESC LIMIT 1;
+
+-- name: events_after
+SELECT data FROM events WHERE execution_id = ? AND sequence > ? ORDER BY sequence;
+
+-- name: receipt
+SELECT receipts.body, receipts.key_id, receipts.signature
+FROM receipts JOIN executions USING (execution_id)
+WHERE executions.mission_id = ? ORDER BY executions.segment DESC LIMIT 1;
+
+-- name: unfinished
+SELECT claim FROM executions WHERE outcome IS NULL ORDER BY claimed_at_us;

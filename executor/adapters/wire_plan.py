@@ -1,0 +1,207 @@
+"""Plans from the contract into the domain. Paths stay text here; the steps read them as names in the workspace."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from executor.adapters.wire_enums import EXPECTATIONS, FAILURE_POLICIES, NETWORKS, STAGES
+from executor.domain.errors import RequestMalformedError
+from executor.domain.plan import (
+    Action,
+    AppendText,
+    CreateDirectory,
+    CreateFile,
+    DeletePath,
+    ListDirectory,
+    MovePath,
+    NetworkAccess,
+    PatchFile,
+    Plan,
+    ReadFile,
+    ReplaceText,
+    RunCommand,
+    RunTests,
+    Scope,
+    SearchFiles,
+    SetMode,
+    Step,
+    TestExpectation,
+    WriteFile,
+)
+from gonogo.v1 import plan_pb2
+
+# The defaults that the contract documents.
+FILE_MODE, DIRECTORY_MODE = "0644", "0755"
+MAX_PAGES, MAX_SECONDS = 1, 30
+
+_MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+
+
+def plan_from_proto(message: plan_pb2.Plan) -> Plan:
+    """Map a plan; raises RequestMalformedError where a value has no meaning."""
+    return Plan(
+        plan_id=message.plan_id,
+        mission_id=message.mission_id,
+        intent_id=message.intent_id,
+        message_id=message.message_id,
+        transcription_id=message.transcription_id,
+        objective=message.objective,
+        workspace_id=message.workspace_id,
+        executor_id=message.executor_id,
+        proposer=message.proposer,
+        created_at=time_from_proto(message, "created_at"),
+        scope=_scope(message.scope),
+        failure_policy=FAILURE_POLICIES.from_wire(message.failure_policy),
+        steps=tuple(_step(step) for step in message.steps),
+    )
+
+
+def time_from_proto(message: Any, field: str) -> datetime:
+    """Return a time that must be there, in UTC."""
+    if not message.HasField(field):
+        raise _invalid(f"{field} is missing", "set it")
+    stamp: Timestamp = getattr(message, field)
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def number_from_text(text: str, what: str) -> int:
+    """Return a whole number that the contract carries as decimal text."""
+    if not _NUMBER.fullmatch(text):
+        raise _invalid(f"{what} is not a whole number: {text[:40]!r}", "write it in decimal digits")
+    return int(text)
+
+
+def mode_from_text(text: str) -> int:
+    """Return permission bits that the contract carries as octal text."""
+    if not _MODE.fullmatch(text):
+        raise _invalid(f"mode {text[:40]!r} is not octal", "write permission bits as 0644")
+    return int(text, 8)
+
+
+def _scope(message: plan_pb2.Scope) -> Scope:
+    unset = message.network == plan_pb2.NETWORK_ACCESS_UNSPECIFIED
+    return Scope(
+        paths=tuple(message.paths),
+        domains=tuple(message.domains),
+        network=NetworkAccess.NONE if unset else NETWORKS.from_wire(message.network),
+        max_pages=message.max_pages or MAX_PAGES,
+        max_duration_seconds=message.max_duration_seconds or MAX_SECONDS,
+        max_bytes=number_from_text(message.max_bytes, "max_bytes") if message.max_bytes else None,
+    )
+
+
+def _step(message: plan_pb2.Step) -> Step:
+    kind = message.WhichOneof("action")
+    if kind is None:
+        raise _invalid(f"step {message.step_id[:80]!r} has no action", "name one of the kinds of the contract")
+    return Step(
+        step_id=message.step_id,
+        description=message.description,
+        stage=STAGES.from_wire(message.stage),
+        action=ACTIONS[kind](getattr(message, kind)),
+    )
+
+
+def _content(message: plan_pb2.CreateFile | plan_pb2.WriteFile) -> bytes:
+    match message.WhichOneof("body"):
+        case "content":
+            return message.content.encode()
+        case "data":
+            return message.data
+        case None:
+            raise _invalid("a file step has no content", "set content or data; an empty text is a content too")
+
+
+def _read_file(message: plan_pb2.ReadFile) -> Action:
+    return ReadFile(path=message.path)
+
+
+def _list_directory(message: plan_pb2.ListDirectory) -> Action:
+    return ListDirectory(path=message.path)
+
+
+def _search_files(message: plan_pb2.SearchFiles) -> Action:
+    return SearchFiles(pattern=message.pattern, path=message.path, literal=message.literal)
+
+
+def _create_file(message: plan_pb2.CreateFile) -> Action:
+    return CreateFile(path=message.path, content=_content(message), mode=mode_from_text(message.mode or FILE_MODE))
+
+
+def _create_directory(message: plan_pb2.CreateDirectory) -> Action:
+    return CreateDirectory(path=message.path, mode=mode_from_text(message.mode or DIRECTORY_MODE))
+
+
+def _write_file(message: plan_pb2.WriteFile) -> Action:
+    mode = mode_from_text(message.mode) if message.mode else None
+    return WriteFile(path=message.path, content=_content(message), mode=mode)
+
+
+def _patch_file(message: plan_pb2.PatchFile) -> Action:
+    return PatchFile(path=message.path, patch=message.patch)
+
+
+def _replace_text(message: plan_pb2.ReplaceText) -> Action:
+    return ReplaceText(path=message.path, old=message.old, new=message.new, expected_count=message.expected_count)
+
+
+def _append_text(message: plan_pb2.AppendText) -> Action:
+    return AppendText(path=message.path, content=message.content)
+
+
+def _move_path(message: plan_pb2.MovePath) -> Action:
+    return MovePath(path=message.path, to=message.to)
+
+
+def _delete_path(message: plan_pb2.DeletePath) -> Action:
+    return DeletePath(path=message.path, recursive=message.recursive)
+
+
+def _set_mode(message: plan_pb2.SetMode) -> Action:
+    return SetMode(path=message.path, mode=mode_from_text(message.mode))
+
+
+def _run_command(message: plan_pb2.RunCommand) -> Action:
+    return RunCommand(
+        argv=tuple(message.argv),
+        cwd=message.cwd,
+        env=dict(message.env),
+        success_codes=tuple(message.success_codes) or (0,),
+    )
+
+
+def _run_tests(message: plan_pb2.RunTests) -> Action:
+    unset = message.expect == plan_pb2.TEST_EXPECTATION_UNSPECIFIED
+    return RunTests(
+        argv=tuple(message.argv),
+        junit=message.junit,
+        cwd=message.cwd,
+        env=dict(message.env),
+        expect=TestExpectation.PASS if unset else EXPECTATIONS.from_wire(message.expect),
+    )
+
+
+ACTIONS: Final[Mapping[str, Callable[[Any], Action]]] = {
+    "read_file": _read_file,
+    "list_directory": _list_directory,
+    "search_files": _search_files,
+    "create_file": _create_file,
+    "create_directory": _create_directory,
+    "write_file": _write_file,
+    "patch_file": _patch_file,
+    "replace_text": _replace_text,
+    "append_text": _append_text,
+    "move_path": _move_path,
+    "delete_path": _delete_path,
+    "set_mode": _set_mode,
+    "run_command": _run_command,
+    "run_tests": _run_tests,
+}
+
+
+def _invalid(message: str, remedy: str) -> RequestMalformedError:
+    return RequestMalformedError("PLAN_INVALID", message, remedy)

@@ -1,0 +1,125 @@
+"""Approvals from the contract; receipts and refusals into it."""
+
+from executor.adapters.wire_changes import change_to_proto, snapshot_to_proto, time_to_proto
+from executor.adapters.wire_enums import DECISIONS, LADDER, OUTCOMES, SELF_APPROVALS, STAGES, VERDICTS
+from executor.adapters.wire_plan import time_from_proto
+from executor.domain.approval import Approval
+from executor.domain.receipt import ApprovalRecord, Receipt, Refusal, StepReceipt
+from gonogo.safe_text import shown_path
+from gonogo.v1 import evidence_pb2
+
+
+def approval_from_proto(message: evidence_pb2.Approval) -> Approval:
+    """Map an approval."""
+    return Approval(
+        approval_id=message.approval_id,
+        mission_id=message.mission_id,
+        intent_id=message.intent_id,
+        plan_id=message.plan_id,
+        plan_digest=message.plan_digest,
+        report_id=message.report_id,
+        report_digest=message.report_digest,
+        executor_id=message.executor_id,
+        workspace_id=message.workspace_id,
+        approver=message.approver,
+        decision=DECISIONS.from_wire(message.decision),
+        approved_at=time_from_proto(message, "approved_at"),
+        not_before=time_from_proto(message, "not_before"),
+        expires_at=time_from_proto(message, "expires_at"),
+        nonce=message.nonce,
+        policy_digest=message.policy_digest,
+        comment=message.comment,
+    )
+
+
+def refusal_to_proto(refusal: Refusal) -> evidence_pb2.Refusal:
+    """Map a refusal; its paths are for reading, bytes that are not UTF-8 spelt out."""
+    return evidence_pb2.Refusal(
+        refusal_id=refusal.refusal_id,
+        mission_id=refusal.mission_id,
+        plan_digest=refusal.plan_digest,
+        report_digest=refusal.report_digest,
+        executor_id=refusal.executor_id,
+        gate=refusal.gate,
+        abort_reason=refusal.abort_reason,
+        message=refusal.message,
+        remedy=refusal.remedy,
+        paths=[shown_path(path) for path in refusal.paths],
+        path_count=refusal.path_count,
+        refused_at=time_to_proto(refusal.refused_at),
+    )
+
+
+def receipt_to_proto(receipt: Receipt) -> evidence_pb2.Receipt:
+    """Map a receipt."""
+    result = receipt.result
+    succeeded = sum(step.success for step in result.steps)
+    return evidence_pb2.Receipt(
+        receipt_id=receipt.receipt_id,
+        execution_id=receipt.execution_id,
+        mission_id=receipt.mission_id,
+        intent_id=receipt.intent_id,
+        message_id=receipt.message_id,
+        transcription_id=receipt.transcription_id,
+        plan_id=receipt.plan_id,
+        plan_digest=receipt.plan_digest,
+        report_id=receipt.report_id,
+        report_digest=receipt.report_digest,
+        approvals=[_approval_record(record) for record in receipt.approvals],
+        executor_id=receipt.executor_id,
+        workspace_id=receipt.workspace_id,
+        ledger_epoch=receipt.ledger_epoch,
+        ladder_level=LADDER.to_wire(receipt.ladder_level),
+        self_approval=SELF_APPROVALS.to_wire(receipt.self_approval),
+        policy_digest=receipt.policy_digest,
+        execution_status=OUTCOMES.to_wire(result.outcome),
+        started_at=time_to_proto(receipt.started_at),
+        completed_at=time_to_proto(receipt.completed_at),
+        execution_duration_ms=receipt.execution_duration_ms,
+        steps_succeeded=succeeded,
+        steps_failed=len(result.steps) - succeeded,
+        base_fingerprint=receipt.base_fingerprint,
+        after_fingerprint=result.after_fingerprint,
+        expected_after_fingerprint=receipt.expected_after_fingerprint,
+        before=[snapshot_to_proto(path, node) for path, node in result.before],
+        after=[snapshot_to_proto(path, node) for path, node in result.after],
+        divergence_detected=bool(result.divergence_details),
+        divergence_details=result.divergence_details,
+        abort_reason=result.abort_reason,
+        errors=result.errors,
+        steps=[_step(step) for step in result.steps],
+    )
+
+
+def _approval_record(record: ApprovalRecord) -> evidence_pb2.ApprovalRecord:
+    return evidence_pb2.ApprovalRecord(
+        approval_id=record.approval_id,
+        approval_digest=record.approval_digest,
+        approver=record.approver,
+        key_id=record.key_id,
+        approved_at=time_to_proto(record.approved_at),
+    )
+
+
+def _step(step: StepReceipt) -> evidence_pb2.StepReceipt:
+    return evidence_pb2.StepReceipt(
+        step_id=step.step_id,
+        operation=step.operation,
+        target=step.target,
+        action_type=step.action_type,
+        stage=STAGES.to_wire(step.stage),
+        started_at=time_to_proto(step.started_at),
+        completed_at=time_to_proto(step.completed_at),
+        duration_ms=step.duration_ms,
+        precondition_met=step.precondition_met,
+        precondition_detail=step.precondition_detail,
+        expected_vs_actual_match=step.expected_vs_actual_match,
+        actual_state_change=[change_to_proto(change) for change in step.actual_state_change],
+        success=step.success,
+        rollback_invoked=step.rollback_invoked,
+        rollback_succeeded=step.rollback_succeeded,
+        error_message=step.error_message,
+        test_verdict=(
+            evidence_pb2.TEST_VERDICT_UNSPECIFIED if step.test_verdict is None else VERDICTS.to_wire(step.test_verdict)
+        ),
+    )

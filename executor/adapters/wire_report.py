@@ -1,0 +1,276 @@
+"""Reports between the contract and the domain."""
+
+from executor.adapters.wire_changes import (
+    change_from_proto,
+    change_to_proto,
+    node_from_proto,
+    node_to_proto,
+    path_from_proto,
+    snapshot_to_proto,
+    time_to_proto,
+)
+from executor.adapters.wire_enums import LADDER, RISKS, SELF_APPROVALS, STAGES, STATUSES, VERDICTS
+from executor.adapters.wire_plan import number_from_text, time_from_proto
+from executor.domain.report import (
+    CommandEvidence,
+    Evidence,
+    Excerpt,
+    ListEvidence,
+    Problem,
+    ReadEvidence,
+    Report,
+    RiskFact,
+    SearchEvidence,
+    SearchMatch,
+    StepReport,
+    TestEvidence,
+)
+from gonogo.v1 import evidence_pb2
+
+
+def report_to_proto(report: Report) -> evidence_pb2.Report:
+    """Map a report."""
+    return evidence_pb2.Report(
+        report_id=report.report_id,
+        mission_id=report.mission_id,
+        intent_id=report.intent_id,
+        plan_id=report.plan_id,
+        plan_digest=report.plan_digest,
+        workspace_id=report.workspace_id,
+        executor_id=report.executor_id,
+        ledger_epoch=report.ledger_epoch,
+        nonce=report.nonce,
+        status=STATUSES.to_wire(report.status),
+        problems=[_problem_to_proto(problem) for problem in report.problems],
+        started_at=time_to_proto(report.started_at),
+        completed_at=time_to_proto(report.completed_at),
+        ladder_level=LADDER.to_wire(report.ladder_level),
+        self_approval=SELF_APPROVALS.to_wire(report.self_approval),
+        policy_digest=report.policy_digest,
+        base_fingerprint=report.base_fingerprint,
+        after_fingerprint=report.after_fingerprint,
+        manifest_digest=report.manifest_digest,
+        steps=[_step_to_proto(step) for step in report.steps],
+        risk=evidence_pb2.Risk(
+            level=RISKS.to_wire(report.risk_level),
+            facts=[_fact_to_proto(fact) for fact in report.risk_facts],
+        ),
+    )
+
+
+def report_from_proto(message: evidence_pb2.Report) -> Report:
+    """Map a report."""
+    return Report(
+        report_id=message.report_id,
+        mission_id=message.mission_id,
+        intent_id=message.intent_id,
+        plan_id=message.plan_id,
+        plan_digest=message.plan_digest,
+        workspace_id=message.workspace_id,
+        executor_id=message.executor_id,
+        ledger_epoch=message.ledger_epoch,
+        nonce=message.nonce,
+        status=STATUSES.from_wire(message.status),
+        problems=tuple(_problem_from_proto(problem) for problem in message.problems),
+        started_at=time_from_proto(message, "started_at"),
+        completed_at=time_from_proto(message, "completed_at"),
+        ladder_level=LADDER.from_wire(message.ladder_level),
+        self_approval=SELF_APPROVALS.from_wire(message.self_approval),
+        policy_digest=message.policy_digest,
+        base_fingerprint=message.base_fingerprint,
+        after_fingerprint=message.after_fingerprint,
+        manifest_digest=message.manifest_digest,
+        steps=tuple(_step_from_proto(step) for step in message.steps),
+        risk_level=RISKS.from_wire(message.risk.level),
+        risk_facts=tuple(_fact_from_proto(fact) for fact in message.risk.facts),
+    )
+
+
+def _problem_to_proto(problem: Problem) -> evidence_pb2.Problem:
+    return evidence_pb2.Problem(
+        step_id=problem.step_id,
+        path=problem.path,
+        reason=problem.reason,
+        message=problem.message,
+        remedy=problem.remedy,
+    )
+
+
+def _problem_from_proto(message: evidence_pb2.Problem) -> Problem:
+    return Problem(
+        step_id=message.step_id,
+        path=message.path,
+        reason=message.reason,
+        message=message.message,
+        remedy=message.remedy,
+    )
+
+
+def _fact_to_proto(fact: RiskFact) -> evidence_pb2.RiskFact:
+    return evidence_pb2.RiskFact(kind=fact.kind, path=fact.path, detail=fact.detail, level=RISKS.to_wire(fact.level))
+
+
+def _fact_from_proto(message: evidence_pb2.RiskFact) -> RiskFact:
+    return RiskFact(kind=message.kind, path=message.path, detail=message.detail, level=RISKS.from_wire(message.level))
+
+
+def _step_to_proto(step: StepReport) -> evidence_pb2.StepReport:
+    message = evidence_pb2.StepReport(
+        step_id=step.step_id,
+        kind=step.kind,
+        stage=STAGES.to_wire(step.stage),
+        success=step.success,
+        changes=[change_to_proto(change) for change in step.changes],
+        duration_ms=step.duration_ms,
+    )
+    if step.evidence is not None:
+        _set_evidence(message, step.evidence)
+    return message
+
+
+def _set_evidence(message: evidence_pb2.StepReport, evidence: Evidence) -> None:
+    match evidence:
+        case ReadEvidence():
+            message.read.CopyFrom(_read_to_proto(evidence))
+        case ListEvidence():
+            message.listing.CopyFrom(_listing_to_proto(evidence))
+        case SearchEvidence():
+            message.search.CopyFrom(_search_to_proto(evidence))
+        case CommandEvidence():
+            message.command.CopyFrom(_command_to_proto(evidence))
+        case TestEvidence():
+            message.tests.CopyFrom(_tests_to_proto(evidence))
+
+
+def _step_from_proto(message: evidence_pb2.StepReport) -> StepReport:
+    return StepReport(
+        step_id=message.step_id,
+        kind=message.kind,
+        stage=STAGES.from_wire(message.stage),
+        success=message.success,
+        changes=tuple(change_from_proto(change) for change in message.changes),
+        evidence=_evidence_from_proto(message),
+        duration_ms=message.duration_ms,
+    )
+
+
+def _evidence_from_proto(message: evidence_pb2.StepReport) -> Evidence | None:
+    match message.WhichOneof("evidence"):
+        case "read":
+            return _read_from_proto(message.read)
+        case "listing":
+            return _listing_from_proto(message.listing)
+        case "search":
+            return _search_from_proto(message.search)
+        case "command":
+            return _command_from_proto(message.command)
+        case "tests":
+            return _tests_from_proto(message.tests)
+        case None:
+            return None
+
+
+def _read_to_proto(evidence: ReadEvidence) -> evidence_pb2.ReadEvidence:
+    return evidence_pb2.ReadEvidence(node=node_to_proto(evidence.node), preview=_excerpt_to_proto(evidence.preview))
+
+
+def _read_from_proto(message: evidence_pb2.ReadEvidence) -> ReadEvidence:
+    return ReadEvidence(node=node_from_proto(message.node), preview=_excerpt_from_proto(message.preview))
+
+
+def _listing_to_proto(evidence: ListEvidence) -> evidence_pb2.ListEvidence:
+    return evidence_pb2.ListEvidence(
+        entries=[snapshot_to_proto(path, node) for path, node in evidence.entries],
+        count=evidence.count,
+        digest=evidence.digest,
+    )
+
+
+def _listing_from_proto(message: evidence_pb2.ListEvidence) -> ListEvidence:
+    return ListEvidence(
+        entries=tuple(
+            (path_from_proto(entry.path, entry.raw_path), node_from_proto(entry.node)) for entry in message.entries
+        ),
+        count=message.count,
+        digest=message.digest,
+    )
+
+
+def _search_to_proto(evidence: SearchEvidence) -> evidence_pb2.SearchEvidence:
+    return evidence_pb2.SearchEvidence(
+        count=evidence.count,
+        matches=[
+            evidence_pb2.SearchMatch(path=match.path, line=match.line, text=match.text) for match in evidence.matches
+        ],
+        digest=evidence.digest,
+    )
+
+
+def _search_from_proto(message: evidence_pb2.SearchEvidence) -> SearchEvidence:
+    return SearchEvidence(
+        count=message.count,
+        matches=tuple(SearchMatch(path=match.path, line=match.line, text=match.text) for match in message.matches),
+        digest=message.digest,
+    )
+
+
+def _command_to_proto(evidence: CommandEvidence) -> evidence_pb2.CommandEvidence:
+    return evidence_pb2.CommandEvidence(
+        exit_code=evidence.exit_code,
+        signal=evidence.signal,
+        timed_out=evidence.timed_out,
+        stdout=_excerpt_to_proto(evidence.stdout),
+        stderr=_excerpt_to_proto(evidence.stderr),
+    )
+
+
+def _command_from_proto(message: evidence_pb2.CommandEvidence) -> CommandEvidence:
+    return CommandEvidence(
+        exit_code=message.exit_code if message.HasField("exit_code") else None,
+        signal=message.signal,
+        timed_out=message.timed_out,
+        stdout=_excerpt_from_proto(message.stdout),
+        stderr=_excerpt_from_proto(message.stderr),
+    )
+
+
+def _tests_to_proto(evidence: TestEvidence) -> evidence_pb2.TestEvidence:
+    return evidence_pb2.TestEvidence(
+        verdict=VERDICTS.to_wire(evidence.verdict),
+        command=_command_to_proto(evidence.command),
+        tests=evidence.tests,
+        failures=evidence.failures,
+        errors=evidence.errors,
+        skipped=evidence.skipped,
+    )
+
+
+def _tests_from_proto(message: evidence_pb2.TestEvidence) -> TestEvidence:
+    return TestEvidence(
+        verdict=VERDICTS.from_wire(message.verdict),
+        command=_command_from_proto(message.command),
+        tests=message.tests,
+        failures=message.failures,
+        errors=message.errors,
+        skipped=message.skipped,
+    )
+
+
+def _excerpt_to_proto(excerpt: Excerpt) -> evidence_pb2.Excerpt:
+    return evidence_pb2.Excerpt(
+        head=excerpt.head,
+        tail=excerpt.tail,
+        total_bytes=str(excerpt.total_bytes),
+        digest=excerpt.digest,
+        truncated=excerpt.truncated,
+    )
+
+
+def _excerpt_from_proto(message: evidence_pb2.Excerpt) -> Excerpt:
+    return Excerpt(
+        head=message.head,
+        tail=message.tail,
+        total_bytes=number_from_text(message.total_bytes, "total_bytes"),
+        digest=message.digest,
+        truncated=message.truncated,
+    )

@@ -1,0 +1,99 @@
+"""The answers of the executor's service that are no documents."""
+
+import functools
+from collections.abc import Sequence
+from importlib import metadata
+
+from executor.adapters.wire import sealed_from_proto
+from executor.adapters.wire_changes import time_to_proto
+from executor.adapters.wire_enums import LADDER, OUTCOMES, SELF_APPROVALS
+from executor.adapters.wire_events import event_to_proto
+from executor.domain.gates import NamedIds
+from executor.domain.policy import Person
+from executor.runner.ports import Event, ExecutionRecord
+from executor.runner.requests import ExecuteInput
+from executor.runner.service import Description
+from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2
+
+BATCH = 200
+
+
+def event_batches(events: Sequence[Event]) -> list[list[events_pb2.Event]]:
+    """Map events in batches of bounded size; at least one batch, which may be empty."""
+    messages = [event_to_proto(event) for event in events]
+    return [messages[start : start + BATCH] for start in range(0, len(messages), BATCH)] or [[]]
+
+
+def execute_input(request: executor_pb2.ExecuteRequest) -> ExecuteInput:
+    """Map a request to execute; documents stay the bytes that were carried."""
+    return ExecuteInput(
+        request_id=request.request_id,
+        plan=sealed_from_proto(request.plan),
+        report=sealed_from_proto(request.report) if request.HasField("report") else None,
+        approvals=tuple(sealed_from_proto(approval) for approval in request.approvals),
+        named=NamedIds(
+            mission_id=request.mission_id,
+            intent_id=request.intent_id,
+            workspace_id=request.workspace_id,
+            executor_id=request.executor_id,
+        ),
+    )
+
+
+def execution_message(record: ExecutionRecord) -> executor_pb2.Execution:
+    """Map how an execution stands."""
+    outcome = evidence_pb2.OUTCOME_UNSPECIFIED if record.outcome is None else OUTCOMES.to_wire(record.outcome)
+    return executor_pb2.Execution(
+        execution_id=record.execution_id,
+        mission_id=record.mission_id,
+        ended=record.ended,
+        outcome=outcome,
+        started_at=time_to_proto(record.claimed_at),
+        completed_at=None if record.ended_at is None else time_to_proto(record.ended_at),
+        last_sequence=record.last_sequence,
+    )
+
+
+def description_message(description: Description) -> executor_pb2.GetExecutorResponse:
+    """Map who the executor is."""
+    trust, policy, found = description.trust, description.trust.policy, description.capabilities
+    return executor_pb2.GetExecutorResponse(
+        executor_id=trust.executor_id,
+        public_key=description.public_key,
+        ledger_epoch=description.ledger_epoch,
+        ladder_level=LADDER.to_wire(found.ladder_level),
+        findings=[
+            executor_pb2.Finding(name=one.name, ok=one.ok, detail=one.detail, remedy=one.remedy)
+            for one in found.findings
+        ],
+        workspaces=[
+            executor_pb2.WorkspaceInfo(
+                workspace_id=one.workspace_id,
+                ladder_level=LADDER.to_wire(one.ladder_level),
+                limitation=one.limitation,
+            )
+            for one in found.workspaces
+        ],
+        persons=[_person(person) for person in trust.persons],
+        approvals_required=policy.approvals_required,
+        self_approval=SELF_APPROVALS.to_wire(policy.self_approval),
+        max_approval_seconds=policy.max_approval_seconds,
+        policy_digest=trust.policy_digest,
+        version=_version(),
+        max_content_bytes=policy.max_content_bytes,
+    )
+
+
+@functools.cache
+def _version() -> str:
+    return metadata.version("gonogo")
+
+
+def _person(person: Person) -> executor_pb2.TrustedPerson:
+    return executor_pb2.TrustedPerson(
+        person=person.person_id,
+        keys=[
+            executor_pb2.TrustedKey(key_id=key.key_id, scheme=key.scheme, public_key=key.public_key)
+            for key in person.keys
+        ],
+    )

@@ -1,0 +1,108 @@
+"""The server around the executor's service: mutual TLS, limits, health, and an end that loses nothing."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from executor.entrypoints.grpc_service import ExecutorService
+from executor.runner.service import ExecutorCore
+from executor.settings import Settings, SettingsError
+from gonogo.v1 import executor_pb2, executor_pb2_grpc
+
+MIB: Final = 1024 * 1024
+MAX_MESSAGE: Final = 64 * MIB + MIB  # a document of the largest size, and what travels with it
+OPTIONS: Final = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+)
+MAX_CALLS: Final = 1024
+WATCHDOG_SECONDS: Final = 5.0
+SERVICE: Final = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
+
+log = logging.getLogger(__name__)
+
+
+async def serve(core: ExecutorCore, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then end: no new calls, watchers sent off, what runs gets its grace.
+
+    Raises:
+        SettingsError: the address or the certificates can not be used.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    service = ExecutorService(core)
+    server, checks, port = build_server(service, settings)
+    await server.start()
+    for name in ("", SERVICE):
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    host = settings.listen.rpartition(":")[0]
+    _announce(settings.ready_file, f"{host}:{port}")
+    await stop.wait()
+    _end_for_certain(settings.grace_seconds)
+    await checks.enter_graceful_shutdown()
+    service.drain()
+    await server.stop(settings.grace_seconds)
+    await asyncio.to_thread(core.drain, settings.grace_seconds)
+
+
+def build_server(
+    service: ExecutorService, settings: Settings
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer, int]:
+    """Build a server that listens and is not started yet; returns it with its health and its port.
+
+    Raises:
+        SettingsError: the address or the certificates can not be used.
+    """
+    server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+    executor_pb2_grpc.add_ExecutorServiceServicer_to_server(service, server)
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    if settings.reflection:
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_secure_port(settings.listen, _credentials(settings.tls))
+    except RuntimeError as error:
+        raise SettingsError(f"can not listen on {settings.listen}: {error}", "choose another --listen") from error
+    return server, checks, port
+
+
+def _credentials(tls: Path) -> grpc.ServerCredentials:
+    try:
+        authority, chain, key = ((tls / name).read_bytes() for name in ("ca.pem", "executor.pem", "executor.key"))
+    except OSError as error:
+        raise SettingsError(f"a certificate can not be read: {error}", "make them with: gonogo init") from error
+    return grpc.ssl_server_credentials([(key, chain)], root_certificates=authority, require_client_auth=True)
+
+
+def _announce(ready_file: Path | None, address: str) -> None:
+    line = json.dumps({"address": address, "pid": os.getpid()})
+    log.info("ready: %s", line)
+    if ready_file is None:
+        return
+    ready_file.parent.mkdir(parents=True, exist_ok=True)
+    new = ready_file.with_name(f"{ready_file.name}.{os.getpid()}")
+    new.write_text(line + "\n", encoding="utf-8")
+    new.replace(ready_file)
+
+
+def _end_for_certain(grace_seconds: float) -> None:
+    """End the process even if something hangs; whatever runs then is told as unknown at the next start."""
+    watchdog = threading.Timer(2 * grace_seconds + WATCHDOG_SECONDS, os._exit, args=(1,))
+    watchdog.daemon = True
+    watchdog.start()

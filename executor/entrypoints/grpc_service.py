@@ -1,0 +1,209 @@
+"""The executor's service over gRPC: arrival and answer, nothing in between.
+
+The core is synchronous; a call that works goes to a thread once and comes back once. What runs in a thread goes on
+when its caller has gone.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from executor.adapters.wire import sealed_from_proto, sealed_to_proto
+from executor.entrypoints import resume_tokens
+from executor.entrypoints.grpc_messages import (
+    description_message,
+    event_batches,
+    execute_input,
+    execution_message,
+)
+from executor.entrypoints.grpc_peers import Context, Peers, streaming, unary
+from executor.runner.executions import AnyRun
+from executor.runner.requests import malformed
+from executor.runner.run import Progress, Recorder, Run
+from executor.runner.service import ExecutorCore
+from gonogo.v1 import events_pb2, executor_pb2, executor_pb2_grpc
+
+TICK_SECONDS: Final = 0.02
+HEARTBEAT_SECONDS: Final = 15.0
+READERS: Final = 8
+RUNNERS: Final = 256
+DRY_RUNNERS: Final = 128
+
+T = TypeVar("T")
+
+
+class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
+    """One core, served."""
+
+    def __init__(self, core: ExecutorCore, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self.peers = Peers(frozenset(core.describe().trust.orchestrators))
+        self._core = core
+        self._heartbeat = heartbeat_seconds
+        self._draining = False
+        self._wakes: set[asyncio.Event] = set()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._dry_runners = ThreadPoolExecutor(DRY_RUNNERS, thread_name_prefix="dry-run")
+        self._runners = ThreadPoolExecutor(RUNNERS, thread_name_prefix="run")
+
+    def drain(self) -> None:
+        """End the streams that watch, each with a token to go on from; what runs goes on."""
+        self._draining = True
+        for wake in self._wakes:
+            wake.set()
+
+    @unary
+    async def GetExecutor(
+        self, request: executor_pb2.GetExecutorRequest, context: Context
+    ) -> executor_pb2.GetExecutorResponse:
+        return description_message(self._core.describe())
+
+    @streaming
+    async def DryRun(
+        self, request: executor_pb2.DryRunRequest, context: Context
+    ) -> AsyncGenerator[executor_pb2.DryRunResponse, None]:
+        attached: list[Recorder] = []
+        future = self._in(
+            self._dry_runners, self._core.dry_run, request.request_id, sealed_from_proto(request.plan), attached.append
+        )
+        sent = 0
+        while True:
+            done, _ = await asyncio.wait({future}, timeout=TICK_SECONDS)
+            events = attached[0].after(sent) if attached else ()
+            sent += len(events)
+            *first, last = event_batches(events)
+            for batch in first:
+                yield executor_pb2.DryRunResponse(events=batch)
+            if done:
+                yield executor_pb2.DryRunResponse(events=last, report=sealed_to_proto(future.result()))
+                return
+            if last:
+                yield executor_pb2.DryRunResponse(events=last)
+
+    @streaming
+    async def Execute(
+        self, request: executor_pb2.ExecuteRequest, context: Context
+    ) -> AsyncGenerator[executor_pb2.ExecuteResponse, None]:
+        attached: list[AnyRun] = []
+        future = self._in(self._runners, self._core.execute, execute_input(request), attached.append)
+        while not attached and not future.done():
+            await asyncio.wait({future}, timeout=TICK_SECONDS)
+        run = attached[0] if attached else future.result()
+        async for events, progress, token in self._follow(run, 0):
+            yield executor_pb2.ExecuteResponse(
+                events=events,
+                resume_token=token,
+                execution=execution_message(progress.record),
+                receipt=sealed_to_proto(progress.receipt) if progress.receipt else None,
+            )
+
+    @streaming
+    async def WatchExecution(
+        self, request: executor_pb2.WatchExecutionRequest, context: Context
+    ) -> AsyncGenerator[executor_pb2.WatchExecutionResponse, None]:
+        run = await self._find(request.execution_id, request.mission_id)
+        now = await self._progress(run, 0)
+        after = resume_tokens.decode(request.resume_token, run.execution_id, now.record.last_sequence)
+        async for events, progress, token in self._follow(run, after):
+            yield executor_pb2.WatchExecutionResponse(
+                events=events,
+                resume_token=token,
+                execution=execution_message(progress.record),
+                receipt=sealed_to_proto(progress.receipt) if progress.receipt else None,
+            )
+
+    @unary
+    async def GetExecution(
+        self, request: executor_pb2.GetExecutionRequest, context: Context
+    ) -> executor_pb2.GetExecutionResponse:
+        run = await self._find(request.execution_id, request.mission_id)
+        progress = await self._progress(run, 0)
+        return executor_pb2.GetExecutionResponse(execution=execution_message(progress.record))
+
+    @unary
+    async def GetReceipt(
+        self, request: executor_pb2.GetReceiptRequest, context: Context
+    ) -> executor_pb2.GetReceiptResponse:
+        receipt = await self._in(self._readers, self._core.get_receipt, request.mission_id)
+        return executor_pb2.GetReceiptResponse(receipt=sealed_to_proto(receipt))
+
+    @unary
+    async def GetObject(
+        self, request: executor_pb2.GetObjectRequest, context: Context
+    ) -> executor_pb2.GetObjectResponse:
+        data, size = await self._in(self._readers, self._core.get_object, request.digest, request.offset, request.limit)
+        return executor_pb2.GetObjectResponse(data=data, total_bytes=size)
+
+    async def _find(self, execution_id: str, mission_id: str) -> AnyRun:
+        if not execution_id and not mission_id:
+            raise malformed("the request names no execution", "set execution_id or mission_id")
+        return await self._in(
+            self._readers, lambda: self._core.get_execution(execution_id=execution_id, mission_id=mission_id)
+        )
+
+    async def _progress(self, run: AnyRun, after: int) -> Progress:
+        if isinstance(run, Run):
+            return run.progress(after)
+        return await self._in(self._readers, run.progress, after)
+
+    async def _follow(
+        self, run: AnyRun, after: int
+    ) -> AsyncGenerator[tuple[Sequence[events_pb2.Event], Progress, str], None]:
+        """Yield what comes after a place, batch by batch, to the end; an empty batch is a heartbeat."""
+        wake = asyncio.Event()
+        leave = run.watch(_from_threads(wake))
+        self._wakes.add(wake)
+        try:
+            idle = False
+            while True:
+                wake.clear()
+                progress = await self._progress(run, after)
+                if progress.failure is not None:
+                    raise progress.failure
+                *first, last = event_batches(progress.events)
+                for batch in first:
+                    after = batch[-1].sequence
+                    yield batch, replace(progress, receipt=None), resume_tokens.encode(run.execution_id, after)
+                if last or progress.ended or idle or self._draining:
+                    after = last[-1].sequence if last else after
+                    yield last, progress, resume_tokens.encode(run.execution_id, after)
+                if progress.ended or self._draining:
+                    return
+                idle = not await _woken(wake, self._heartbeat)
+        finally:
+            self._wakes.discard(wake)
+            leave()
+
+    def _in(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        work = asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
+        answer = asyncio.shield(work)  # a caller that goes away takes nothing with it
+        answer.add_done_callback(_seen)
+        return answer
+
+
+def _from_threads(wake: asyncio.Event) -> Callable[[], None]:
+    """Return what wakes a stream from any thread; a loop that has ended has nobody left to wake."""
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(wake.set)
+
+    return call
+
+
+async def _woken(wake: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await wake.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _seen(future: "asyncio.Future[T]") -> None:
+    """Look at the outcome, so that an error whose caller has gone is not reported as overlooked."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,72 @@
+"""Sealed documents opened once: the same bytes are not parsed again between a dry run and its execution."""
+
+import threading
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+from executor.domain.approval import Approval
+from executor.domain.plan import Plan
+from executor.domain.report import Report
+from executor.domain.sealed import SealedBytes
+from executor.runner.ports import Documents
+
+CAPACITY = 256
+LARGEST_BODY = 64 * 1024
+
+T = TypeVar("T")
+
+
+class _Recent(Generic[T]):
+    """The most recently used values by digest; bounded in number, and large documents are left out."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, digest: str) -> T | None:
+        with self._lock:
+            value = self._values.get(digest)
+            if value is not None:
+                self._values.move_to_end(digest)
+            return value
+
+    def put(self, sealed: SealedBytes, value: T) -> None:
+        if len(sealed.body) > LARGEST_BODY:
+            return
+        with self._lock:
+            self._values[sealed.digest] = value
+            if len(self._values) > CAPACITY:
+                self._values.popitem(last=False)
+
+
+class OpenDocuments:
+    """Opens documents strictly and remembers them by the digest of the very bytes that were carried."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._plans: _Recent[Plan] = _Recent()
+        self._reports: _Recent[Report] = _Recent()
+
+    def plan(self, sealed: SealedBytes) -> Plan:
+        """Open a plan; raises RequestMalformedError."""
+        plan = self._plans.get(sealed.digest)
+        if plan is None:
+            plan = self._documents.open_plan(sealed.body)
+            self._plans.put(sealed, plan)
+        return plan
+
+    def report(self, sealed: SealedBytes) -> Report:
+        """Open a report that this executor issued."""
+        report = self._reports.get(sealed.digest)
+        if report is None:
+            report = self._documents.open_report(sealed.body)
+            self._reports.put(sealed, report)
+        return report
+
+    def issued(self, sealed: SealedBytes, report: Report) -> None:
+        """Remember the report that was just sealed into these bytes."""
+        self._reports.put(sealed, report)
+
+    def approval(self, sealed: SealedBytes) -> Approval:
+        """Open an approval whose signature was verified; raises RequestMalformedError."""
+        return self._documents.open_approval(sealed.body)

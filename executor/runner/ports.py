@@ -1,0 +1,298 @@
+"""What the runner needs from the outside: documents, a ledger, the two machines that run plans, and recovery.
+
+All calls are synchronous and made from worker threads. Whoever implements a port keeps its own locks.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from executor.domain.approval import Approval
+from executor.domain.events import Payload
+from executor.domain.ladder import LadderLevel
+from executor.domain.plan import Plan
+from executor.domain.receipt import ApprovalRecord, ExecutionResult, Outcome, Receipt, Refusal
+from executor.domain.report import Problem, Report, ReportStatus, RiskFact, RiskLevel, SelfApproval, StepReport
+from executor.domain.sealed import SealedBytes
+from executor.workspace.workspace import Workspace
+
+Emit = Callable[[Payload], None]
+
+
+class Documents(Protocol):
+    """Reads and writes the bodies of sealed documents; the only place that knows their text.
+
+    Opening is strict: exactly one text stands for a document. Verify the digest or the signature of a body first.
+    Every `open_…` raises RequestMalformedError (reason MALFORMED) for anything else, and nothing but that.
+    """
+
+    def open_plan(self, body: bytes) -> Plan: ...
+
+    def open_report(self, body: bytes) -> Report: ...
+
+    def open_approval(self, body: bytes) -> Approval: ...
+
+    def seal_report(self, report: Report) -> bytes: ...
+
+    def seal_receipt(self, receipt: Receipt) -> bytes: ...
+
+    def seal_refusal(self, refusal: Refusal) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """What the simulator itself found; the report adds who, when and under which rules."""
+
+    status: ReportStatus
+    problems: tuple[Problem, ...]
+    steps: tuple[StepReport, ...]
+    base_fingerprint: str
+    after_fingerprint: str
+    manifest_digest: str
+    risk_level: RiskLevel
+    risk_facts: tuple[RiskFact, ...]
+    small_objects: Mapping[str, bytes]
+    """Contents by digest that are stored in one transaction with the report; larger ones are durable already."""
+    ladder_level: LadderLevel
+
+
+class Simulator(Protocol):
+    """Runs a plan on a throw-away copy. It changes nothing and emits the events after `dry_run_started`."""
+
+    def run(self, plan: Plan, workspace: Workspace, emit: Emit) -> Simulation:
+        """Run it.
+
+        Raises:
+            ExecutorError: the dry run could not be made at all. A plan that does not work is a Simulation
+                with a status, not an error.
+        """
+        ...
+
+
+class FindDrift(Protocol):
+    """Compares the workspace with the base of a report; changes nothing."""
+
+    def __call__(self, plan: Plan, report: Report, workspace: Workspace) -> tuple[bytes, ...]:
+        """Return the paths that differ, none where nothing drifted.
+
+        Raises:
+            DriftError: it differs where no list of paths can say how.
+        """
+        ...
+
+
+class Executioner(Protocol):
+    """Commits what the report found, step by step. It owns the failure policy and undoing.
+
+    It emits every event from after `execution_started` to `execution_completed`, that one included.
+    """
+
+    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> ExecutionResult:
+        """Run it. Called at most once per execution id, after the claim, under the workspace's lock.
+
+        It does not raise for what goes wrong with a step. Where it does raise, nobody knows what was done, and the
+        receipt says `unknown`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened in an execution, numbered from 1 without a gap."""
+
+    event_id: str
+    mission_id: str
+    sequence: int
+    time: datetime
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """That one mission now belongs to one execution: what the ledger holds before any effect."""
+
+    mission_id: str
+    segment: int
+    execution_id: str
+    intent_id: str
+    message_id: str
+    transcription_id: str
+    plan_id: str
+    plan_digest: str
+    report_digest: str
+    workspace_id: str
+    approvals: tuple[ApprovalRecord, ...]
+    nonces: tuple[str, ...]
+    self_approval: SelfApproval
+    policy_digest: str
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """A request that was answered, or whose execution was claimed."""
+
+    request_id: str
+    kind: str
+    """"dry_run" or "execute"."""
+    body_digest: str
+    reference: str
+    """A report's digest or an execution's id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRecord:
+    """How an execution stands in the ledger."""
+
+    execution_id: str
+    mission_id: str
+    claimed_at: datetime
+    ended_at: datetime | None
+    outcome: Outcome | None
+    last_sequence: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether the receipt is there."""
+        return self.outcome is not None
+
+
+class Standing(enum.Enum):
+    """What the ledger knows about a mission."""
+
+    FREE = "free"
+    CLAIMED = "claimed"
+    EXECUTED = "executed"
+
+
+class ClaimConflict(enum.Enum):
+    """Why a claim was not taken. Nothing was written then."""
+
+    MISSION_CLAIMED = "mission_claimed"
+    MISSION_EXECUTED = "mission_executed"
+    APPROVAL_USED = "approval_used"
+
+
+class Ledger(Protocol):
+    """The executor's durable memory, and what makes "once" true.
+
+    A method that returns has made its writes durable, all of them or none. The key of an execution is (mission,
+    segment): of any number of claims for one key, by threads or processes, exactly one is taken, for ever.
+    Every method raises StoreError where the storage fails or is full, and has written nothing then.
+    """
+
+    @property
+    def epoch(self) -> str:
+        """Names this ledger's life; made once, when the ledger is."""
+        ...
+
+    def clock_high_water(self) -> datetime:
+        """Return the latest time that any write carried."""
+        ...
+
+    def request(self, request_id: str) -> RequestRecord | None: ...
+
+    def standing(self, mission_id: str, segment: int = 0) -> Standing: ...
+
+    def issue_report(
+        self,
+        report: Report,
+        sealed: SealedBytes,
+        *,
+        request: RequestRecord,
+        small_objects: Mapping[str, bytes],
+    ) -> None:
+        """Record a report with its small objects and the request it answers, as one commit."""
+        ...
+
+    def report_epoch(self, digest: str) -> str | None:
+        """Return the epoch in which a report was issued, or None where this ledger never saw it."""
+        ...
+
+    def issued_report(self, digest: str) -> SealedBytes | None: ...
+
+    def small_object(self, digest: str) -> bytes | None: ...
+
+    def claim(self, claim: Claim, request: RequestRecord) -> ClaimConflict | None:
+        """Take the mission, its approvals and the request as one commit, or say why not."""
+        ...
+
+    def append_events(self, execution_id: str, events: Sequence[Event]) -> None: ...
+
+    def finish(
+        self,
+        execution_id: str,
+        *,
+        outcome: Outcome,
+        ended_at: datetime,
+        receipt: SealedBytes,
+        events: Sequence[Event],
+    ) -> None:
+        """Record the end of an execution with its receipt and last events, as one commit. Only the first end counts."""
+        ...
+
+    def record_refusal(self, refusal: Refusal, sealed: SealedBytes) -> None:
+        """Record a refusal and its event, as one commit."""
+        ...
+
+    def execution(self, *, execution_id: str = "", mission_id: str = "") -> ExecutionRecord | None: ...
+
+    def events(self, execution_id: str, after: int) -> tuple[Event, ...]: ...
+
+    def receipt(self, mission_id: str) -> SealedBytes | None: ...
+
+    def unfinished(self) -> tuple[Claim, ...]:
+        """Return the claims without a receipt: of executions that run, or whose process died."""
+        ...
+
+
+class Recovery(Protocol):
+    """Decides what became of an execution whose process died."""
+
+    def assess(self, claim: Claim, report: Report, events: Sequence[Event]) -> ExecutionResult:
+        """Return what can be said about it. Nothing is ever run again.
+
+        Args:
+            claim: what was claimed.
+            report: what should have been done.
+            events: what was recorded before the end; the last ones may be missing.
+        """
+        ...
+
+
+class Objects(Protocol):
+    """Contents by digest. An unknown digest raises NotFoundError."""
+
+    def size(self, digest: str) -> int: ...
+
+    def read(self, digest: str, offset: int, limit: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One capability that the self-test at the start tried."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceStanding:
+    """One workspace, the level of its dry runs, and what keeps it from more."""
+
+    workspace_id: str
+    ladder_level: LadderLevel
+    limitation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What the self-test found."""
+
+    ladder_level: LadderLevel
+    findings: tuple[Finding, ...]
+    workspaces: tuple[WorkspaceStanding, ...]

@@ -1,0 +1,124 @@
+"""What the executor is started with: options, or the environment variables of the same names."""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from executor.domain.errors import ExecutorError
+from executor.domain.plan_rules import is_identifier
+
+SEPARATOR = ";"
+
+
+class SettingsError(ExecutorError):
+    """The executor was started with something that it can not use; the operator must change it."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__("MALFORMED", message, remedy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where everything is."""
+
+    state: Path
+    workspaces: Mapping[str, Path]
+    staging: Mapping[str, Path]
+    tools: tuple[Path, ...]
+    listen: str
+    ready_file: Path | None
+    die_with_parent: bool
+    reflection: bool
+    grace_seconds: float
+
+    @property
+    def trust_file(self) -> Path:
+        return self.state / "trust.toml"
+
+    @property
+    def signing_key(self) -> Path:
+        return self.state / "keys" / "executor"
+
+    @property
+    def tls(self) -> Path:
+        return self.state / "tls"
+
+    @property
+    def own(self) -> Path:
+        """The directory that is the executor's alone."""
+        return self.state / "executor"
+
+    def staging_of(self, workspace_id: str) -> Path:
+        """Where a workspace's changes are staged; it must be on the workspace's filesystem."""
+        return self.staging.get(workspace_id, self.state / "staging" / workspace_id)
+
+
+def read_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Read the command line, then the environment for what it does not say.
+
+    Raises:
+        SettingsError: a value can not be used.
+    """
+    given = _parser(environment).parse_args(argv)
+    workspaces = _places("--workspace", given.workspace or _listed(environment, "GONOGO_WORKSPACE"))
+    if not workspaces:
+        raise SettingsError("no workspace is named", "start with --workspace ID=/absolute/path")
+    staging = _places("--staging", given.staging or _listed(environment, "GONOGO_STAGING"))
+    if staging.keys() - workspaces.keys():
+        raise SettingsError("--staging names a workspace that is not there", "use the id of a --workspace")
+    tools = given.tools or _listed(environment, "GONOGO_TOOLS")
+    return Settings(
+        state=Path(given.state).absolute(),
+        workspaces=workspaces,
+        staging=staging,
+        tools=tuple(_absolute("--tools", path) for path in tools),
+        listen=given.listen,
+        ready_file=Path(given.ready_file).absolute() if given.ready_file else None,
+        die_with_parent=given.die_with_parent,
+        reflection=given.reflection,
+        grace_seconds=given.grace_seconds,
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m executor", description="The isolated executor.", allow_abbrev=False
+    )
+    value = environment.get
+    parser.add_argument("--state", default=value("GONOGO_STATE", ".gonogo"), help="state directory")
+    parser.add_argument(
+        "--workspace", action="append", metavar="ID=/PATH", help="a workspace to serve; repeat for more"
+    )
+    parser.add_argument("--staging", action="append", metavar="ID=/PATH", help="where a workspace's changes are staged")
+    parser.add_argument("--tools", action="append", metavar="/PATH", help="directories that commands see, read-only")
+    parser.add_argument("--listen", default=value("GONOGO_LISTEN", "127.0.0.1:0"), help="address to listen on")
+    parser.add_argument("--ready-file", default=value("GONOGO_READY_FILE", ""), help="written when the service answers")
+    parser.add_argument("--grace-seconds", type=float, default=10.0, help="how long running work has at the end")
+    parser.add_argument(
+        "--die-with-parent", action="store_true", help="end when the process that started this one does"
+    )
+    parser.add_argument("--reflection", action="store_true", help="serve the contract's description, for development")
+    return parser
+
+
+def _listed(environment: Mapping[str, str], name: str) -> list[str]:
+    return [part for part in environment.get(name, "").split(SEPARATOR) if part]
+
+
+def _places(option: str, values: Sequence[str]) -> dict[str, Path]:
+    places: dict[str, Path] = {}
+    for value in values:
+        name, _, path = value.partition("=")
+        if not is_identifier(name) or "/" in name or name in {".", ".."} or name in places:
+            raise SettingsError(f"{option} {value!r} has no id, or one that is taken", f"write {option} ID=/path")
+        places[name] = _absolute(option, path)
+    return places
+
+
+def _absolute(option: str, text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or os.pardir in path.parts:
+        raise SettingsError(f"{option}: {text!r} is not an absolute path", "write the whole path from /")
+    return path

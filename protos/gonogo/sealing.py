@@ -2,22 +2,28 @@
 
 A document is a protobuf message written **once** as ProtoJSON text. From then on only those bytes exist: they are
 stored, hashed, signed and sent, and never serialised again. Whoever reads verifies the digest or signature first and
-then calls `open_sealed`, which lets exactly one text stand for a message:
+then calls `open_sealed`, which lets exactly one JSON value stand for a message:
 
-1. `json_format.Parse` refuses unknown fields, duplicate keys and unknown enum names;
-2. the parsed message must render back to the very same JSON value, types compared too. That refuses what Parse lets
-   through: camelCase names, null, ``1e2`` for 100, written-out defaults, odd timestamps;
+1. duplicate keys are refused while the text is read, unknown fields and enum names while the message is built;
+2. the message, rendered by the protobuf library, must be the very same JSON value, types compared too. Whatever the
+   building lets through does not get past that: camelCase names, null, ``1e2`` for 100, written-out defaults, odd
+   timestamps. So the builder can be small and quick; it takes a third of the time of `json_format.ParseDict`;
 3. a walk over the message refuses unknown enum numbers (which do render back) and unset oneofs.
 
 Sealed messages hold no float, double, 64-bit integer or map with integer keys; `check_sealable` proves it for a type.
 """
 
+import base64
+import functools
 import json
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gonogo.digests import digest
 
@@ -28,7 +34,6 @@ RECEIPT = "application/vnd.gonogo.receipt.v1+json"
 REFUSAL = "application/vnd.gonogo.refusal.v1+json"
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-MAX_DEPTH = 32
 
 # A step without evidence is an edit: its change set says all there is.
 OPTIONAL_ONEOFS = frozenset({"gonogo.v1.StepReport.evidence"})
@@ -72,15 +77,14 @@ def open_sealed(body: bytes, message_type: type[M]) -> M:
         message = f"the document has {len(body)} bytes; the limit is {MAX_BODY_BYTES}"
         raise SealingError(message)
     try:
-        text = body.decode("utf-8")
-        parsed = json_format.Parse(text, message_type(), max_recursion_depth=MAX_DEPTH)
-        written = json.loads(text)
-    except (ValueError, RecursionError, json_format.ParseError) as error:
+        written = _strict_json.decode(body.decode("utf-8"))
+        parsed = cast("M", _builder(message_type.DESCRIPTOR)(written))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError) as error:
         message = f"not a {message_type.DESCRIPTOR.name} document: {error}"
         raise SealingError(message) from None
     rendered = json_format.MessageToDict(parsed, preserving_proto_field_name=True)
-    if not _same(written, rendered):
-        message = f"not the one text of a {message_type.DESCRIPTOR.name} document"
+    if _sorted_text(written) != _sorted_text(rendered):
+        message = f"not the one value of a {message_type.DESCRIPTOR.name} document"
         raise SealingError(message)
     _check_walk(parsed)
     return parsed
@@ -99,15 +103,75 @@ def check_sealable(descriptor: Descriptor, seen: frozenset[str] = frozenset()) -
     return found
 
 
-def _same(left: object, right: object) -> bool:
-    """Compare JSON values, types included: Python says 1 == 1.0 == True."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_same(value, right[key]) for key, value in left.items())
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return left == right
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        message = "a key stands there twice"
+        raise SealingError(message)
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    message = f"{name} is no JSON number"
+    raise SealingError(message)
+
+
+def _sorted_text(value: object) -> str:
+    """Return a text that tells values and their types apart: Python says 1 == 1.0 == True, this does not."""
+    return json.dumps(value, sort_keys=True)
+
+
+_strict_json = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
+
+
+Builder = Callable[[Any], Any]
+
+
+@functools.cache
+def _builder(descriptor: Descriptor) -> Builder:
+    """Return what builds a message of a type from its JSON value.
+
+    It raises an ordinary Python error for most of what is wrong, and may let the rest through: see above.
+    """
+    fields = {field.name: _field_builder(field) for field in descriptor.fields}
+    message_type = GetMessageClass(descriptor)
+
+    def build(value: dict[str, Any]) -> Any:
+        return message_type(**{name: fields[name](item) for name, item in value.items()})
+
+    return build
+
+
+def _field_builder(field: FieldDescriptor) -> Builder:
+    one = _value_builder(field)
+    if not field.is_repeated or (field.message_type is not None and field.message_type.GetOptions().map_entry):
+        return one
+    return lambda items: [one(item) for item in items]
+
+
+def _value_builder(field: FieldDescriptor) -> Builder:
+    if field.enum_type is not None:
+        numbers = {value.name: value.number for value in field.enum_type.values}
+        return numbers.__getitem__
+    if field.message_type is not None:
+        return _message_builder(field.message_type)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return lambda text: base64.b64decode(text, validate=True)
+    return lambda item: item
+
+
+def _message_builder(descriptor: Descriptor) -> Builder:
+    if descriptor.GetOptions().map_entry:
+        return dict
+    if descriptor.full_name == Timestamp.DESCRIPTOR.full_name:
+        return _timestamp
+    return _builder(descriptor)
+
+
+def _timestamp(text: str) -> Timestamp:
+    found = Timestamp()
+    found.FromJsonString(text)
+    return found
 
 
 def _check_walk(message: Message) -> None:

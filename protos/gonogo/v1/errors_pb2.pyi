@@ -61,6 +61,11 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_UNSUPPORTED: _Reason.ValueType  # 36
     REASON_DIVERGED: _Reason.ValueType  # 37
     REASON_CONFLICT: _Reason.ValueType  # 38
+    REASON_PROGRAM_HIDDEN: _Reason.ValueType  # 39
+    REASON_COMMAND_FAILED: _Reason.ValueType  # 40
+    REASON_TESTS_UNEXPECTED: _Reason.ValueType  # 41
+    REASON_JUNIT_MISSING: _Reason.ValueType  # 42
+    REASON_JUNIT_UNREADABLE: _Reason.ValueType  # 43
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Stable reasons, carried as text in google.rpc.ErrorInfo.reason with domain "gonogo". The names here, without the
@@ -106,4 +111,9 @@ REASON_TOO_LARGE: Reason.ValueType  # 35
 REASON_UNSUPPORTED: Reason.ValueType  # 36
 REASON_DIVERGED: Reason.ValueType  # 37
 REASON_CONFLICT: Reason.ValueType  # 38
+REASON_PROGRAM_HIDDEN: Reason.ValueType  # 39
+REASON_COMMAND_FAILED: Reason.ValueType  # 40
+REASON_TESTS_UNEXPECTED: Reason.ValueType  # 41
+REASON_JUNIT_MISSING: Reason.ValueType  # 42
+REASON_JUNIT_UNREADABLE: Reason.ValueType  # 43
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

@@ -1,0 +1,201 @@
+"""The executor over gRPC, with mutual TLS.
+
+A stream is opened once; going on after a break is the caller's, with the token. Unary calls that change nothing are
+tried again when the connection is down; `DryRun` may be tried again too, because its request id makes a second one the
+first. `Execute` never is: whether a broken call arrived is a question for the executor's ledger.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from gonogo.v1 import executor_pb2, sealed_pb2
+from gonogo.v1.executor_pb2_grpc import ExecutorServiceStub
+from orchestrator.adapters import wire
+from orchestrator.adapters.contract_errors import contract_error
+from orchestrator.domain.errors import (
+    ContractError,
+    ExecutorRefusedError,
+    ExecutorUnavailableError,
+    OrchestratorError,
+    Reason,
+)
+from orchestrator.domain.evidence import ExecutionState, ExecutorInfo, Sealed
+from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
+
+if TYPE_CHECKING:
+    from gonogo.v1.executor_pb2_grpc import ExecutorServiceAsyncStub  # a class of the type stubs only
+
+DOMAIN: Final = "gonogo"
+UNARY_SECONDS: Final = 10.0
+DRY_RUN_SECONDS: Final = 24 * 3600.0
+ATTEMPTS: Final = 3
+PAUSE_SECONDS: Final = 0.1
+MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+
+_GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+
+T = TypeVar("T")
+
+
+class _Updates(Protocol):
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+
+def open_channel(address: str, *, authority: bytes, key: bytes, certificate: bytes) -> grpc.aio.Channel:
+    """Return a channel to an executor that proves itself with a certificate for the name ``executor``."""
+    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+    return grpc.aio.secure_channel(
+        address,
+        credentials,
+        options=[
+            ("grpc.ssl_target_name_override", "executor"),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.keepalive_time_ms", 20_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.ping_timeout_ms", 10_000),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2_000),
+        ],
+    )
+
+
+class GrpcExecutor:
+    """`Executor` behind a channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._stub: ExecutorServiceAsyncStub = ExecutorServiceStub(channel)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def describe(self) -> ExecutorInfo:
+        request = executor_pb2.GetExecutorRequest()
+        return wire.executor_from_proto(await _again(lambda: self._stub.GetExecutor(request, timeout=UNARY_SECONDS)))
+
+    async def dry_run(self, request_id: str, plan: Sealed) -> Sealed:
+        request = executor_pb2.DryRunRequest(request_id=request_id, plan=wire.sealed_to_proto(plan))
+        return await _again(lambda: self._report(request))
+
+    def execute(self, order: ExecutionOrder) -> AsyncGenerator[ExecutionUpdate, None]:
+        return _updates(self._stub.Execute(wire.order_to_proto(order)))
+
+    def watch(self, mission_id: str, resume_token: str) -> AsyncGenerator[ExecutionUpdate, None]:
+        request = executor_pb2.WatchExecutionRequest(mission_id=mission_id, resume_token=resume_token)
+        return _updates(self._stub.WatchExecution(request))
+
+    async def execution(self, mission_id: str) -> ExecutionState | None:
+        request = executor_pb2.GetExecutionRequest(mission_id=mission_id)
+        try:
+            answer = await _again(lambda: self._stub.GetExecution(request, timeout=UNARY_SECONDS))
+        except ExecutorRefusedError as error:
+            if error.reason is Reason.NOT_FOUND:
+                return None
+            raise
+        return wire.execution_from_proto(answer.execution)
+
+    async def read_object(self, digest: str, offset: int, limit: int) -> ObjectPart:
+        request = executor_pb2.GetObjectRequest(digest=digest, offset=offset, limit=limit)
+        answer = await _again(lambda: self._stub.GetObject(request, timeout=UNARY_SECONDS))
+        return ObjectPart(data=answer.data, total_bytes=answer.total_bytes)
+
+    async def _report(self, request: executor_pb2.DryRunRequest) -> Sealed:
+        report: Sealed | None = None
+        async for message in self._stub.DryRun(request, timeout=DRY_RUN_SECONDS):
+            if message.HasField("report"):
+                report = wire.sealed_from_proto(message.report)
+        if report is None:
+            raise contract_error("the executor's dry run ended without a report")
+        return report
+
+
+async def _again(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call that may be repeated; a connection that is down is tried again shortly."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or attempt == ATTEMPTS - 1:
+                raise translated(error) from error
+            await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
+    raise AssertionError
+
+
+async def _updates(stream: _Updates) -> AsyncGenerator[ExecutionUpdate, None]:
+    """Yield a stream's messages; the last one when the stream has ended in order, so that nothing is cut off."""
+    receipt: ExecutionUpdate | None = None
+    try:
+        async for message in stream:
+            update = wire.update_from_proto(message)
+            if update.receipt is None:
+                yield update
+            else:
+                receipt = update
+    except grpc.aio.AioRpcError as error:
+        if receipt is None:
+            raise translated(error) from error
+    if receipt is not None:
+        yield receipt
+
+
+def translated(error: grpc.aio.AioRpcError) -> OrchestratorError:
+    """Return what an executor's error status means; a reason that is not known is not guessed at."""
+    info, refusal = _details(error)
+    if info is not None and info.domain == DOMAIN:
+        return _refused(error, info, refusal)
+    if error.code() in _GONE:
+        return ExecutorUnavailableError(
+            Reason.EXECUTOR_UNAVAILABLE,
+            f"the executor can not be reached: {_first_line(error)}",
+            "Start the executor, or check its address and certificates; then try again with the same request id.",
+        )
+    return ExecutorRefusedError(
+        Reason.INTERNAL,
+        f"the executor failed: {error.code().name} {_first_line(error)}",
+        "Look at the executor's log.",
+    )
+
+
+def _refused(
+    error: grpc.aio.AioRpcError, info: error_details_pb2.ErrorInfo, refusal: Sealed | None
+) -> OrchestratorError:
+    message, remedy = error.details() or info.reason, info.metadata.get("remedy", "Look at the executor's log.")
+    reason = Reason.__members__.get(info.reason)
+    if reason is None:
+        return ContractError(Reason.INTERNAL, f"the executor's reason {info.reason!r} is not known", remedy)
+    if reason is Reason.EXECUTOR_UNAVAILABLE:
+        return ExecutorUnavailableError(reason, message, remedy)
+    facts = {key: value for key, value in info.metadata.items() if key != "remedy"}
+    return ExecutorRefusedError(reason, message, remedy, facts=facts, refusal=refusal)
+
+
+def _details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, Sealed | None]:
+    info: error_details_pb2.ErrorInfo | None = None
+    refusal: Sealed | None = None
+    try:
+        status = rpc_status.from_call(error)
+        for detail in status.details if status is not None else ():
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo()
+                detail.Unpack(info)
+            elif detail.Is(sealed_pb2.Sealed.DESCRIPTOR):
+                sealed = sealed_pb2.Sealed()
+                detail.Unpack(sealed)
+                refusal = wire.sealed_from_proto(sealed)
+    except (ValueError, DecodeError):
+        return None, None  # details that can not be read say nothing; the status code still does
+    return info, refusal
+
+
+def _first_line(error: grpc.aio.AioRpcError) -> str:
+    return (error.details() or error.code().name).partition("\n")[0][:300]

@@ -1,0 +1,206 @@
+"""Domain values ↔ contract messages; nothing else in the orchestrator maps between them.
+
+What mirrors a message goes through its table (`field_mapper`), in which nothing is left to a default. The rest is
+written out here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from functools import cache
+from typing import Final
+
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from gonogo.digests import digest
+from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
+from orchestrator.adapters.contract_errors import contract_error
+from orchestrator.adapters.field_mapper import MessageMap, message_map
+from orchestrator.adapters.times import time_to_proto
+from orchestrator.domain.events import Event, Transcription
+from orchestrator.domain.evidence import ExecutionState, ExecutorInfo, Sealed, Signature
+from orchestrator.domain.intent import IntentKind
+from orchestrator.domain.mission import Mission, MissionStatus
+from orchestrator.domain.plan import PlanDraft
+from orchestrator.domain.whiteboard import Whiteboard
+from orchestrator.service.intake import ChatMessage, Reply
+from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate
+
+MAX_UNKNOWN_DEPTH: Final = 32
+
+_SENT = orchestrator_pb2.Mission.DESCRIPTOR.fields_by_name
+_INNER: Final = frozenset(field.name for field in fields(Mission) if field.name not in _SENT)
+
+
+@cache
+def _missions() -> MessageMap[Mission]:
+    return message_map(Mission, orchestrator_pb2.Mission, _INNER)
+
+
+@cache
+def _events() -> MessageMap[Event]:
+    return message_map(Event, events_pb2.Event)
+
+
+def refuse_unknown(message: Message, depth: int = 0) -> None:
+    """Refuse a message in which anything is set that this version does not know.
+
+    Raises:
+        ContractError: an unknown field, at any depth.
+    """
+    if len(UnknownFieldSet(message)) or depth > MAX_UNKNOWN_DEPTH:
+        raise contract_error(f"{message.DESCRIPTOR.name} holds fields that are not known")
+    for field, value in message.ListFields():
+        if field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            for item in value if field.is_repeated else (value,):
+                refuse_unknown(item, depth + 1)
+
+
+def draft_from_proto(message: plan_pb2.PlanDraft) -> PlanDraft:
+    """Return what somebody asks for; kinds and fields that are not known are refused."""
+    refuse_unknown(message)
+    return message_map(PlanDraft, plan_pb2.PlanDraft).from_message(message)
+
+
+def transcription_from_proto(message: events_pb2.Transcription) -> Transcription:
+    return message_map(Transcription, events_pb2.Transcription).from_message(message)
+
+
+def sealed_from_proto(message: sealed_pb2.Sealed) -> Sealed:
+    """Return a sealed document with the digest of its bytes."""
+    return Sealed(
+        media_type=message.media_type,
+        body=message.body,
+        digest=digest(message.body),
+        signatures=tuple(
+            Signature(key_id=item.key_id, scheme=item.scheme, signature=item.signature, extra=item.extra)
+            for item in message.signatures
+        ),
+    )
+
+
+def sealed_to_proto(sealed: Sealed) -> sealed_pb2.Sealed:
+    return sealed_pb2.Sealed(
+        media_type=sealed.media_type,
+        body=sealed.body,
+        signatures=[
+            sealed_pb2.Signature(key_id=item.key_id, scheme=item.scheme, signature=item.signature, extra=item.extra)
+            for item in sealed.signatures
+        ],
+    )
+
+
+def sealed_or_none(sealed: Sealed | None) -> sealed_pb2.Sealed | None:
+    return None if sealed is None else sealed_to_proto(sealed)
+
+
+def mission_to_proto(mission: Mission) -> orchestrator_pb2.Mission:
+    sent: orchestrator_pb2.Mission = _missions().to_message(mission)
+    return sent
+
+
+def event_to_proto(event: Event) -> events_pb2.Event:
+    sent: events_pb2.Event = _events().to_message(event)
+    return sent
+
+
+def events_to_proto(events: Iterable[Event]) -> list[events_pb2.Event]:
+    return [event_to_proto(event) for event in events]
+
+
+def event_from_proto(message: events_pb2.Event) -> Event:
+    return _events().from_message(message)
+
+
+def status_from_proto(number: int) -> MissionStatus | None:
+    """Return the status that a list is limited to, None for all."""
+    if number == events_pb2.MISSION_STATUS_UNSPECIFIED:
+        return None
+    known = {
+        events_pb2.MISSION_STATUS_PROPOSED: MissionStatus.PROPOSED,
+        events_pb2.MISSION_STATUS_APPROVED: MissionStatus.APPROVED,
+        events_pb2.MISSION_STATUS_QUEUED: MissionStatus.QUEUED,
+        events_pb2.MISSION_STATUS_ACTIVE: MissionStatus.ACTIVE,
+        events_pb2.MISSION_STATUS_PAUSED: MissionStatus.PAUSED,
+        events_pb2.MISSION_STATUS_COMPLETED: MissionStatus.COMPLETED,
+        events_pb2.MISSION_STATUS_FAILED: MissionStatus.FAILED,
+        events_pb2.MISSION_STATUS_CANCELLED: MissionStatus.CANCELLED,
+        events_pb2.MISSION_STATUS_REJECTED: MissionStatus.REJECTED,
+        events_pb2.MISSION_STATUS_EXPIRED: MissionStatus.EXPIRED,
+    }
+    try:
+        return known[number]  # type: ignore[index]  # a plain number stands for any value the wire can carry
+    except KeyError:
+        raise contract_error(f"mission status {number} is not known") from None
+
+
+_INTENTS: Final = {
+    IntentKind.PROPOSE: events_pb2.INTENT_KIND_PROPOSE,
+    IntentKind.ASK: events_pb2.INTENT_KIND_ASK,
+    IntentKind.CONTROL: events_pb2.INTENT_KIND_CONTROL,
+    IntentKind.FEEDBACK: events_pb2.INTENT_KIND_FEEDBACK,
+    IntentKind.UNCLEAR: events_pb2.INTENT_KIND_UNCLEAR,
+}
+
+
+def reply_to_proto(reply: Reply) -> orchestrator_pb2.SendMessageResponse:
+    return orchestrator_pb2.SendMessageResponse(
+        session_id=reply.session_id,
+        message_id=reply.message_id,
+        intent_id=reply.intent_id,
+        intent=_INTENTS[reply.intent],
+        reply=reply.text,
+        mission=None if reply.mission is None else mission_to_proto(reply.mission),
+        nearest=reply.nearest,
+    )
+
+
+def chat_message_to_proto(message: ChatMessage) -> orchestrator_pb2.ChatMessage:
+    return orchestrator_pb2.ChatMessage(
+        message_id=message.message_id,
+        actor=message.actor,
+        text=message.text,
+        time=time_to_proto(message.time),
+        mission_id=message.mission_id,
+    )
+
+
+def whiteboard_to_proto(board: Whiteboard) -> orchestrator_pb2.Whiteboard:
+    sent: orchestrator_pb2.Whiteboard = message_map(Whiteboard, orchestrator_pb2.Whiteboard).to_message(board)
+    return sent
+
+
+def executor_from_proto(message: executor_pb2.GetExecutorResponse) -> ExecutorInfo:
+    return message_map(ExecutorInfo, executor_pb2.GetExecutorResponse).from_message(message)
+
+
+def executor_to_proto(info: ExecutorInfo) -> executor_pb2.GetExecutorResponse:
+    sent: executor_pb2.GetExecutorResponse = message_map(ExecutorInfo, executor_pb2.GetExecutorResponse).to_message(
+        info
+    )
+    return sent
+
+
+def execution_from_proto(message: executor_pb2.Execution) -> ExecutionState:
+    return message_map(ExecutionState, executor_pb2.Execution).from_message(message)
+
+
+def order_to_proto(order: ExecutionOrder) -> executor_pb2.ExecuteRequest:
+    return executor_pb2.ExecuteRequest(
+        request_id=order.request_id,
+        mission_id=order.mission_id,
+        plan=sealed_to_proto(order.plan),
+        report=sealed_to_proto(order.report),
+        approvals=[sealed_to_proto(approval) for approval in order.approvals],
+        workspace_id=order.workspace_id,
+        executor_id=order.executor_id,
+        intent_id=order.intent_id,
+    )
+
+
+def update_from_proto(message: executor_pb2.ExecuteResponse | executor_pb2.WatchExecutionResponse) -> ExecutionUpdate:
+    return ExecutionUpdate(
+        events=tuple(event_from_proto(event) for event in message.events),
+        resume_token=message.resume_token,
+        receipt=sealed_from_proto(message.receipt) if message.HasField("receipt") else None,
+    )

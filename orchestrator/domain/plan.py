@@ -1,0 +1,234 @@
+"""The plan: one class per kind of step, a closed union, and the scope that the steps may not leave.
+
+Field names are the contract's. `None` stands for what a draft leaves open; a completed plan leaves nothing open
+except a body that is text (then `data` is None) or bytes (then `content` is None).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+MAX_SHOWN: Final = 200
+
+
+class Stage(StrEnum):
+    PLAN = "plan"
+    RETRIEVE = "retrieve"
+    EDIT = "edit"
+    TEST = "test"
+    REPAIR = "repair"
+
+
+class FailurePolicy(StrEnum):
+    PAUSE = "pause"
+    ROLL_BACK = "roll_back"
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
+class NetworkAccess(StrEnum):
+    NONE = "none"
+    LISTED_DOMAINS = "listed_domains"
+
+
+class TestExpectation(StrEnum):
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    PASS = "pass"  # noqa: S105 - a verdict, no password
+    FAIL = "fail"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The contract a plan may not leave."""
+
+    paths: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    network: NetworkAccess | None = None
+    max_pages: int = 0
+    max_duration_seconds: int = 0
+    max_bytes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadFile:
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListDirectory:
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFiles:
+    pattern: str
+    path: str
+    literal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateFile:
+    path: str
+    content: str | None = None
+    data: bytes | None = None
+    mode: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateDirectory:
+    path: str
+    mode: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteFile:
+    path: str
+    content: str | None = None
+    data: bytes | None = None
+    mode: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchFile:
+    path: str
+    patch: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceText:
+    path: str
+    old: str
+    new: str
+    expected_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendText:
+    path: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovePath:
+    path: str
+    to: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletePath:
+    path: str
+    recursive: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMode:
+    path: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCommand:
+    argv: tuple[str, ...]
+    cwd: str = ""
+    env: Mapping[str, str]
+    success_codes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTests:
+    argv: tuple[str, ...]
+    junit: str = ""
+    cwd: str = ""
+    env: Mapping[str, str]
+    expect: TestExpectation | None = None
+
+
+Retrieval: TypeAlias = ReadFile | ListDirectory | SearchFiles
+Edit: TypeAlias = (
+    CreateFile | CreateDirectory | WriteFile | PatchFile | ReplaceText | AppendText | MovePath | DeletePath | SetMode
+)
+Program: TypeAlias = RunCommand | RunTests
+Action: TypeAlias = Retrieval | Edit | Program
+
+KINDS: Final[Mapping[type[Action], str]] = {
+    ReadFile: "read_file",
+    ListDirectory: "list_directory",
+    SearchFiles: "search_files",
+    CreateFile: "create_file",
+    CreateDirectory: "create_directory",
+    WriteFile: "write_file",
+    PatchFile: "patch_file",
+    ReplaceText: "replace_text",
+    AppendText: "append_text",
+    MovePath: "move_path",
+    DeletePath: "delete_path",
+    SetMode: "set_mode",
+    RunCommand: "run_command",
+    RunTests: "run_tests",
+}
+
+ACTIONS: Final[Mapping[str, type[Action]]] = {kind: action for action, kind in KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    step_id: str = ""
+    description: str = ""
+    stage: Stage | None = None
+    action: Action
+
+    @property
+    def kind(self) -> str:
+        """The kind's name in the contract."""
+        return KINDS[type(self.action)]
+
+    @property
+    def target(self) -> str:
+        """What the step acts on, for people."""
+        action = self.action
+        if isinstance(action, RunCommand | RunTests):
+            return shortened(json.dumps(list(action.argv), ensure_ascii=False))
+        if isinstance(action, MovePath):
+            return shortened(f"{action.path} -> {action.to}")
+        return shortened(action.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanDraft:
+    """What somebody asks for."""
+
+    objective: str
+    workspace: str
+    scope: Scope | None = None
+    failure_policy: FailurePolicy | None = None
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is sealed: complete, with every id of the chain before it."""
+
+    plan_id: str
+    mission_id: str
+    intent_id: str
+    message_id: str
+    transcription_id: str
+    cloned_from: str
+    objective: str
+    workspace_id: str
+    executor_id: str
+    proposer: str
+    created_at: datetime
+    scope: Scope
+    failure_policy: FailurePolicy
+    steps: tuple[Step, ...]
+
+
+def shortened(text: str, limit: int = MAX_SHOWN) -> str:
+    """Return at most `limit` characters, with a mark where something was left out."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,179 @@
+"""`MissionService`: each handler maps, calls one use case, and maps back."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from gonogo.v1 import orchestrator_pb2 as pb
+from gonogo.v1.orchestrator_pb2_grpc import MissionServiceServicer
+from orchestrator.adapters import wire
+from orchestrator.adapters.times import time_to_proto
+from orchestrator.domain.errors import Reason, RequestRefusedError, malformed
+from orchestrator.domain.mission import Mission
+from orchestrator.entrypoints.calls import page_size, request_of, stream, unary
+from orchestrator.entrypoints.tokens import cursor_of, page_token, resume_token, sequence_of
+from orchestrator.service.approvals import Approvals
+from orchestrator.service.dispatcher import Dispatcher
+from orchestrator.service.dry_runs import DryRuns
+from orchestrator.service.execution import Executions, MissionUpdate
+from orchestrator.service.executor_card import ExecutorCard
+from orchestrator.service.missions import Missions
+from orchestrator.service.ports import Executor
+from orchestrator.service.watching import Watching
+
+PAGE: Final = 50
+LARGEST_PAGE: Final = 500
+OBJECT_PART: Final = 1 << 20
+BATCH: Final = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UseCases:
+    """What the mission service calls."""
+
+    missions: Missions
+    approvals: Approvals
+    dry_runs: DryRuns
+    executions: Executions
+    dispatcher: Dispatcher
+    watching: Watching
+    card: ExecutorCard
+    executor: Executor
+
+
+class MissionFace(MissionServiceServicer):
+    """Missions from proposal to receipt."""
+
+    def __init__(self, use_cases: UseCases) -> None:
+        self._use = use_cases
+
+    @unary
+    async def ProposeMission(self, request: pb.ProposeMissionRequest, person: str) -> pb.ProposeMissionResponse:
+        if request.HasField("draft") == bool(request.clone_of):
+            raise malformed("give exactly one of `draft` and `clone_of`", "Leave the other one out.")
+        asked = request_of(request, person)
+        if request.clone_of:
+            answer = await self._use.missions.clone(asked, request.clone_of)
+        else:
+            answer = await self._use.missions.propose(asked, wire.draft_from_proto(request.draft))
+        plan = self._use.missions.store.document(answer.mission.mission_id, answer.mission.plan_digest)
+        return pb.ProposeMissionResponse(mission=wire.mission_to_proto(answer.mission), plan=wire.sealed_or_none(plan))
+
+    @unary
+    async def GetMission(self, request: pb.GetMissionRequest, person: str) -> pb.GetMissionResponse:
+        file = self._use.missions.file(request.mission_id)
+        return pb.GetMissionResponse(
+            mission=wire.mission_to_proto(file.mission),
+            plan=wire.sealed_or_none(file.plan),
+            report=wire.sealed_or_none(file.report),
+            approvals=[wire.sealed_to_proto(approval) for approval in file.approvals],
+            receipt=wire.sealed_or_none(file.receipt),
+            refusal=wire.sealed_or_none(file.refusal),
+        )
+
+    @unary
+    async def ListMissions(self, request: pb.ListMissionsRequest, person: str) -> pb.ListMissionsResponse:
+        page = self._use.missions.page(
+            size=page_size(request.page_size, default=PAGE, most=LARGEST_PAGE),
+            before=cursor_of(request.page_token),
+            status=wire.status_from_proto(request.status),
+        )
+        return pb.ListMissionsResponse(
+            missions=[wire.mission_to_proto(mission) for mission in page.missions],
+            next_page_token=page_token(page.next_page),
+        )
+
+    @unary
+    async def DryRunMission(self, request: pb.DryRunMissionRequest, person: str) -> pb.DryRunMissionResponse:
+        answer = await self._use.dry_runs.dry_run(request_of(request, person), request.mission_id)
+        report = self._use.dry_runs.report_of(answer.mission)
+        return pb.DryRunMissionResponse(
+            mission=wire.mission_to_proto(answer.mission), report=wire.sealed_to_proto(report)
+        )
+
+    @unary
+    async def ApproveMission(self, request: pb.ApproveMissionRequest, person: str) -> pb.ApproveMissionResponse:
+        if not request.HasField("approval"):
+            raise malformed("the request has no approval", "Sign one with `gonogo approve`.")
+        sealed = wire.sealed_from_proto(request.approval)
+        answer = await self._use.approvals.approve(request_of(request, person), request.mission_id, sealed)
+        return pb.ApproveMissionResponse(
+            mission=wire.mission_to_proto(answer.mission),
+            approval_id=answer.told["approval_id"],
+            approver=answer.told["approver"],
+            expires_at=time_to_proto(datetime.fromisoformat(answer.told["expires_at"])),
+        )
+
+    @unary
+    async def RejectMission(self, request: pb.RejectMissionRequest, person: str) -> pb.RejectMissionResponse:
+        answer = await self._use.missions.reject(request_of(request, person), request.mission_id, request.reason)
+        return pb.RejectMissionResponse(mission=wire.mission_to_proto(answer.mission))
+
+    @unary
+    async def CancelMission(self, request: pb.CancelMissionRequest, person: str) -> pb.CancelMissionResponse:
+        answer = await self._use.executions.cancel(request_of(request, person), request.mission_id, request.reason)
+        return pb.CancelMissionResponse(mission=wire.mission_to_proto(answer.mission))
+
+    @stream
+    async def ExecuteMission(
+        self, request: pb.ExecuteMissionRequest, person: str
+    ) -> AsyncGenerator[pb.ExecuteMissionResponse, None]:
+        asked = request_of(request, person)
+        start = self._use.dispatcher.enqueue if request.detach else self._use.executions.execute
+        async with aclosing(start(asked, request.mission_id)) as updates:
+            async for update in updates:
+                for message in _messages(update):
+                    yield message
+
+    @stream
+    async def WatchMission(
+        self, request: pb.WatchMissionRequest, person: str
+    ) -> AsyncGenerator[pb.WatchMissionResponse, None]:
+        mission_id = self._use.missions.store.find(request.mission_id).mission_id
+        sequence = sequence_of(request.resume_token, mission_id)
+        async with aclosing(self._use.watching.watch(mission_id, sequence, follow=request.follow)) as batches:
+            async for batch in batches:
+                sequence = batch[-1].sequence if batch else sequence
+                yield pb.WatchMissionResponse(
+                    events=wire.events_to_proto(batch), resume_token=resume_token(mission_id, sequence)
+                )
+
+    @unary
+    async def GetMissionObject(self, request: pb.GetMissionObjectRequest, person: str) -> pb.GetMissionObjectResponse:
+        mission = self._use.missions.store.find(request.mission_id)
+        self._check_named(mission, request.digest)
+        limit = min(request.limit or OBJECT_PART, OBJECT_PART)
+        part = await self._use.executor.read_object(request.digest, request.offset, limit)
+        return pb.GetMissionObjectResponse(data=part.data, total_bytes=part.total_bytes)
+
+    @unary
+    async def GetMissionExecutor(
+        self, request: pb.GetMissionExecutorRequest, person: str
+    ) -> pb.GetMissionExecutorResponse:
+        return pb.GetMissionExecutorResponse(executor=wire.executor_to_proto(await self._use.card.refresh()))
+
+    def _check_named(self, mission: Mission, digest: str) -> None:
+        report = self._use.dry_runs.report_of(mission)
+        if not digest or not self._use.missions.documents.names_object(report, digest):
+            raise RequestRefusedError(
+                Reason.NOT_FOUND, "the mission's report names no such object", "Take the digest from the report."
+            )
+
+
+def _messages(update: MissionUpdate) -> list[pb.ExecuteMissionResponse]:
+    """Return an update as messages of bounded size; only the last carries the mission and the receipt."""
+    parts = [update.events[at : at + BATCH] for at in range(0, len(update.events), BATCH)] or [()]
+    messages = [
+        pb.ExecuteMissionResponse(
+            events=wire.events_to_proto(part),
+            resume_token=resume_token(update.mission_id, part[-1].sequence if part else update.sequence),
+        )
+        for part in parts
+    ]
+    if update.mission is not None:
+        messages[-1].mission.CopyFrom(wire.mission_to_proto(update.mission))
+    if update.receipt is not None:
+        messages[-1].receipt.CopyFrom(wire.sealed_to_proto(update.receipt))
+    return messages

@@ -1,0 +1,131 @@
+"""One person's signed decision about one report.
+
+The executor checks every approval again, by itself, and only its verdict counts. What is checked here is checked so
+that a person hears of a slip while the signature is being made, not when the mission is executed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.domain import decisions
+from orchestrator.domain import events as ev
+from orchestrator.domain.errors import ContractError, OrchestratorError, Reason, StateForbidsError
+from orchestrator.domain.evidence import ApprovalFacts, ExecutorInfo, Sealed, SelfApproval
+from orchestrator.domain.evidence import Decision as Verdict
+from orchestrator.domain.mission import Mission
+from orchestrator.service.executor_card import ExecutorCard
+from orchestrator.service.mission_store import Decision, MissionStore
+from orchestrator.service.ports import Clock, Documents
+from orchestrator.service.requests import Answer, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    """An approval whose signature was looked at; `fault` says why it is not taken."""
+
+    facts: ApprovalFacts
+    sealed: Sealed
+    key_id: str
+    info: ExecutorInfo
+    fault: OrchestratorError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approvals:
+    """Takes signed approvals and denials."""
+
+    store: MissionStore
+    card: ExecutorCard
+    documents: Documents
+    clock: Clock
+    is_running: Callable[[str], bool]
+
+    async def approve(self, request: Request, reference: str, sealed: Sealed) -> Answer:
+        """Record one person's signed decision; of a person who approves twice the first record stays.
+
+        Raises:
+            StateForbidsError: the mission, its report or the approval does not allow it. A signature that does not
+                prove what it claims is recorded as refused.
+            ContractError: the document is not an approval.
+        """
+        mission_id = self.store.find(reference).mission_id
+        checked = await self._checked(sealed)
+        return await self.store.act(mission_id, request, lambda mission: self._decided(mission, checked))
+
+    async def _checked(self, sealed: Sealed) -> _Checked:
+        facts = self.documents.open_approval(sealed)
+        key_id, scheme = (sealed.signatures[0].key_id, sealed.signatures[0].scheme) if sealed.signatures else ("", "")
+        info, key = await self.card.key_of(facts.approver, key_id, scheme)
+        fault: OrchestratorError | None = None
+        if len(sealed.signatures) != 1:
+            fault = _fault(Reason.SIGNATURE_INVALID, "an approval carries exactly one signature")
+        elif key is None:
+            fault = _fault(Reason.APPROVER_UNKNOWN, f"the executor knows no such key of {facts.approver!r}")
+        else:
+            fault = self._verified(sealed, key.public_key)
+        return _Checked(facts=facts, sealed=sealed, key_id=key_id, info=info, fault=fault)
+
+    def _verified(self, sealed: Sealed, public_key: str) -> OrchestratorError | None:
+        try:
+            self.documents.verify(sealed, public_key)
+        except ContractError as error:
+            return _fault(Reason.SIGNATURE_INVALID, error.message)
+        return None
+
+    def _decided(self, mission: Mission | None, checked: _Checked) -> Decision:
+        if mission is None:
+            raise _fault(Reason.NOT_FOUND, "no such mission")
+        facts, now = checked.facts, self.clock.now()
+        decisions.require_approvable(mission)
+        decisions.require_unclaimed(mission, running=self.is_running(mission.mission_id))
+        decisions.check_approval(mission, facts, now)
+        fault = checked.fault or _self_approval(mission, checked)
+        if fault is not None:
+            refused = ev.ApprovalRefused(approver=facts.approver, reason=fault.reason.value, message=fault.message)
+            return Decision(payloads=(refused,), error=fault)
+        if facts.decision is Verdict.DENY:
+            denied = decisions.decide_denial(mission, facts.approver, facts.comment)
+            return Decision(payloads=denied, documents=(checked.sealed,), told=_told_of(facts))
+        return _granted(mission, checked, now)
+
+
+def _granted(mission: Mission, checked: _Checked, now: datetime) -> Decision:
+    facts = checked.facts
+    first = decisions.approval_of(mission, facts.approver, now)
+    if first is not None:
+        return Decision(payloads=(), told=_told(first.approval_id, facts.approver, first.expires_at))
+    granted = ev.ApprovalGranted(
+        approval_id=facts.approval_id,
+        approval_digest=checked.sealed.digest,
+        approver=facts.approver,
+        key_id=checked.key_id,
+        expires_at=facts.expires_at,
+        report_digest=facts.report_digest,
+    )
+    payloads = decisions.decide_approval(mission, granted, now=now, approvals_required=checked.info.approvals_required)
+    return Decision(payloads=payloads, documents=(checked.sealed,), told=_told_of(facts))
+
+
+def _self_approval(mission: Mission, checked: _Checked) -> OrchestratorError | None:
+    if checked.info.self_approval is SelfApproval.ALLOWED or checked.facts.approver != mission.proposer:
+        return None
+    return _fault(Reason.SELF_APPROVAL, "the executor does not take the approval of the person who proposed")
+
+
+def _told_of(facts: ApprovalFacts) -> dict[str, str]:
+    return _told(facts.approval_id, facts.approver, facts.expires_at)
+
+
+def _told(approval_id: str, approver: str, expires_at: datetime) -> dict[str, str]:
+    return {"approval_id": approval_id, "approver": approver, "expires_at": expires_at.isoformat()}
+
+
+def _fault(reason: Reason, message: str) -> StateForbidsError:
+    remedies = {
+        Reason.SIGNATURE_INVALID: "Sign the mission's present plan and report with the key that is named.",
+        Reason.APPROVER_UNKNOWN: "Sign with a key of the executor's trust file, or have its operator add this one.",
+        Reason.SELF_APPROVAL: "Have another person approve.",
+        Reason.NOT_FOUND: "List the missions with `gonogo list`.",
+    }
+    return StateForbidsError(reason, message, remedies[reason])

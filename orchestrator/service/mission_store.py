@@ -1,0 +1,380 @@
+"""Missions in memory, and the one way their events get into the log.
+
+Each mission that is in use has a record: its state, and the events that have happened but are not written yet. A
+decision is made on the state that includes those, and its append carries them first, so that the log has every event
+in the order in which it happened. The log has one writer, this process; a record is therefore right until an append
+says otherwise, and then it is read again and the decision made anew.
+
+Whatever writes runs in a task of its own: a caller that goes away between the append and its answer would otherwise
+leave a record that knows less than the log.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, TypeAlias, TypeVar
+
+from orchestrator.domain.errors import ContractError, OrchestratorError, Reason, RequestRefusedError
+from orchestrator.domain.events import (
+    Event,
+    MissionCancelled,
+    MissionCompleted,
+    MissionExpired,
+    MissionFailed,
+    MissionRejected,
+    Payload,
+    event_id,
+)
+from orchestrator.domain.evidence import Sealed
+from orchestrator.domain.mission import Mission, fold
+from orchestrator.service.documents import document_of, sealed_of
+from orchestrator.service.event_log import Append, CommandRecord, EventLog, ProjectionRow
+from orchestrator.service.event_log_errors import CommandConflict, DuplicateCommand, VersionConflict
+from orchestrator.service.mission_row import mission_of_row, mission_row
+from orchestrator.service.ports import Clock, EventCodec
+from orchestrator.service.requests import Answer, Request, check_same, command_record, reused, told_before
+from orchestrator.service.streams import MISSIONS, mission_stream
+
+MAX_RECORDS: Final = 4096
+MAX_KEPT_BODY: Final = 256 * 1024
+MAX_ATTEMPTS: Final = 8
+SHORTEST_PREFIX: Final = 3
+ENDING: Final = frozenset({MissionCompleted, MissionFailed, MissionCancelled, MissionRejected, MissionExpired})
+
+T = TypeVar("T")
+Listener: TypeAlias = Callable[[tuple[Event, ...], Mission], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is to be written: events, the documents they name, rows beside them, and what the caller is told."""
+
+    payloads: tuple[Payload, ...]
+    documents: tuple[Sealed, ...] = ()
+    rows: tuple[ProjectionRow, ...] = ()
+    told: dict[str, Any] = field(default_factory=dict)
+    error: OrchestratorError | None = None
+    """Raised after the events are written, where the decision is a refusal that is itself recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """Something that happened, before it has its place in the mission's stream."""
+
+    payload: Payload
+    time: datetime
+    actor: str
+
+
+@dataclass(slots=True, eq=False)
+class MissionRecord:
+    """One mission in use."""
+
+    mission: Mission | None
+    """The state, what is not written yet included."""
+    version: int = 0
+    """The version that the log holds."""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unwritten: list[Happened] = field(default_factory=list)
+    documents: dict[str, Sealed] = field(default_factory=dict)
+    listeners: list[Listener] = field(default_factory=list)
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.unwritten or self.listeners or self.lock.locked())
+
+
+class MissionStore:
+    """Finds missions, and writes what was decided about them."""
+
+    def __init__(self, log: EventLog, codec: EventCodec, clock: Clock) -> None:
+        self._log = log
+        self._codec = codec
+        self._clock = clock
+        self._records: OrderedDict[str, MissionRecord] = OrderedDict()
+        self.ended_listeners: list[Callable[[Mission], None]] = []
+        self._writes: set[asyncio.Task[Any]] = set()
+
+    def find(self, reference: str) -> Mission:
+        """Return the mission of an id, or of the beginning of an id where that is unique.
+
+        Raises:
+            RequestRefusedError: there is none, or there are several.
+        """
+        record = self._records.get(reference)
+        if record is not None and record.mission is not None:
+            return record.mission
+        row = self._log.projection(MISSIONS, reference) if reference.isprintable() and reference else None
+        return self._use(mission_of_row(row)) if row else self._find_by_prefix(reference)
+
+    def state(self, mission_id: str) -> Mission:
+        """Return how a mission that exists stands now, what is not written yet included."""
+        mission = self._record(mission_id).mission
+        if mission is None:
+            raise _not_found(mission_id)
+        return mission
+
+    def listed(self, rows: Iterable[ProjectionRow]) -> tuple[Mission, ...]:
+        return tuple(mission_of_row(row) for row in rows)
+
+    async def create(self, mission_id: str, request: Request, decision: Decision) -> Answer:
+        """Write the first events of a new mission."""
+        return await self.act(mission_id, request, lambda _mission: decision, new=True)
+
+    async def act(
+        self, mission_id: str, request: Request, decide: Callable[[Mission | None], Decision], *, new: bool = False
+    ) -> Answer:
+        """Decide on a caller's request and write the decision, once per request.
+
+        A request that was answered before gets that answer again, and nothing is decided. An answer is looked for
+        only where the decision fails or its append does: a first request pays nothing for the possibility of a retry.
+
+        Raises:
+            OrchestratorError: what the decision raised, or REQUEST_REUSED.
+            EventLogError: the log did not take it; nothing has changed.
+        """
+        try:
+            return await self._detached(self._decide(mission_id, decide, request.person, request, new=new))
+        except DuplicateCommand as duplicate:
+            return self.answer_again(request, duplicate.record)
+        except CommandConflict:
+            raise reused(request) from None
+        except OrchestratorError:
+            record = self._log.command(request.command_id)
+            if record is None:
+                raise
+            return self.answer_again(request, record)
+
+    async def conclude(self, mission_id: str, actor: str, request: Request | None, decision: Decision) -> Answer:
+        """Write what a request that began earlier has come to; the request is recorded with it."""
+        return await self._detached(self._decide(mission_id, lambda _mission: decision, actor, request))
+
+    async def record(self, mission_id: str, actor: str, decide: Callable[[Mission], Decision]) -> Answer:
+        """Decide on something that nobody's request asked for, and write the decision."""
+        return await self._detached(self._decide(mission_id, _existing(decide), actor, None))
+
+    def happened(self, mission_id: str, happened: Sequence[Happened]) -> Mission:
+        """Fold what has happened into the state; the next append carries it."""
+        record = self._record(mission_id)
+        mission = record.mission = _folded(mission_id, record.mission, happened)
+        record.unwritten += happened
+        return mission
+
+    def has_unwritten(self, mission_id: str) -> bool:
+        """Whether something has happened to a mission that is not written yet."""
+        return bool(self._record(mission_id).unwritten)
+
+    def answer_again(self, request: Request, record: CommandRecord) -> Answer:
+        """Return the answer that a request got before, with the mission as it stood then."""
+        check_same(request, record)
+        told = told_before(record)
+        return Answer(mission=self.as_it_was(told.pop("mission_id"), told.pop("sequence")), told=told)
+
+    def answered(self, request: Request) -> Answer | None:
+        """Return the answer a request got before, if it got one."""
+        record = self._log.command(request.command_id)
+        return None if record is None else self.answer_again(request, record)
+
+    def events(self, mission_id: str, after: int = 0, until: int | None = None) -> Iterable[Event]:
+        """Yield a mission's written events in order."""
+        while page := self._log.read_stream(mission_stream(mission_id), after):
+            for stored in page:
+                if until is not None and stored.version > until:
+                    return
+                yield self._codec.decode(stored)
+            after = page[-1].version
+
+    def document(self, mission_id: str, digest: str) -> Sealed | None:
+        """Return a document that a mission names; None for an empty digest.
+
+        Raises:
+            ContractError: the log does not hold it.
+        """
+        if not digest:
+            return None
+        record = self._records.get(mission_id)
+        kept = record.documents.get(digest) if record else None
+        if kept is not None:
+            return kept
+        stored = self._log.document(digest)
+        if stored is None:
+            raise ContractError(Reason.INTERNAL, f"document {digest} is not in the log", "Run `gonogo doctor`.")
+        return sealed_of(stored)
+
+    def listen(self, mission_id: str, listener: Listener) -> Callable[[], None]:
+        """Call the listener with every batch of a mission's events that was written; returns what ends that."""
+        record = self._record(mission_id)
+        record.listeners.append(listener)
+        return lambda: record.listeners.remove(listener)
+
+    async def settle(self) -> None:
+        """Wait for the writes that are under way."""
+        while self._writes:
+            await asyncio.wait(self._writes)
+
+    async def _decide(
+        self,
+        mission_id: str,
+        decide: Callable[[Mission | None], Decision],
+        actor: str,
+        request: Request | None,
+        *,
+        new: bool = False,
+    ) -> Answer:
+        for _attempt in range(MAX_ATTEMPTS):
+            record = MissionRecord(mission=None) if new else self._record(mission_id)
+            async with record.lock:
+                decision = decide(record.mission)
+                try:
+                    mission = await self._append(mission_id, record, decision, actor, request)
+                except VersionConflict:
+                    self._reload(mission_id, record)
+                    continue
+            if decision.error is not None:
+                raise decision.error
+            return Answer(mission=mission, told=decision.told)
+        raise OrchestratorError(
+            Reason.CONFLICT, f"mission {mission_id} kept changing", "Try again with the same request id."
+        )
+
+    async def _append(
+        self, mission_id: str, record: MissionRecord, decision: Decision, actor: str, request: Request | None
+    ) -> Mission:
+        carried = tuple(record.unwritten)
+        now = self._clock.now()
+        decided = [Happened(payload=payload, time=now, actor=actor) for payload in decision.payloads]
+        happened = [*carried, *decided]
+        mission = _folded(mission_id, record.mission, decided)
+        if happened:
+            answers = request if decision.error is None else None
+            told = command_record(answers, mission, decision.told) if answers else None
+            await self._log.append(self._written(mission, record.version, happened, decision, told))
+            del record.unwritten[: len(carried)]
+            self._wrote(record, mission, happened, decision)
+        return mission
+
+    def _written(
+        self,
+        mission: Mission,
+        version: int,
+        happened: Sequence[Happened],
+        decision: Decision,
+        command: CommandRecord | None,
+    ) -> Append:
+        return Append(
+            stream_id=mission_stream(mission.mission_id),
+            expected_version=version,
+            events=tuple(self._codec.encode(item.payload, time=item.time, actor=item.actor) for item in happened),
+            command=command,
+            documents=tuple(document_of(sealed) for sealed in decision.documents),
+            projections=(mission_row(mission), *decision.rows),
+        )
+
+    def _wrote(self, record: MissionRecord, mission: Mission, happened: Sequence[Happened], decision: Decision) -> None:
+        first = record.version + 1
+        record.version += len(happened)
+        self._follow_on(record, mission)
+        for sealed in decision.documents:
+            if len(sealed.body) <= MAX_KEPT_BODY:
+                record.documents[sealed.digest] = sealed
+        self._keep(mission.mission_id, record)
+        if record.listeners:
+            events = tuple(_event(mission.mission_id, first + index, item) for index, item in enumerate(happened))
+            for listener in tuple(record.listeners):
+                listener(events, mission)
+        if mission.has_ended and any(type(item.payload) in ENDING for item in happened):
+            for ended in self.ended_listeners:
+                ended(mission)
+
+    def _follow_on(self, record: MissionRecord, mission: Mission) -> None:
+        """Set the state to what was written, and fold what has happened meanwhile onto it."""
+        record.mission = _folded(mission.mission_id, mission, record.unwritten)
+
+    def _reload(self, mission_id: str, record: MissionRecord) -> None:
+        row = self._log.projection(MISSIONS, mission_id)
+        mission = mission_of_row(row) if row else None
+        record.version = mission.last_sequence if mission else 0
+        record.mission = _folded(mission_id, mission, record.unwritten) if mission else None
+
+    def _record(self, mission_id: str) -> MissionRecord:
+        record = self._records.get(mission_id)
+        if record is None:
+            self.find(mission_id)
+            record = self._records[mission_id]
+        self._records.move_to_end(mission_id)
+        return record
+
+    def _use(self, mission: Mission) -> Mission:
+        self._keep(mission.mission_id, MissionRecord(mission=mission, version=mission.last_sequence))
+        return mission
+
+    def _keep(self, mission_id: str, record: MissionRecord) -> None:
+        self._records[mission_id] = record
+        if len(self._records) > MAX_RECORDS:
+            idle = next((key for key, kept in self._records.items() if not kept.in_use and key != mission_id), None)
+            if idle is not None:
+                del self._records[idle]
+
+    def _find_by_prefix(self, reference: str) -> Mission:
+        if len(reference) < SHORTEST_PREFIX or not reference.isprintable():
+            raise _not_found(reference)
+        rows = [
+            row
+            for row in self._log.projection_keys(MISSIONS, after_key=reference, limit=2)
+            if row.key.startswith(reference)
+        ]
+        if not rows:
+            raise _not_found(reference)
+        if len(rows) > 1:
+            raise RequestRefusedError(
+                Reason.NOT_FOUND, f"several missions begin with {reference!r}", "Write more of the mission's id."
+            )
+        return self.find(rows[0].key)
+
+    def as_it_was(self, mission_id: str, sequence: int) -> Mission:
+        mission = fold(self.events(mission_id, until=sequence))
+        if mission is None:
+            raise _not_found(mission_id)
+        return mission
+
+    async def _detached(self, write: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(write)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        return await asyncio.shield(task)
+
+
+def _existing(decide: Callable[[Mission], Decision]) -> Callable[[Mission | None], Decision]:
+    def wrapped(mission: Mission | None) -> Decision:
+        if mission is None:
+            raise _not_found("")
+        return decide(mission)
+
+    return wrapped
+
+
+def _folded(mission_id: str, mission: Mission | None, happened: Sequence[Happened]) -> Mission:
+    first = (mission.last_sequence if mission else 0) + 1
+    folded = fold((_event(mission_id, first + index, item) for index, item in enumerate(happened)), mission)
+    if folded is None:
+        raise _not_found(mission_id)
+    return folded
+
+
+def _event(mission_id: str, sequence: int, item: Happened) -> Event:
+    return Event(
+        event_id=event_id(mission_id, sequence),
+        mission_id=mission_id,
+        sequence=sequence,
+        time=item.time,
+        actor=item.actor,
+        payload=item.payload,
+    )
+
+
+def _not_found(reference: str) -> RequestRefusedError:
+    return RequestRefusedError(
+        Reason.NOT_FOUND, f"no mission {reference[:64]!r}", "List the missions with `gonogo list`."
+    )

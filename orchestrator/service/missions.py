@@ -1,0 +1,191 @@
+"""From a draft to a proposed mission, and the ways back out of one."""
+
+from dataclasses import dataclass
+
+from orchestrator.domain import decisions
+from orchestrator.domain import events as ev
+from orchestrator.domain.errors import Reason, RequestRefusedError
+from orchestrator.domain.evidence import Sealed, WorkspaceInfo
+from orchestrator.domain.mission import Mission, MissionStatus
+from orchestrator.domain.plan import FailurePolicy, Plan, PlanDraft, Scope, Stage, Step, shortened
+from orchestrator.domain.plan_rules import completed
+from orchestrator.service.event_log import EventReader, ProjectionCursor, ProjectionRow
+from orchestrator.service.executor_card import ExecutorCard
+from orchestrator.service.mission_store import Decision, MissionStore
+from orchestrator.service.ports import Clock, Documents, Ids
+from orchestrator.service.requests import Answer, Request
+from orchestrator.service.streams import CHAT_RESULTS, MISSIONS, REFUSALS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a mission comes from: the chain of ids before it."""
+
+    intent_id: str = ""
+    session_id: str = ""
+    message_id: str = ""
+    transcription_id: str = ""
+    cloned_from: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissionFile:
+    """A mission with every document it stands on."""
+
+    mission: Mission
+    plan: Sealed | None
+    report: Sealed | None = None
+    approvals: tuple[Sealed, ...] = ()
+    receipt: Sealed | None = None
+    refusal: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissionPage:
+    missions: tuple[Mission, ...]
+    next_page: ProjectionCursor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missions:
+    """Proposes, finds, lists, rejects and cancels missions. Nothing here makes one run."""
+
+    store: MissionStore
+    reader: EventReader
+    card: ExecutorCard
+    documents: Documents
+    clock: Clock
+    ids: Ids
+
+    async def propose(self, request: Request, draft: PlanDraft, origin: Origin | None = None) -> Answer:
+        """Seal a plan and propose it as a mission.
+
+        Raises:
+            RequestRefusedError: the draft breaks a rule, or its workspace is not known.
+            ExecutorUnavailableError: no executor is known yet and it can not be asked.
+        """
+        return await self._propose(request, draft, origin or Origin())
+
+    async def clone(self, request: Request, reference: str) -> Answer:
+        """Propose the plan of a mission once more; the new mission has its own dry run and approvals."""
+        mission = self.store.find(reference)
+        plan = self.store.document(mission.mission_id, mission.plan_digest)
+        if plan is None:
+            raise RequestRefusedError(Reason.NOT_FOUND, "the mission has no plan", "Propose the plan itself.")
+        return await self._propose(request, self.documents.open_plan(plan), Origin(cloned_from=mission.mission_id))
+
+    async def _propose(self, request: Request, draft: PlanDraft, origin: Origin) -> Answer:
+        info = await self.card.holding(lambda known: _serves(known.workspaces, draft.workspace))
+        draft = completed(draft, max_content_bytes=info.max_content_bytes)
+        if not _serves(info.workspaces, draft.workspace):
+            known = ", ".join(workspace.workspace_id for workspace in info.workspaces) or "none"
+            raise RequestRefusedError(
+                Reason.WORKSPACE_UNKNOWN,
+                f"the executor has no workspace {shortened(draft.workspace, 64)!r}; it serves: {known}",
+                "Name one of these, or start the executor with that workspace.",
+            )
+        plan = self._plan(draft, origin, info.executor_id, request.person)
+        sealed = self.documents.seal_plan(plan)
+        return await self.store.create(plan.mission_id, request, _proposal(plan, sealed, origin))
+
+    def _plan(self, draft: PlanDraft, origin: Origin, executor_id: str, proposer: str) -> Plan:
+        return Plan(
+            plan_id=self.ids.new("p-"),
+            mission_id=self.ids.new("m-"),
+            intent_id=origin.intent_id or self.ids.new("i-"),
+            message_id=origin.message_id,
+            transcription_id=origin.transcription_id,
+            cloned_from=origin.cloned_from,
+            objective=draft.objective,
+            workspace_id=draft.workspace,
+            executor_id=executor_id,
+            proposer=proposer,
+            created_at=self.clock.now(),
+            scope=draft.scope or Scope(),
+            failure_policy=draft.failure_policy or FailurePolicy.ROLL_BACK,
+            steps=draft.steps,
+        )
+
+    def file(self, reference: str) -> MissionFile:
+        """Return a mission with its sealed documents."""
+        return self.file_of(self.store.find(reference))
+
+    def file_of(self, mission: Mission) -> MissionFile:
+        document, key = self.store.document, mission.mission_id
+        approvals = (document(key, granted.approval_digest) for granted in mission.approvals)
+        return MissionFile(
+            mission=mission,
+            plan=document(key, mission.plan_digest),
+            report=document(key, mission.report_digest),
+            approvals=tuple(sealed for sealed in approvals if sealed is not None),
+            receipt=document(key, mission.receipt_digest),
+            refusal=self._refusal(mission),
+        )
+
+    def page(self, *, size: int, before: ProjectionCursor | None, status: MissionStatus | None) -> MissionPage:
+        """Return missions, newest first."""
+        wanted = status.value if status else None
+        rows = self.reader.projections(MISSIONS, status=wanted, before=before, limit=size + 1)
+        last = rows[size - 1] if len(rows) > size else None
+        cursor = ProjectionCursor(sort_key=last.sort_key, key=last.key) if last else None
+        return MissionPage(missions=self.store.listed(rows[:size]), next_page=cursor)
+
+    async def reject(self, request: Request, reference: str, reason: str) -> Answer:
+        """Reject a proposed mission."""
+        mission_id = self.store.find(reference).mission_id
+        return await self.store.act(
+            mission_id,
+            request,
+            lambda mission: Decision(payloads=decisions.decide_rejection(_there(mission), shortened(reason, 2000))),
+        )
+
+    def _refusal(self, mission: Mission) -> Sealed | None:
+        row = self.reader.projection(REFUSALS, mission.refusal_id) if mission.refusal_id else None
+        return self.store.document(mission.mission_id, row.status) if row else None
+
+
+def _there(mission: Mission | None) -> Mission:
+    if mission is None:
+        raise RequestRefusedError(Reason.NOT_FOUND, "no such mission", "List the missions with `gonogo list`.")
+    return mission
+
+
+def _serves(workspaces: tuple[WorkspaceInfo, ...], wanted: str) -> bool:
+    return any(workspace.workspace_id == wanted for workspace in workspaces)
+
+
+def _proposal(plan: Plan, sealed: Sealed, origin: Origin) -> Decision:
+    proposed = ev.MissionProposed(
+        intent_id=plan.intent_id,
+        objective=plan.objective,
+        workspace_id=plan.workspace_id,
+        executor_id=plan.executor_id,
+        proposer=plan.proposer,
+        session_id=origin.session_id,
+        message_id=plan.message_id,
+        transcription_id=plan.transcription_id,
+        cloned_from=plan.cloned_from,
+    )
+    planned = ev.PlanSealed(
+        plan_id=plan.plan_id, plan_digest=sealed.digest, steps=tuple(_planned(step) for step in plan.steps)
+    )
+    return Decision(
+        payloads=(proposed, planned), documents=(sealed,), rows=_result_wanted(plan.mission_id, origin.session_id)
+    )
+
+
+def _planned(step: Step) -> ev.PlannedStep:
+    return ev.PlannedStep(
+        step_id=step.step_id,
+        kind=step.kind,
+        stage=step.stage or Stage.EDIT,
+        description=shortened(step.description),
+        target=step.target,
+    )
+
+
+def _result_wanted(mission_id: str, session_id: str) -> tuple[ProjectionRow, ...]:
+    """Note that a chat waits to hear how the mission ends."""
+    if not session_id:
+        return ()
+    return (ProjectionRow(name=CHAT_RESULTS, key=mission_id, status="waiting", sort_key=mission_id, data="{}"),)

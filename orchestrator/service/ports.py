@@ -1,0 +1,136 @@
+"""What the orchestrator's use cases need from outside, as contracts. The event log's is in `event_log`."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from orchestrator.domain.events import Event, Payload
+from orchestrator.domain.evidence import (
+    ApprovalFacts,
+    ExecutionState,
+    ExecutorInfo,
+    ReceiptFacts,
+    RefusalFacts,
+    ReportFacts,
+    Sealed,
+)
+from orchestrator.domain.plan import Plan, PlanDraft, Scope
+from orchestrator.service.event_log import NewEvent, StoredEvent
+
+
+class Clock(Protocol):
+    """Tells the time in UTC. It may be set back; nothing relies on it going forwards."""
+
+    def now(self) -> datetime: ...
+
+
+class Ids(Protocol):
+    """Makes ids: a prefix such as ``m-`` and twenty characters that sort by the time they were made."""
+
+    def new(self, prefix: str) -> str: ...
+
+
+class EventCodec(Protocol):
+    """Turns events into rows of the log and back; what it can not read it refuses with `ContractError`."""
+
+    def encode(self, payload: Payload, *, time: datetime, actor: str) -> NewEvent: ...
+
+    def decode(self, stored: StoredEvent) -> Event: ...
+
+
+class Documents(Protocol):
+    """Writes plans, and reads what others sealed.
+
+    An approval is read strictly: only the one text of such a document passes. Reports, receipts and refusals come from
+    the executor over a channel that proves who it is; of them only the named facts are read, and whoever acts on the
+    bytes (the approver's client, the executor) reads them strictly and checks the signatures.
+
+    Every method raises `ContractError` when the document is not what it must be.
+    """
+
+    def seal_plan(self, plan: Plan) -> Sealed: ...
+
+    def open_plan(self, sealed: Sealed) -> PlanDraft:
+        """Return what a sealed plan asks for, without the ids of the mission it was made for."""
+        ...
+
+    def scope_of(self, plan: Sealed) -> Scope:
+        """Return the scope of a plan that this service sealed."""
+        ...
+
+    def open_report(self, sealed: Sealed) -> ReportFacts: ...
+
+    def open_approval(self, sealed: Sealed) -> ApprovalFacts: ...
+
+    def open_receipt(self, sealed: Sealed) -> ReceiptFacts: ...
+
+    def open_refusal(self, sealed: Sealed) -> RefusalFacts: ...
+
+    def names_object(self, report: Sealed, digest: str) -> bool:
+        """Tell whether a report names an object by its digest."""
+        ...
+
+    def verify(self, sealed: Sealed, public_key: str) -> None:
+        """Check the document's only signature by a key in OpenSSH's one-line form."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionOrder:
+    """Everything the executor asks for before it acts."""
+
+    request_id: str
+    mission_id: str
+    workspace_id: str
+    executor_id: str
+    intent_id: str
+    plan: Sealed
+    report: Sealed
+    approvals: tuple[Sealed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionUpdate:
+    """A part of an execution's stream; only the last has the receipt."""
+
+    events: tuple[Event, ...]
+    resume_token: str
+    receipt: Sealed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectPart:
+    data: bytes
+    total_bytes: int
+
+
+class Executor(Protocol):
+    """The isolated executor.
+
+    It decides by itself whether anything happens. `execute` is answered once per mission: a mission that its ledger
+    holds is refused with ALREADY_EXECUTED or ALREADY_CLAIMED, and `watch` then tells what became of it. Leaving a
+    stream stops nothing on the other side. Event sequences in a stream count from 1 without a gap.
+
+    Every call raises `ExecutorUnavailableError` when the executor can not be reached or the connection breaks, then it
+    is unknown whether the request arrived; `ExecutorRefusedError` when the executor says no; and `ContractError` when
+    its answer is not one.
+    """
+
+    async def describe(self) -> ExecutorInfo: ...
+
+    async def dry_run(self, request_id: str, plan: Sealed) -> Sealed:
+        """Run a plan in a copy of its workspace and return the sealed report."""
+        ...
+
+    def execute(self, order: ExecutionOrder) -> AsyncGenerator[ExecutionUpdate, None]: ...
+
+    def watch(self, mission_id: str, resume_token: str) -> AsyncGenerator[ExecutionUpdate, None]:
+        """Follow a claimed mission's execution after a token; an empty token asks for all of it."""
+        ...
+
+    async def execution(self, mission_id: str) -> ExecutionState | None:
+        """Return how a mission's execution stands, or None where the executor never claimed it."""
+        ...
+
+    async def read_object(self, digest: str, offset: int, limit: int) -> ObjectPart: ...

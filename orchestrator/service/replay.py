@@ -1,0 +1,81 @@
+"""Folding a log into an empty one, and comparing what comes out."""
+
+from dataclasses import dataclass
+
+from orchestrator.domain.mission import Mission, evolve
+from orchestrator.service.event_log import ANY, Append, EventLog, EventReader, NewEvent, StoredEvent
+from orchestrator.service.event_log_checks import projection_digest, verify_chain
+from orchestrator.service.mission_row import mission_row
+from orchestrator.service.ports import EventCodec
+from orchestrator.service.streams import MISSIONS, mission_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """What a replay found; equal digests mean that the live state is a fold of the log and of nothing else."""
+
+    events: int
+    missions: int
+    live_digest: str
+    replayed_digest: str
+    broken_at: int | None
+    """The first event that is not as it was written, where there is one."""
+
+    @property
+    def equal(self) -> bool:
+        return self.live_digest == self.replayed_digest and self.broken_at is None
+
+
+async def replay(live: EventReader, empty: EventLog, codec: EventCodec) -> Replayed:
+    """Fold every event of a log into an empty one, page by page, and compare the missions' rows.
+
+    Raises:
+        TransitionError: an event that the state machine does not allow.
+        ContractError: an event that can not be read.
+    """
+    missions: dict[str, Mission] = {}
+    events = 0
+    head = live.head()
+    while events < head and (page := live.read_all(events)):
+        for append in _appends(page, missions, codec):
+            await empty.append(append)
+        events = page[-1].pos
+    return Replayed(
+        events=events,
+        missions=len(missions),
+        live_digest=projection_digest(live, MISSIONS),
+        replayed_digest=projection_digest(empty, MISSIONS),
+        broken_at=verify_chain(live),
+    )
+
+
+def _appends(page: tuple[StoredEvent, ...], missions: dict[str, Mission], codec: EventCodec) -> list[Append]:
+    """Return one append for each stream of a page; a projection's row does not depend on how they are cut."""
+    streams: dict[str, list[StoredEvent]] = {}
+    for stored in page:
+        streams.setdefault(stored.stream_id, []).append(stored)
+    return [_append(stream_id, events, missions, codec) for stream_id, events in streams.items()]
+
+
+def _append(stream_id: str, events: list[StoredEvent], missions: dict[str, Mission], codec: EventCodec) -> Append:
+    mission_id = mission_of(stream_id)
+    for stored in events:
+        event = codec.decode(stored)
+        if mission_id:
+            missions[mission_id] = evolve(missions.get(mission_id), event)
+    return Append(
+        stream_id=stream_id,
+        expected_version=ANY,
+        events=tuple(_again(stored) for stored in events),
+        projections=(mission_row(missions[mission_id]),) if mission_id else (),
+    )
+
+
+def _again(stored: StoredEvent) -> NewEvent:
+    return NewEvent(
+        type=stored.type,
+        schema_version=stored.schema_version,
+        occurred_at_us=stored.occurred_at_us,
+        actor=stored.actor,
+        data=stored.data,
+    )

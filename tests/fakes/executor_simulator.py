@@ -1,0 +1,415 @@
+"""An executor in memory: the `Executor` port with real seals, real signatures and a ledger, over a made-up workspace.
+
+It keeps the gates' order and gives signed refusals. Switches make it do what a real one does on a bad day: be away,
+break a stream, work slowly, end with any outcome.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from gonogo import sealing
+from gonogo.digests import digest
+from gonogo.signatures import SignatureError, SigningKey, load_public_key, new_signing_key, verify
+from gonogo.v1 import evidence_pb2, plan_pb2
+from orchestrator.domain import events as ev
+from orchestrator.domain.errors import ExecutorRefusedError, ExecutorUnavailableError, Reason
+from orchestrator.domain.evidence import (
+    ExecutionState,
+    ExecutorInfo,
+    LadderLevel,
+    Outcome,
+    RiskLevel,
+    Sealed,
+    SelfApproval,
+    Signature,
+    TrustedKey,
+    TrustedPerson,
+    WorkspaceInfo,
+)
+from orchestrator.domain.plan import Stage
+from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
+
+EXECUTOR_ID = "executor-5im00001"
+GATES = {
+    Reason.REPORT_UNKNOWN: 1,
+    Reason.SIMULATION_FAILED: 2,
+    Reason.NOT_APPROVED: 3,
+    Reason.SIGNATURE_INVALID: 3,
+    Reason.APPROVAL_EXPIRED: 3,
+    Reason.PLAN_MISMATCH: 4,
+    Reason.MISSION_MISMATCH: 5,
+    Reason.BASE_DRIFTED: 6,
+    Reason.ALREADY_EXECUTED: 7,
+    Reason.ALREADY_CLAIMED: 7,
+}
+
+
+def timestamp(time: datetime) -> Timestamp:
+    """Return a time as the contract carries it."""
+    sent = Timestamp()
+    sent.FromDatetime(time)
+    return sent
+
+
+def sealed(media_type: str, body: bytes, key: SigningKey, scheme: str = "ed25519") -> Sealed:
+    """Sign a document's bytes."""
+    signature = Signature(key_id=key.public.key_id, scheme=scheme, signature=key.sign(scheme, media_type, body))
+    return Sealed(media_type=media_type, body=body, digest=digest(body), signatures=(signature,))
+
+
+@dataclass(slots=True, kw_only=True)
+class Approver:
+    """A person with a key who signs approvals for what a report says."""
+
+    person: str = "owner"
+    key: SigningKey = field(default_factory=new_signing_key)
+    scheme: str = "sshsig"
+
+    def trusted(self) -> TrustedPerson:
+        """Return the executor's entry for this person."""
+        key = TrustedKey(key_id=self.key.public.key_id, scheme=self.scheme, public_key=self.key.public.line)
+        return TrustedPerson(person=self.person, keys=(key,))
+
+    def approve(self, report: Sealed, *, lasts: timedelta = timedelta(hours=1), **changes: object) -> Sealed:
+        """Sign an approval of a report; `changes` overwrite what the approval says."""
+        said = evidence_pb2.Report()
+        said.CopyFrom(sealing.open_sealed(report.body, evidence_pb2.Report))
+        now = datetime.now(UTC)
+        values: dict[str, object] = {
+            "approval_id": f"a-{self.person}-{said.report_id}",
+            "mission_id": said.mission_id,
+            "intent_id": said.intent_id,
+            "plan_id": said.plan_id,
+            "plan_digest": said.plan_digest,
+            "report_id": said.report_id,
+            "report_digest": report.digest,
+            "executor_id": said.executor_id,
+            "workspace_id": said.workspace_id,
+            "approver": self.person,
+            "decision": evidence_pb2.DECISION_APPROVE,
+            "approved_at": timestamp(now),
+            "not_before": timestamp(now - timedelta(seconds=1)),
+            "expires_at": timestamp(now + lasts),
+            "nonce": "once",
+            "policy_digest": said.policy_digest,
+            **changes,
+        }
+        body = sealing.seal(evidence_pb2.Approval(**values))  # type: ignore[arg-type]  # tests overwrite with anything
+        return sealed(sealing.APPROVAL, body, self.key, self.scheme)
+
+
+@dataclass(slots=True)
+class _Execution:
+    execution_id: str
+    mission_id: str
+    events: list[ev.Event]
+    receipt: Sealed
+    outcome: Outcome
+    shown: int = 0
+
+
+class ExecutorSimulator:
+    """See the module."""
+
+    def __init__(
+        self, *approvers: Approver, workspaces: tuple[str, ...] = ("site",), approvals_required: int = 1
+    ) -> None:
+        self.key = new_signing_key()
+        self.persons = tuple(approver.trusted() for approver in approvers)
+        self.workspaces = workspaces
+        self.approvals_required = approvals_required
+        self.self_approval = SelfApproval.ALLOWED
+        self.base = 1
+        self.away = False
+        self.report_status = evidence_pb2.REPORT_STATUS_SUCCESS
+        self.outcome = Outcome.SUCCESS
+        self.break_after: int | None = None
+        """Break each stream once after so many events, the execution going on."""
+        self.gate_open = asyncio.Event()
+        self.gate_open.set()
+        """Cleared: executions wait after their first event."""
+        self.dry_run_open = asyncio.Event()
+        self.dry_run_open.set()
+        self.reports: dict[str, tuple[Sealed, int]] = {}
+        self.ledger: dict[str, _Execution] = {}
+        self.calls: list[str] = []
+        self.requests: list[str] = []
+        self._numbers = itertools.count(1)
+
+    async def describe(self) -> ExecutorInfo:
+        self._called("describe")
+        return ExecutorInfo(
+            executor_id=EXECUTOR_ID,
+            public_key=self.key.public.line,
+            ledger_epoch="epoch-1",
+            ladder_level=LadderLevel.L3,
+            findings=(),
+            workspaces=tuple(
+                WorkspaceInfo(workspace_id=name, ladder_level=LadderLevel.L3, limitation="") for name in self.workspaces
+            ),
+            persons=self.persons,
+            approvals_required=self.approvals_required,
+            self_approval=self.self_approval,
+            max_approval_seconds=86400,
+            policy_digest=digest(b"policy"),
+            version="0.1.0",
+            max_content_bytes=1 << 20,
+        )
+
+    async def dry_run(self, request_id: str, plan: Sealed) -> Sealed:
+        self._called("dry_run")
+        self.requests.append(request_id)
+        await self.dry_run_open.wait()
+        said = sealing.open_sealed(plan.body, plan_pb2.Plan)
+        report = self._report(said, plan)
+        self.reports[report.digest] = (report, self.base)
+        return report
+
+    def execute(self, order: ExecutionOrder) -> AsyncGenerator[ExecutionUpdate, None]:
+        return self._execute(order)
+
+    def watch(self, mission_id: str, resume_token: str) -> AsyncGenerator[ExecutionUpdate, None]:
+        return self._watch(mission_id, resume_token)
+
+    async def execution(self, mission_id: str) -> ExecutionState | None:
+        self._called("execution")
+        held = self.ledger.get(mission_id)
+        if held is None:
+            return None
+        now = datetime.now(UTC)
+        return ExecutionState(
+            execution_id=held.execution_id,
+            mission_id=mission_id,
+            ended=True,
+            outcome=held.outcome,
+            started_at=now,
+            completed_at=now,
+            last_sequence=len(held.events),
+        )
+
+    async def read_object(self, digest: str, offset: int, limit: int) -> ObjectPart:
+        self._called("read_object")
+        data = b"object " + digest.encode()
+        return ObjectPart(data=data[offset : offset + limit], total_bytes=len(data))
+
+    def claim(self, order: ExecutionOrder) -> None:
+        """Claim and run a mission without anybody listening: what is left when a caller dies right after its call."""
+        self._check(order)
+        self._claim(order)
+
+    async def _execute(self, order: ExecutionOrder) -> AsyncGenerator[ExecutionUpdate, None]:
+        self._called("execute")
+        self._check(order)
+        async for update in self._stream(self._claim(order), 0):
+            yield update
+
+    async def _watch(self, mission_id: str, token: str) -> AsyncGenerator[ExecutionUpdate, None]:
+        self._called("watch")
+        held = self.ledger.get(mission_id)
+        if held is None:
+            raise ExecutorRefusedError(Reason.NOT_FOUND, "no such execution", "Execute the mission.")
+        async for update in self._stream(held, int(token or 0)):
+            yield update
+
+    async def _stream(self, held: _Execution, after: int) -> AsyncGenerator[ExecutionUpdate, None]:
+        if after == 0 and not self.gate_open.is_set():
+            yield ExecutionUpdate(events=tuple(held.events[:1]), resume_token="1")
+            after = 1
+        await self.gate_open.wait()
+        if self.break_after is not None and after < self.break_after:
+            part, until = self.break_after, self.break_after
+            self.break_after = None
+            yield ExecutionUpdate(events=tuple(held.events[after:part]), resume_token=str(until))
+            raise _unavailable()
+        yield ExecutionUpdate(
+            events=tuple(held.events[after:]), resume_token=str(len(held.events)), receipt=held.receipt
+        )
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if self.away:
+            raise _unavailable()
+
+    def _check(self, order: ExecutionOrder) -> None:
+        if order.mission_id in self.ledger:
+            raise self._refusal(order, Reason.ALREADY_EXECUTED, "Mission has already been executed")
+        held = self.reports.get(order.report.digest)
+        if held is None:
+            raise self._refusal(order, Reason.REPORT_UNKNOWN, "this executor issued no such report")
+        report = sealing.open_sealed(order.report.body, evidence_pb2.Report)
+        if report.status != evidence_pb2.REPORT_STATUS_SUCCESS:
+            raise self._refusal(order, Reason.SIMULATION_FAILED, "the dry run failed")
+        self._check_approvals(order, report)
+        if report.plan_digest != order.plan.digest:
+            raise self._refusal(order, Reason.PLAN_MISMATCH, "the report is for another plan")
+        if held[1] != self.base:
+            raise self._refusal(order, Reason.BASE_DRIFTED, "the workspace is not what the report was made from")
+
+    def _check_approvals(self, order: ExecutionOrder, report: evidence_pb2.Report) -> None:
+        persons = set()
+        for approval in order.approvals:
+            said = sealing.open_sealed(approval.body, evidence_pb2.Approval)
+            self._check_signature(order, approval, said.approver)
+            if said.report_digest == order.report.digest and said.plan_digest == report.plan_digest:
+                persons.add(said.approver)
+        if len(persons) < self.approvals_required:
+            raise self._refusal(order, Reason.NOT_APPROVED, "not enough persons approved")
+
+    def _check_signature(self, order: ExecutionOrder, approval: Sealed, approver: str) -> None:
+        signature = approval.signatures[0]
+        keys = [key for person in self.persons if person.person == approver for key in person.keys]
+        try:
+            key = next(key for key in keys if key.key_id == signature.key_id)
+            verify(
+                load_public_key(key.public_key),
+                scheme=signature.scheme,
+                signature=signature.signature,
+                media_type=approval.media_type,
+                body=approval.body,
+            )
+        except (StopIteration, SignatureError):
+            raise self._refusal(order, Reason.SIGNATURE_INVALID, "a signature does not hold") from None
+
+    def _claim(self, order: ExecutionOrder) -> _Execution:
+        plan = sealing.open_sealed(order.plan.body, plan_pb2.Plan)
+        execution_id = f"x-{next(self._numbers):04d}"
+        receipt = self._receipt(order, plan, execution_id)
+        events = self._events(plan, execution_id, receipt)
+        held = _Execution(execution_id, order.mission_id, events, receipt, self.outcome)
+        self.ledger[order.mission_id] = held
+        self.base += 1 if self.outcome is Outcome.SUCCESS else 0
+        return held
+
+    def _events(self, plan: plan_pb2.Plan, execution_id: str, receipt: Sealed) -> list[ev.Event]:
+        good = self.outcome is Outcome.SUCCESS
+        payloads: list[ev.Payload] = [ev.ExecutionStarted(execution_id=execution_id)]
+        for step in plan.steps:
+            kind, stage = step.WhichOneof("action") or "", Stage.EDIT
+            payloads += [
+                ev.StageChanged(stage=stage),
+                ev.StepStarted(step_id=step.step_id, kind=kind, stage=stage, target=kind),
+                ev.CheckpointCreated(step_id=step.step_id, checkpoint_id=f"k-{step.step_id}", path_count=1),
+                ev.DiffProposed(step_id=step.step_id, change_count=1, risk=RiskLevel.LOW),
+                ev.StepCompleted(
+                    step_id=step.step_id, kind=kind, stage=stage, success=good, duration_ms=1, change_count=1
+                ),
+            ]
+        receipt_id = sealing.open_sealed(receipt.body, evidence_pb2.Receipt).receipt_id
+        payloads += [
+            ev.ExecutionCompleted(execution_id=execution_id, outcome=self.outcome),
+            ev.ReceiptIssued(receipt_id=receipt_id, receipt_digest=receipt.digest, execution_id=execution_id),
+        ]
+        now = datetime.now(UTC)
+        return [
+            ev.Event(
+                event_id=f"e-{execution_id}-{number}",
+                mission_id=plan.mission_id,
+                sequence=number,
+                time=now,
+                actor=EXECUTOR_ID,
+                payload=payload,
+            )
+            for number, payload in enumerate(payloads, 1)
+        ]
+
+    def _report(self, plan: plan_pb2.Plan, of: Sealed) -> Sealed:
+        now = timestamp(datetime.now(UTC))
+        good = self.report_status == evidence_pb2.REPORT_STATUS_SUCCESS
+        report = evidence_pb2.Report(
+            report_id=f"r-{next(self._numbers):04d}",
+            mission_id=plan.mission_id,
+            intent_id=plan.intent_id,
+            plan_id=plan.plan_id,
+            plan_digest=of.digest,
+            workspace_id=plan.workspace_id,
+            executor_id=EXECUTOR_ID,
+            ledger_epoch="epoch-1",
+            nonce="once",
+            status=self.report_status,
+            problems=[] if good else [evidence_pb2.Problem(reason="STEP_FAILED", message="a step failed")],
+            started_at=now,
+            completed_at=now,
+            ladder_level=evidence_pb2.LADDER_LEVEL_L3,
+            self_approval=evidence_pb2.SELF_APPROVAL_ALLOWED,
+            policy_digest=digest(b"policy"),
+            base_fingerprint=digest(b"base %d" % self.base),
+            after_fingerprint=digest(b"after"),
+            steps=[
+                evidence_pb2.StepReport(
+                    step_id=step.step_id,
+                    kind=step.WhichOneof("action") or "",
+                    stage=step.stage,
+                    success=good,
+                    changes=[_change(f"{step.step_id}.txt")],
+                )
+                for step in plan.steps
+            ],
+            risk=evidence_pb2.Risk(level=evidence_pb2.RISK_LEVEL_LOW),
+        )
+        return sealed(sealing.REPORT, sealing.seal(report), self.key)
+
+    def _receipt(self, order: ExecutionOrder, plan: plan_pb2.Plan, execution_id: str) -> Sealed:
+        good = self.outcome is Outcome.SUCCESS
+        now = timestamp(datetime.now(UTC))
+        receipt = evidence_pb2.Receipt(
+            receipt_id=f"rc-{next(self._numbers):04d}",
+            execution_id=execution_id,
+            mission_id=plan.mission_id,
+            intent_id=plan.intent_id,
+            plan_id=plan.plan_id,
+            plan_digest=order.plan.digest,
+            report_digest=order.report.digest,
+            executor_id=EXECUTOR_ID,
+            workspace_id=plan.workspace_id,
+            execution_status=evidence_pb2.Outcome.Value(f"OUTCOME_{self.outcome.name}"),
+            started_at=now,
+            completed_at=now,
+            steps_succeeded=len(plan.steps) if good else 0,
+            steps_failed=0 if good else 1,
+            errors=[] if good else ["a step did not do what the report says"],
+            steps=[
+                evidence_pb2.StepReceipt(
+                    step_id=step.step_id,
+                    operation=step.WhichOneof("action") or "",
+                    stage=step.stage,
+                    success=good,
+                    actual_state_change=[_change(f"{step.step_id}.txt")] if good else [],
+                )
+                for step in plan.steps
+            ],
+        )
+        return sealed(sealing.RECEIPT, sealing.seal(receipt), self.key)
+
+    def _refusal(self, order: ExecutionOrder, reason: Reason, message: str) -> ExecutorRefusedError:
+        remedy = "Dry-run the mission again."
+        document = evidence_pb2.Refusal(
+            refusal_id=f"rf-{next(self._numbers):04d}",
+            mission_id=order.mission_id,
+            plan_digest=order.plan.digest,
+            report_digest=order.report.digest,
+            executor_id=EXECUTOR_ID,
+            gate=GATES[reason],
+            abort_reason=reason.value,
+            message=message,
+            remedy=remedy,
+            paths=["notes.txt"] if reason is Reason.BASE_DRIFTED else [],
+            refused_at=timestamp(datetime.now(UTC)),
+        )
+        refusal = sealed(sealing.REFUSAL, sealing.seal(document), self.key)
+        return ExecutorRefusedError(reason, message, remedy, refusal=refusal)
+
+
+def _change(path: str) -> evidence_pb2.Change:
+    node = evidence_pb2.NodeState(type=evidence_pb2.NODE_TYPE_FILE, mode="0644", digest=digest(path.encode()), size="1")
+    return evidence_pb2.Change(path=path, kind=evidence_pb2.CHANGE_KIND_CREATE, new=node)
+
+
+def _unavailable() -> ExecutorUnavailableError:
+    return ExecutorUnavailableError(
+        Reason.EXECUTOR_UNAVAILABLE, "the executor can not be reached", "Start it, then try again."
+    )

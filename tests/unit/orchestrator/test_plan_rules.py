@@ -1,0 +1,202 @@
+"""What makes a draft a plan, and which paths a scope covers."""
+
+import pytest
+
+from orchestrator.domain.errors import Reason, RequestRefusedError
+from orchestrator.domain.plan import (
+    Action,
+    AppendText,
+    CreateDirectory,
+    DeletePath,
+    FailurePolicy,
+    ListDirectory,
+    MovePath,
+    NetworkAccess,
+    PatchFile,
+    PlanDraft,
+    ReadFile,
+    ReplaceText,
+    RunCommand,
+    RunTests,
+    Scope,
+    SearchFiles,
+    SetMode,
+    Stage,
+    Step,
+    TestExpectation,
+    WriteFile,
+)
+from orchestrator.domain.plan_rules import completed
+from orchestrator.domain.scope import pattern_of
+
+LIMIT = 1000
+
+
+def done(*actions: Action, scope: Scope | None = None, policy: FailurePolicy | None = None) -> PlanDraft:
+    """Complete a draft of these actions."""
+    steps = tuple(Step(action=action) for action in actions)
+    draft = PlanDraft(objective="x", workspace="site", scope=scope, failure_policy=policy, steps=steps)
+    return completed(draft, max_content_bytes=LIMIT)
+
+
+@pytest.mark.quick
+def test_defaults_are_filled_in() -> None:
+    """A completed plan leaves nothing open."""
+    plan = done(WriteFile(path="a", content=""), RunTests(argv=("pytest",), env={}))
+
+    assert plan.scope == Scope(network=NetworkAccess.NONE, max_pages=1, max_duration_seconds=30)
+    assert plan.failure_policy is FailurePolicy.ROLL_BACK
+    assert [(step.step_id, step.stage) for step in plan.steps] == [("s1", Stage.EDIT), ("s2", Stage.TEST)]
+    assert all(step.description for step in plan.steps)
+    tests = plan.steps[1].action
+    assert isinstance(tests, RunTests)
+    assert tests.expect is TestExpectation.PASS
+
+
+STAGES = [
+    ("analyze the logs", Stage.RETRIEVE),
+    ("Implement the parser", Stage.EDIT),
+    ("verify that it builds", Stage.TEST),
+    ("debug the crash", Stage.REPAIR),
+    ("design the schema", Stage.PLAN),
+    ("make -s all", Stage.EDIT),
+    ("check, then fix", Stage.TEST),
+]
+
+
+@pytest.mark.parametrize(("description", "stage"), STAGES)
+def test_a_command_s_stage_is_what_its_description_says(description: str, stage: Stage) -> None:
+    """The first telling word decides; where none is, a command edits."""
+    step = Step(description=description, action=RunCommand(argv=("make",), env={}))
+    plan = completed(PlanDraft(objective="x", workspace="w", steps=(step,)), max_content_bytes=LIMIT)
+
+    assert plan.steps[0].stage is stage
+
+
+def test_a_stage_that_is_not_the_kind_s_is_refused() -> None:
+    """Where the kind fixes the stage, a plan can not say another."""
+    step = Step(stage=Stage.TEST, action=ReadFile(path="a"))
+
+    with pytest.raises(RequestRefusedError, match="belongs to the stage retrieve"):
+        completed(PlanDraft(objective="x", workspace="w", steps=(step,)), max_content_bytes=LIMIT)
+
+
+REFUSED = [
+    (PatchFile(path="a", patch=""), Reason.PLAN_INVALID),
+    (AppendText(path="a", content=""), Reason.PLAN_INVALID),
+    (ReplaceText(path="a", old="", new="x"), Reason.PLAN_INVALID),
+    (ReplaceText(path="a", old="x", new="y" * (LIMIT + 1)), Reason.TOO_LARGE),
+    (SearchFiles(pattern="", path="."), Reason.PLAN_INVALID),
+    (SetMode(path="a", mode=""), Reason.PLAN_INVALID),
+    (SetMode(path="a", mode="4755"), Reason.PLAN_INVALID),
+    (CreateDirectory(path="a", mode="rwx"), Reason.PLAN_INVALID),
+    (MovePath(path="a", to="../b"), Reason.PATH_OUTSIDE_WORKSPACE),
+    (DeletePath(path="."), Reason.PATH_INVALID),
+    (ReadFile(path="a/"), Reason.PATH_INVALID),
+    (ReadFile(path="./a"), Reason.PATH_INVALID),
+    (ReadFile(path="a\u2028b"), Reason.PATH_INVALID),
+    (ReadFile(path="x/" * 2100 + "y"), Reason.PATH_INVALID),
+    (RunCommand(argv=("a",), cwd="/tmp", env={}), Reason.PATH_OUTSIDE_WORKSPACE),
+    (RunCommand(argv=("a",), env={}, success_codes=(256,)), Reason.PLAN_INVALID),
+    (RunCommand(argv=("",), env={}), Reason.PLAN_INVALID),
+    (RunTests(argv=("a",), junit="../j.xml", env={}), Reason.PATH_OUTSIDE_WORKSPACE),
+]
+
+
+@pytest.mark.parametrize(("action", "reason"), REFUSED)
+def test_a_bad_step_is_refused_by_name(action: Action, reason: Reason) -> None:
+    """The message names the step, and there is a remedy."""
+    with pytest.raises(RequestRefusedError, match="step s1") as caught:
+        done(action)
+
+    assert caught.value.reason is reason
+    assert caught.value.remedy
+
+
+SCOPES = [
+    (Scope(network=NetworkAccess.LISTED_DOMAINS), Reason.UNSUPPORTED),
+    (Scope(domains=("example.org",)), Reason.PLAN_INVALID),
+    (Scope(paths=("/etc/**",)), Reason.PATH_OUTSIDE_WORKSPACE),
+    (Scope(paths=("docs/",)), Reason.PATH_INVALID),
+    (Scope(paths=("a",) * 1001), Reason.PLAN_INVALID),
+    (Scope(max_duration_seconds=90_000), Reason.PLAN_INVALID),
+    (Scope(max_bytes="-1"), Reason.PLAN_INVALID),
+    (Scope(max_bytes="1e9"), Reason.PLAN_INVALID),
+]
+
+
+@pytest.mark.parametrize(("scope", "reason"), SCOPES)
+def test_a_bad_scope_is_refused(scope: Scope, reason: Reason) -> None:
+    """Each with its reason."""
+    with pytest.raises(RequestRefusedError) as caught:
+        done(ReadFile(path="a"), scope=scope)
+
+    assert caught.value.reason is reason
+
+
+def test_pause_arrives_later() -> None:
+    """The contract knows it, this release does not."""
+    with pytest.raises(RequestRefusedError, match="pause arrives with mission control") as caught:
+        done(ReadFile(path="a"), policy=FailurePolicy.PAUSE)
+
+    assert caught.value.reason is Reason.UNSUPPORTED
+
+
+OUTSIDE = [
+    WriteFile(path="src/a", content=""),
+    MovePath(path="docs/a", to="src/a"),
+    ListDirectory(path="."),
+]
+
+
+@pytest.mark.parametrize("action", OUTSIDE)
+def test_a_step_outside_the_scope_is_refused(action: Action) -> None:
+    """Every path of every step is held against the scope."""
+    with pytest.raises(RequestRefusedError) as caught:
+        done(action, scope=Scope(paths=("docs/**", "old.txt")))
+
+    assert caught.value.reason is Reason.PATH_OUTSIDE_SCOPE
+
+
+def test_ids_of_steps_are_unique() -> None:
+    """Given ids are kept, missing ones filled in, and a clash is refused."""
+    steps = (Step(step_id="s2", action=ReadFile(path="a")), Step(action=ReadFile(path="b")))
+
+    with pytest.raises(RequestRefusedError, match="two steps have the id s2"):
+        completed(PlanDraft(objective="x", workspace="w", steps=steps), max_content_bytes=LIMIT)
+
+
+GLOBS = [
+    ("docs/**", "docs/a/b", True),
+    ("docs/**", "docs", True),
+    ("docs/**", "docsx", False),
+    ("docs/*", "docs/a", True),
+    ("docs/*", "docs/a/b", False),
+    ("**", "a/b", True),
+    ("**/*.md", "a.md", True),
+    ("**/*.md", "a/b/c.md", True),
+    ("**/*.md", "a/b.mdx", False),
+    ("a/**/z", "a/z", True),
+    ("a/**/z", "a/b/c/z", True),
+    ("a/**/z", "az", False),
+    ("a?c", "abc", True),
+    ("a?c", "a/c", False),
+    ("old.txt", "old.txt", True),
+    ("old.txt", "oldxtxt", False),
+    ("a[b]", "a[b]", True),
+    ("a[b]", "ab", False),
+]
+
+
+@pytest.mark.parametrize(("glob", "path", "covered"), GLOBS)
+def test_what_a_pattern_covers(glob: str, path: str, covered: bool) -> None:
+    """Stars stay inside a name, double stars cross directories, all else is literal."""
+    pattern = pattern_of((glob,))
+
+    assert pattern is not None
+    assert bool(pattern.fullmatch(path)) is covered
+
+
+def test_no_patterns_cover_everything() -> None:
+    """An empty scope is the whole workspace."""
+    assert pattern_of(()) is None

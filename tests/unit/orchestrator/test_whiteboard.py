@@ -1,0 +1,104 @@
+"""The whiteboard as a fold of events."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from orchestrator.domain import events as ev
+from orchestrator.domain.evidence import Outcome
+from orchestrator.domain.mission import MissionStatus
+from orchestrator.domain.plan import Stage
+from orchestrator.domain.whiteboard import Whiteboard, whiteboard
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def told(*payloads: ev.Payload) -> Whiteboard:
+    """Fold a mission of two steps and what follows, one event a second."""
+    steps = tuple(
+        ev.PlannedStep(step_id=name, kind=kind, stage=stage, description=kind, target="a")
+        for name, kind, stage in (("s1", "write_file", Stage.EDIT), ("s2", "run_tests", Stage.TEST))
+    )
+    begin: tuple[ev.Payload, ...] = (
+        ev.MissionProposed(intent_id="i", objective="x", workspace_id="w", executor_id="e", proposer="p"),
+        ev.PlanSealed(plan_id="p", plan_digest="d", steps=steps),
+    )
+    board = whiteboard(
+        ev.Event(
+            event_id=f"e-{number}",
+            mission_id="m-1",
+            sequence=number,
+            time=START + timedelta(seconds=number),
+            actor="e",
+            payload=payload,
+        )
+        for number, payload in enumerate((*begin, *payloads), 1)
+    )
+    assert board is not None
+    return board
+
+
+def step(name: str, kind: str, stage: Stage, *, success: bool) -> tuple[ev.Payload, ...]:
+    return (
+        ev.StepStarted(step_id=name, kind=kind, stage=stage, target="a"),
+        ev.StepCompleted(step_id=name, kind=kind, stage=stage, success=success, duration_ms=5, change_count=1),
+    )
+
+
+CLAIM: tuple[ev.Payload, ...] = (
+    ev.MissionApproved(approval_id="a", expires_at=START + timedelta(hours=1)),
+    ev.MissionStarted(goal="x", steps_count=2, scope_contract=None),
+    ev.ExecutionStarted(execution_id="x-1"),
+)
+
+
+@pytest.mark.quick
+def test_a_proposed_mission_shows_its_planned_steps() -> None:
+    """Nothing has begun, and nothing says that it has."""
+    board = told()
+
+    assert (board.status, board.start_time, board.end_time) == (
+        MissionStatus.PROPOSED,
+        START + timedelta(seconds=1),
+        None,
+    )
+    assert [shown.status for shown in board.steps] == ["planned", "planned"]
+    assert board.result.tools_used == ()
+
+
+def test_a_rolled_back_mission_shows_which_steps_were_undone() -> None:
+    """The step that failed stays failed, the earlier one is rolled back; both ran, so both tools were used."""
+    board = told(
+        *CLAIM,
+        *step("s1", "write_file", Stage.EDIT, success=True),
+        *step("s2", "run_tests", Stage.TEST, success=False),
+        ev.RollbackStarted(step_id="s1"),
+        ev.RollbackCompleted(step_id="s1", success=True, message=""),
+        ev.ExecutionCompleted(execution_id="x-1", outcome=Outcome.ROLLED_BACK),
+        ev.MissionFailed(outcome=Outcome.ROLLED_BACK, reason="tests failed"),
+        ev.FeedbackRecorded(text="pity"),
+    )
+
+    assert (board.status, board.outcome, board.reason) == (MissionStatus.FAILED, Outcome.ROLLED_BACK, "tests failed")
+    assert [shown.status for shown in board.steps] == ["rolled_back", "failed"]
+    assert board.result.tools_used == ("run_tests", "write_file")
+    assert [(stage.stage, stage.steps, stage.succeeded) for stage in board.stages] == [
+        (Stage.EDIT, 1, 0),
+        (Stage.TEST, 1, 0),
+    ]
+    assert board.end_time == START + timedelta(seconds=13)
+    assert board.last_sequence == 14
+
+
+def test_a_running_mission_has_a_running_step_and_an_open_stage() -> None:
+    """A stage ends with its last step."""
+    board = told(*CLAIM, ev.StepStarted(step_id="s1", kind="write_file", stage=Stage.EDIT, target="a"))
+
+    assert [shown.status for shown in board.steps] == ["running", "planned"]
+    assert board.stages[0].start_time == START + timedelta(seconds=6)
+    assert board.stages[0].end_time is None
+
+
+def test_no_events_are_no_board() -> None:
+    """There is nothing to show."""
+    assert whiteboard(()) is None

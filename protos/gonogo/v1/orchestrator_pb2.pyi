@@ -331,10 +331,15 @@ class ProposeMissionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     DRAFT_FIELD_NUMBER: _builtins.int
     CLONE_OF_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Unique per request."""
     clone_of: _builtins.str
     """The mission whose plan is asked for once more."""
+    dry_run: _builtins.bool
+    """Have it dry-run before answering, which saves a call. Where the dry run can not be made, the mission is proposed all
+    the same and the answer carries no report; DryRunMission then says why.
+    """
     @_builtins.property
     def draft(self) -> _plan_pb2.PlanDraft:
         """What is asked for. Exactly one of draft and clone_of."""
@@ -345,10 +350,11 @@ class ProposeMissionRequest(_message.Message):
         request_id: _builtins.str = ...,
         draft: _plan_pb2.PlanDraft | None = ...,
         clone_of: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["draft", b"draft"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clone_of", b"clone_of", "draft", b"draft", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clone_of", b"clone_of", "draft", b"draft", "dry_run", b"dry_run", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -362,6 +368,7 @@ class ProposeMissionResponse(_message.Message):
 
     MISSION_FIELD_NUMBER: _builtins.int
     PLAN_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mission(self) -> Global___Mission:
         """The mission."""
@@ -370,15 +377,20 @@ class ProposeMissionResponse(_message.Message):
     def plan(self) -> _sealed_pb2.Sealed:
         """Its sealed plan."""
 
+    @_builtins.property
+    def report(self) -> _sealed_pb2.Sealed:
+        """The report, where the request asked for a dry run."""
+
     def __init__(
         self,
         *,
         mission: Global___Mission | None = ...,
         plan: _sealed_pb2.Sealed | None = ...,
+        report: _sealed_pb2.Sealed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -761,22 +773,28 @@ class ExecuteMissionRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     MISSION_ID_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Unique per request; the same id attaches again."""
     mission_id: _builtins.str
     """The mission."""
     detach: _builtins.bool
     """Queue it and return at once."""
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_sealed_pb2.Sealed]:
+        """Signed approvals to record first, as ApproveMission would; saves a call to whoever approves and executes."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
         mission_id: _builtins.str = ...,
         detach: _builtins.bool = ...,
+        approvals: _abc.Iterable[_sealed_pb2.Sealed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "mission_id", b"mission_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "detach", b"detach", "mission_id", b"mission_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,11 +89,10 @@ class Missions:
         self._number += 1
         step = plan_pb2.Step(create_file=plan_pb2.CreateFile(path=f"f{self._number}", content=CONTENT))
         draft = plan_pb2.PlanDraft(objective="Write one file", workspace="work", steps=[step])
-        proposed = await self._client.propose(draft)
-        tried = await self._client.dry_run(proposed.mission.mission_id)
-        await self._client.approve(self._client.verified(proposed, tried), self._signer)
+        proposed = await self._client.propose(draft, dry_run=True)
+        approval = self._client.approval(self._client.verified(proposed), self._signer)
         outcome = evidence_pb2.OUTCOME_UNSPECIFIED
-        async for part in self._client.execute(proposed.mission.mission_id):
+        async for part in self._client.execute(proposed.mission.mission_id, approvals=[approval]):
             if part.HasField("receipt"):
                 outcome = part.mission.outcome
         if outcome != evidence_pb2.OUTCOME_SUCCESS:

@@ -4,9 +4,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from executor.sandbox.bubblewrap import Bubblewrap
-
 from bench.measure import interleaved, seconds, tell
+from executor.sandbox.bubblewrap import Bubblewrap
 from executor.sandbox.sandbox import CommandSpec, Limits, SessionRequest
 
 BARE = [

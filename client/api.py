@@ -2,17 +2,20 @@
 
     async with GonogoClient.connect(StateDirectory(root=Path(".gonogo"))) as client:
         proposed = await client.propose(draft)
-        report = await client.dry_run(proposed.mission.mission_id)
-        verified = client.verified(proposed.plan, report)
+        tried = await client.dry_run(proposed.mission.mission_id)
+        verified = client.verified(proposed, tried)
         await client.approve(verified, signer)
         async for part in client.execute(proposed.mission.mission_id):
             ...
+
+Who does all of it can do it in two calls: `propose(draft, dry_run=True)`, then, after looking at the report,
+`execute(mission_id, approvals=[client.approval(verified, signer)])`.
 
 Keys are read once, when connecting. Every failed call raises `ClientError` with a stable reason and a remedy.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -27,7 +30,7 @@ from client.state import StateDirectory
 from client.verification import VerifiedMission, require_success, verify_mission
 from gonogo.digests import digest, is_digest
 from gonogo.signatures import PublicKey
-from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, orchestrator_pb2_grpc, plan_pb2
+from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, orchestrator_pb2_grpc, plan_pb2, sealed_pb2
 
 QUICK = 30.0
 """Seconds that a call may take which runs nothing."""
@@ -111,11 +114,16 @@ class GonogoClient:
                 return found
 
     async def propose(
-        self, draft: plan_pb2.PlanDraft, *, request_id: str | None = None
+        self, draft: plan_pb2.PlanDraft, *, dry_run: bool = False, request_id: str | None = None
     ) -> orchestrator_pb2.ProposeMissionResponse:
-        """Propose a plan as a mission."""
-        request = orchestrator_pb2.ProposeMissionRequest(request_id=request_id or new_request_id(), draft=draft)
-        return await _called(self._missions.ProposeMission(request, timeout=QUICK))
+        """Propose a plan as a mission; with `dry_run` also have it dry-run, and get the report in the same answer.
+
+        Where that dry run could not be made the answer has no report, and `dry_run` tells why.
+        """
+        request = orchestrator_pb2.ProposeMissionRequest(
+            request_id=request_id or new_request_id(), draft=draft, dry_run=dry_run
+        )
+        return await _called(self._missions.ProposeMission(request, timeout=None if dry_run else QUICK))
 
     async def clone(self, mission_id: str, *, request_id: str | None = None) -> orchestrator_pb2.ProposeMissionResponse:
         """Propose a mission's plan once more, as a new mission."""
@@ -153,9 +161,15 @@ class GonogoClient:
         return await _called(self._missions.DryRunMission(request))
 
     def verified(
-        self, proposed: orchestrator_pb2.ProposeMissionResponse, tried: orchestrator_pb2.DryRunMissionResponse
+        self,
+        proposed: orchestrator_pb2.ProposeMissionResponse,
+        tried: orchestrator_pb2.DryRunMissionResponse | None = None,
     ) -> VerifiedMission:
         """Check plan and report against the pinned key; a report that is no success is refused.
+
+        Args:
+            proposed: the proposal's answer.
+            tried: the dry run's answer, where the proposal did not ask for one.
 
         Raises:
             EvidenceError: they do not hold.
@@ -163,7 +177,7 @@ class GonogoClient:
         mission = verify_mission(
             mission_id=proposed.mission.mission_id,
             plan=proposed.plan,
-            report=tried.report,
+            report=proposed.report if tried is None else tried.report,
             executor_key=self.executor_key,
         )
         require_success(mission)
@@ -190,9 +204,15 @@ class GonogoClient:
         request = orchestrator_pb2.ApproveMissionRequest(
             request_id=request_id or new_request_id(),
             mission_id=mission.plan.mission_id,
-            approval=sign_approval(mission, signer, comment=comment, lifetime=lifetime),
+            approval=self.approval(mission, signer, comment=comment, lifetime=lifetime),
         )
         return await _called(self._missions.ApproveMission(request, timeout=QUICK))
+
+    def approval(
+        self, mission: VerifiedMission, signer: Signer, *, comment: str = "", lifetime: timedelta = DEFAULT_LIFETIME
+    ) -> sealed_pb2.Sealed:
+        """Sign an approval of a verified mission, to be handed in with `execute`."""
+        return sign_approval(mission, signer, comment=comment, lifetime=lifetime)
 
     async def reject(
         self, mission_id: str, reason: str, *, request_id: str | None = None
@@ -213,11 +233,19 @@ class GonogoClient:
         return await _called(self._missions.CancelMission(request, timeout=QUICK))
 
     def execute(
-        self, mission_id: str, *, detach: bool = False, request_id: str | None = None
+        self,
+        mission_id: str,
+        *,
+        detach: bool = False,
+        approvals: Iterable[sealed_pb2.Sealed] = (),
+        request_id: str | None = None,
     ) -> AsyncIterator[orchestrator_pb2.ExecuteMissionResponse]:
-        """Have an approved mission executed; yields its events, with mission and receipt in the last message."""
+        """Have an approved mission executed; yields its events, with mission and receipt in the last message.
+
+        `approvals` are recorded first, as by `approve`.
+        """
         request = orchestrator_pb2.ExecuteMissionRequest(
-            request_id=request_id or new_request_id(), mission_id=mission_id, detach=detach
+            request_id=request_id or new_request_id(), mission_id=mission_id, detach=detach, approvals=approvals
         )
         return _streamed(self._missions.ExecuteMission(request))
 

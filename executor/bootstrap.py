@@ -56,7 +56,7 @@ def build_core(settings: Settings, closing: ExitStack) -> ExecutorCore:
     objects.clean()
     workspaces = _workspaces(settings, trust.policy, closing)
     probed = _probe(settings)
-    sandbox = Bubblewrap.on_this_machine() if probed.level is LadderLevel.L3 else None
+    sandbox = _sandbox(settings, probed)
     core = ExecutorCore(
         Parts(
             trust=trust,
@@ -124,7 +124,20 @@ def _probe(settings: Settings) -> Probe:
     """Try the sandbox on the filesystem that the first workspace's changes are staged on."""
     staging = settings.staging_of(next(iter(settings.workspaces)))
     staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return probe(staging)
+    return probe(staging, _scratch(settings))
+
+
+def _sandbox(settings: Settings, probed: Probe) -> Sandbox | None:
+    """Open the sandbox that the self-test found to work; the state's lock is held, so leftovers are nobody's."""
+    if probed.level is not LadderLevel.L3:
+        return None
+    sandbox = Bubblewrap.on_this_machine(scratch=_scratch(settings), storage=probed.storage)
+    sandbox.clean_scratch()
+    return sandbox
+
+
+def _scratch(settings: Settings) -> Path:
+    return settings.own / "scratch"
 
 
 def _simulator(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from executor.domain.changes import Change, Node, NodeType, changes_between, net_states, states_fingerprint
+from executor.domain.changes import Change, Node, NodeType, changes_between, net_states, states_fingerprint, touched
 from executor.domain.errors import DriftError, ExecutorError, Fault, StepBlockedError, StepFailedError, StepUnsafeError
 from executor.domain.events import Payload, StepCompleted, StepOutput, StepStarted
 from executor.domain.ladder import LadderLevel
@@ -114,6 +114,7 @@ class _Run:
         self._emit = emit
         self._scope = Globs(plan.scope.paths)
         self._old_bytes = 0
+        self._touched: set[bytes] = set()
 
     def all_steps(self) -> None:
         """Run the steps in order until one has a problem."""
@@ -167,6 +168,7 @@ class _Run:
         if isinstance(step.action, Edit):
             self._copy.record(changes)
         self._keep_old_content(changes)
+        self._touched.update(touched(changes))
         report = StepReport(
             step_id=step.step_id,
             kind=step.kind,
@@ -271,8 +273,8 @@ class _Run:
         """Keep small former contents, so that a diff can be shown also after the execution."""
         for change in changes:
             old = change.old
-            if old is None or old.type is not NodeType.FILE or change.moved_from or self._batch.has(old.digest):
-                continue
+            if old is None or old.type is not NodeType.FILE or change.moved_from or change.path in self._touched:
+                continue  # only what the base holds under that very path can be read from it
             if old.size <= OLD_CONTENT_BYTES and self._old_bytes + old.size <= OLD_CONTENT_TOTAL:
                 self._keep(change.path, old)
 

@@ -8,7 +8,7 @@ tells what the command changed (`_absorb`). Nothing here writes to the workspace
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from executor.steps.command import SandboxRun
 from executor.workspace.manifest import Manifest, manifest
 from executor.workspace.objects import Batch
 from executor.workspace.overlay import UpperEntry, UpperIndex, read_upper
-from executor.workspace.paths import Directory
+from executor.workspace.paths import Directory, join
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace
 
@@ -169,8 +169,19 @@ class WorkingCopy:
             return
         old = self.tree.node(entry.path)
         new = self._node_of(upper, entry, old)
-        if new != old:
-            self.tree.put_node(entry.path, new)
+        if new == old:
+            return
+        if _is_directory(old) and not _is_directory(new):
+            for path in reversed(list(self._beneath(entry.path))):
+                self.tree.put_node(path, None)  # the overlay says only that the top is gone
+        self.tree.put_node(entry.path, new)
+
+    def _beneath(self, directory: bytes) -> Iterator[bytes]:
+        for name in self.tree.children(directory):
+            path = join(directory, name)
+            yield path
+            if _is_directory(self.tree.node(path)):
+                yield from self._beneath(path)
 
     def _node_of(self, upper: Directory, entry: UpperEntry, old: Node | None) -> Node | None:
         if entry.deleted:
@@ -187,6 +198,10 @@ class WorkingCopy:
         finally:
             os.close(fd)
         return Node(type=NodeType.FILE, mode=mode, digest=digest, size=size, xattrs=entry.xattrs)
+
+
+def _is_directory(node: Node | None) -> bool:
+    return node is not None and node.type is NodeType.DIRECTORY
 
 
 def refuse_unsafe(entry: UpperEntry, old: Node | None) -> None:
@@ -219,6 +234,8 @@ def _write_changes(merged: Directory, changes: tuple[Change, ...], batch: Batch)
             _rename(merged, change.moved_from, change.path)
         else:
             _put(merged, change.path, change.new, batch)
+            if change.moved_from:
+                _give_as_before(merged, change.moved_from, change.path)
     gone = [change.moved_from or change.path for change in changes if change.new is None or change.moved_from]
     for path in sorted(gone, reverse=True):
         _remove(merged, path)
@@ -258,6 +275,7 @@ def _put(merged: Directory, path: bytes, node: Node, batch: Batch) -> None:
                 _put_directory(parent, name, node)
             case NodeType.SYMLINK:
                 os.symlink(node.link_target, name, dir_fd=parent)
+                _give_to_owner(parent, name)
             case NodeType.FILE:
                 _put_file(parent, name, node, batch)
             case NodeType.OTHER:
@@ -269,6 +287,7 @@ def _put(merged: Directory, path: bytes, node: Node, batch: Batch) -> None:
 def _put_directory(parent: int, name: bytes, node: Node) -> None:
     with suppress(FileExistsError):  # a change of its mode
         os.mkdir(name, dir_fd=parent)
+        _give_to_owner(parent, name)
     os.chmod(name, node.mode, dir_fd=parent)
 
 
@@ -276,8 +295,7 @@ def _put_file(parent: int, name: bytes, node: Node, batch: Batch) -> None:
     if not batch.has(node.digest):  # only its mode changed, or a base file moved: its bytes are the overlay's already
         os.chmod(name, node.mode, dir_fd=parent)
         return
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    target = os.open(name, flags, 0o600, dir_fd=parent)
+    target = _open_for_writing(parent, name)
     try:
         source = batch.open(node.digest)
         try:
@@ -287,6 +305,39 @@ def _put_file(parent: int, name: bytes, node: Node, batch: Batch) -> None:
         os.fchmod(target, node.mode)
     finally:
         os.close(target)
+
+
+def _open_for_writing(parent: int, name: bytes) -> int:
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags | os.O_TRUNC, dir_fd=parent)
+    except FileNotFoundError:
+        target = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=parent)
+        _give_to_owner(parent, name)
+        return target
+
+
+def _give_to_owner(parent: int, name: bytes) -> None:
+    """Let what root made belong to the owner of its directory, as the commit does: commands run as the workspace's."""
+    if os.geteuid() != 0:
+        return
+    owner = os.fstat(parent)
+    if (owner.st_uid, owner.st_gid) != (0, 0):
+        with suppress(PermissionError):  # root without the capability; the commit then does without it, too
+            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
+
+
+def _give_as_before(merged: Directory, old: bytes, new: bytes) -> None:
+    """Let a directory that stands for one that moved belong to whom that one does, as it will after the commit."""
+    owner = merged.lstat(old) if os.geteuid() == 0 else None
+    if owner is None:
+        return
+    parent, name = merged.open_parent(new)
+    try:
+        with suppress(PermissionError):
+            os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
+    finally:
+        os.close(parent)
 
 
 def _copy(source: int, target: int, size: int) -> None:

@@ -1,11 +1,12 @@
 """Running one launcher process: reading what it prints, and ending it when it goes beyond its limits."""
 
+import math
 import os
 import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from executor.sandbox.sandbox import CapturedOutput, OutputListener
 _BLOCK = 1 << 16
 # After the launcher has ended its pipes end with it. Where they do not, something of the command is still there.
 _LINGER_SECONDS = 1.0
+_LOOK_SECONDS = 0.2
 _SIGNALLED = 128
 _LAST_SIGNAL = 64
 
@@ -49,10 +51,18 @@ class RunningCommand:
     Standard input is the write end of a pipe. The first process inside writes one byte there, which tells that the
     sandbox stands and the command is next, and then opens /dev/null in its place. So no other descriptor has to be
     passed in, and none can leak.
+
+    `overflows` is asked now and then whether the command took more space than it may, and then ends it.
     """
 
     def __init__(
-        self, argv: Sequence[str | bytes], *, keep: int, hard_limit: int, pass_fds: Sequence[int] = ()
+        self,
+        argv: Sequence[str | bytes],
+        *,
+        keep: int,
+        hard_limit: int,
+        pass_fds: Sequence[int] = (),
+        overflows: Callable[[], bool] | None = None,
     ) -> None:
         self._captures = {"stdout": StreamCapture(keep=keep), "stderr": StreamCapture(keep=keep)}
         self._hard_limit = hard_limit
@@ -60,6 +70,8 @@ class RunningCommand:
         self._forced = False
         self._killed_reason: str | None = None
         self._began = time.monotonic()
+        self._overflows = overflows
+        self._next_look = self._began + _LOOK_SECONDS if overflows else math.inf
         self._mark, mark = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._process = subprocess.Popen(
@@ -106,12 +118,13 @@ class RunningCommand:
         """Serves the pipes until launcher and streams have ended; True where a stream outlives the launcher."""
         self._register(selector, exited)
         while any(key.data != "mark" for key in selector.get_map().values()):
-            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+            for key, _ in selector.select(max(0.0, min(deadline, self._next_look) - time.monotonic())):
                 if self._serve(key.data, key.fd, on_output):
                     continue
                 selector.unregister(key.fileobj)
                 if key.data == "exited":
                     deadline = time.monotonic() + _LINGER_SECONDS
+            self._look()
             if time.monotonic() < deadline:
                 continue
             if self._killed_reason or self._process.poll() is not None:
@@ -146,6 +159,13 @@ class RunningCommand:
         if capture.total > self._hard_limit:
             self._kill("output_limit")
         return True
+
+    def _look(self) -> None:
+        if self._overflows is None or time.monotonic() < self._next_look:
+            return
+        if self._overflows():
+            self._kill("storage_limit")
+        self._next_look = time.monotonic() + _LOOK_SECONDS
 
     def _kill(self, reason: str) -> None:
         if self._killed_reason is None:

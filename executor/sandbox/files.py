@@ -50,11 +50,24 @@ def kind_of(root: Path, path: bytes) -> int | None:
     return stat.S_IFMT(mode)
 
 
+def stamp(root: Path, path: bytes) -> tuple[int, int] | None:
+    """Modification time and size of a regular file below `root`, behind no link; None where there is none."""
+    try:
+        fd = _open(root, path, flags=os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return (status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
 def _names(path: bytes) -> list[bytes]:
     return [name for name in path.split(b"/") if name not in (b"", b".")]
 
 
-def _open(root: Path, path: bytes) -> int:
+def _open(root: Path, path: bytes, *, flags: int = _FILE) -> int:
     *folders, name = _names(path) or [b"."]
     at = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -62,7 +75,7 @@ def _open(root: Path, path: bytes) -> int:
             below = os.open(folder, _DIRECTORY, dir_fd=at)
             os.close(at)
             at = below
-        return os.open(name, _FILE, dir_fd=at)
+        return os.open(name, flags, dir_fd=at)
     finally:
         os.close(at)
 

@@ -41,29 +41,35 @@ _OWN_INODES = 64
 _OWN_BYTES = 2 << 20
 
 # $1 cellar, $2 tmpfs options, $3 workspace, $4 under root the options that make /dev read-only: a command's device
-# nodes are the machine's own, bound from there, and `chmod 0 /dev/null` needs no capability of root's. The overlay's
-# lower layer is ".", so that no workspace's name, whatever characters it has, is ever part of a mount option. /proc is
-# made anew because bwrap looks itself up there by the numbers of this pid namespace. What does not depend on each other
-# is mounted at the same time.
+# nodes are the machine's own, bound from there, and `chmod 0 /dev/null` needs no capability of root's. $5 a directory
+# on disk that stands in for the tmpfs; its overlay is `volatile`, which spares a sync of each file that is copied up.
+# The overlay's lower layer is ".", so that no workspace's name, whatever characters it has, is ever part of a mount
+# option. /proc is made anew because bwrap looks itself up there by the numbers of this pid namespace. What does not
+# depend on each other is mounted at the same time.
 _SESSION_SCRIPT = """
 IFS=' ' read -r pid rest < /proc/self/stat && echo "$pid" && read -r go || exit 1
 mount -n -i -c -t proc -o nosuid,nodev,noexec proc /proc & proc=$!
 [ -z "$4" ] || mount -n -i -c -o "$4" /dev & dev=$!
-mount -n -i -c -t tmpfs -o "$2" tmpfs "$1" || exit 1
+if [ -n "$5" ]; then mount -n -i -c --bind "$5" "$1"; else mount -n -i -c -t tmpfs -o "$2" tmpfs "$1"; fi || exit 1
 echo cellar; read -r go || exit 1
 wait $proc && wait $dev || exit 1
-cd "$3" && mount -n -i -c -t overlay -o "lowerdir=.,upperdir=$1/upper,workdir=$1/work,userxattr,nosuid,nodev" \\
+options="userxattr,nosuid,nodev${5:+,volatile}"
+cd "$3" && mount -n -i -c -t overlay -o "lowerdir=.,upperdir=$1/upper,workdir=$1/work,$options" \\
     overlay "$1/merged" || exit 1
 cd / && echo ready; read -r go
 """
 
-# $1 cellar, $2 tmpfs options: a second layer, on a tmpfs of its own, over what the session's commands see.
+# $1 cellar, $2 the layer's directory, $3 tmpfs options, none on disk: a second layer, on a tmpfs of its own, over what
+# the session's commands see.
 _LAYER_SCRIPT = """
 echo "$$" && read -r go || exit 1
-mount -n -i -c -t tmpfs -o "$2" tmpfs "$1/layer" || exit 1
+options=userxattr,nosuid,nodev,volatile
+if [ -n "$3" ]; then
+    mount -n -i -c -t tmpfs -o "$3" tmpfs "$1/$2" && options=userxattr,nosuid,nodev || exit 1
+fi
 echo cellar; read -r go || exit 1
 cd "$1/merged" || exit 1
-mount -n -i -c -t overlay -o "lowerdir=.,upperdir=$1/layer/upper,workdir=$1/layer/work,userxattr,nosuid,nodev" \\
+mount -n -i -c -t overlay -o "lowerdir=.,upperdir=$1/$2/upper,workdir=$1/$2/work,$options" \\
     overlay "$1/merged" || exit 1
 cd / && echo ready; read -r go
 """
@@ -78,6 +84,7 @@ class Launchers:
     nsenter: str
     shell: str
     remove: str
+    measure: str
 
 
 def id_map(kind: str) -> str:
@@ -99,9 +106,14 @@ def choose_cellar(shown: tuple[Path, ...]) -> str:
     )
 
 
+def capacity(limits: Limits) -> tuple[int, int]:
+    """How many bytes and inodes a session may take, with its own needs."""
+    return limits.upper_bytes + _OWN_BYTES, limits.upper_inodes + _OWN_INODES
+
+
 def tmpfs_options(limits: Limits) -> str:
     """Size and number of inodes are both capped: a million empty files have no size."""
-    size, inodes = limits.upper_bytes + _OWN_BYTES, limits.upper_inodes + _OWN_INODES
+    size, inodes = capacity(limits)
     return f"size={size},nr_inodes={inodes},mode=0711,nosuid,nodev"
 
 
@@ -134,13 +146,18 @@ class Holder:
         self.pid = 0
 
     @classmethod
-    def for_session(cls, launchers: Launchers, *, workspace: Path, cellar: str, limits: Limits) -> Self:
-        """Starts a session's holder and mounts the overlay of the workspace at `merged` in the cellar."""
+    def for_session(
+        cls, launchers: Launchers, *, workspace: Path, cellar: str, limits: Limits, disk: Path | None = None
+    ) -> Self:
+        """Starts a session's holder and mounts the overlay of the workspace at `merged` in the cellar.
+
+        `disk` is a directory that takes the tmpfs's place.
+        """
         root = os.geteuid() == 0
         argv = [launchers.unshare, "--user", "--mount", "--pid", "--fork", "--kill-child"]
         argv += [] if root else ["--map-root-user"]
         argv += [launchers.shell, "-c", _SESSION_SCRIPT, "holder", cellar, tmpfs_options(limits), str(workspace)]
-        argv.append(_read_only_again("/dev") if root else "")
+        argv += [_read_only_again("/dev") if root else "", str(disk or "")]
         holder = cls(argv, what="the session's namespaces and mounts")
         with holder._closed_on_error():
             holder._learn_pid()
@@ -155,17 +172,23 @@ class Holder:
         return holder
 
     @classmethod
-    def for_layer(cls, launchers: Launchers, below: "Holder", *, cellar: str, limits: Limits) -> Self:
-        """Starts a holder of one more mount namespace, where a throw-away layer covers `merged`."""
+    def for_layer(
+        cls, launchers: Launchers, below: "Holder", *, cellar: str, layer: str, limits: Limits | None
+    ) -> Self:
+        """Starts a holder of one more mount namespace, where a throw-away layer covers `merged`.
+
+        `layer` is the layer's directory in the cellar; it gets a tmpfs of its own where there are limits for that.
+        """
         # Each program here takes the place of the one before it, in the server's own pid namespace.
         argv = [launchers.nsenter, "-t", str(below.pid), "-U", "-m", "--preserve-credentials"]
         argv += [launchers.unshare, "--mount", launchers.shell, "-c", _LAYER_SCRIPT]
-        holder = cls([*argv, "layer", cellar, tmpfs_options(limits)], what="the throw-away layer")
+        argv += ["layer", cellar, layer, "" if limits is None else tmpfs_options(limits)]
+        holder = cls(argv, what="the throw-away layer")
         with holder._closed_on_error():
             holder._learn_pid()
             holder._go_on_to("cellar")
             holder._open_cellar(cellar)
-            holder._make_layer("layer", like=below.path("merged"))
+            holder._make_layer(layer, like=below.path("merged"))
             holder._go_on_to("ready")
         return holder
 

@@ -20,11 +20,16 @@ class SandboxRefusedError(StepBlockedError):
     """The caller's fault: this workspace or this command may not run as asked. Another one may."""
 
 
+class SandboxFullError(StepBlockedError):
+    """The command took more space than the session may have, where only measuring shows it: nothing of it counts."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a session and each of its commands may use.
 
-    `upper_bytes` and `upper_inodes` bound everything that the session writes, temporary folders included.
+    `upper_bytes` and `upper_inodes` bound everything that the session writes, temporary folders included: where the
+    filesystem can not, by measuring (`SandboxFullError`).
     `output_bytes` is kept per stream (half from the start, half from the end); `output_hard_bytes` ends the command.
     `max_processes` does not bind a command that runs as the machine's root: the kernel exempts it.
     `memory_bytes` is address space per process.
@@ -61,7 +66,7 @@ class CommandSpec:
     """One command: argv as given to exec, never a shell's string.
 
     `cwd` and `collect` are relative to the workspace. With `discard_changes` the command's writes are thrown away when
-    it ends; the files named in `collect` are read back before that.
+    it ends; the files named in `collect` are read back before that, each only if this very command wrote it.
     """
 
     argv: tuple[str, ...]
@@ -139,6 +144,7 @@ class SandboxSession(Protocol):
 
         Raises:
             SandboxRefusedError: the command was not started; its reason says why.
+            SandboxFullError: the command wrote more than the session may.
             SandboxUnavailableError: the sandbox could not be built, or broke.
         """
         ...

@@ -4,6 +4,7 @@ A kernel that lists a feature, a distribution's switch and a container's filter 
 tells what holds. Whatever fails becomes a finding with a remedy: the level is then L1, where commands are refused.
 """
 
+import errno
 import functools
 import os
 import re
@@ -18,12 +19,15 @@ from executor.domain.errors import ExecutorError
 from executor.domain.ladder import LadderLevel
 from executor.sandbox.bubblewrap import Bubblewrap, find_launchers
 from executor.sandbox.sandbox import CommandResult, CommandSpec, Limits, SandboxSession, SessionRequest
+from executor.sandbox.storage import Storage
 from gonogo.safe_text import safe_line
 
 _OLDEST_BWRAP = (0, 8)
 _SECONDS = 10
 _LIMITS = Limits(max_duration_seconds=_SECONDS, upper_bytes=8 << 20, upper_inodes=500, output_bytes=8192)
 _DEATH_SECONDS = 1.5
+_MEASURED = "the size cap is then checked during and after each command, besides RLIMIT_FSIZE"
+_ATTRIBUTES_REMEDY = "use Linux 6.6 or later, or give the executor a scratch directory on a disk with user attributes"
 # Switches that turn user namespaces off, the value that does it, and how to turn them on.
 _SWITCHES = (
     ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
@@ -48,10 +52,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """The level that holds here, and what was tried to know it."""
+    """The level that holds here, on what sessions have to lie for it, and what was tried to know it."""
 
     level: LadderLevel
     findings: tuple[Finding, ...]
+    storage: Storage = Storage.TMPFS
 
 
 class _TrialError(Exception):
@@ -63,17 +68,50 @@ class _TrialError(Exception):
         self.remedy = remedy
 
 
-def probe(workspace_staging_dir: Path) -> Probe:
+def probe(workspace_staging_dir: Path, scratch: Path | None = None, *, storage: Storage | None = None) -> Probe:
     """Tries everything that a dry run of commands needs, in a throw-away workspace; never raises.
 
     Args:
         workspace_staging_dir: A directory on the workspaces' filesystem that this process may write to.
+        scratch: Where sessions may lie on disk, should this kernel's tmpfs not do.
+        storage: On what they are to lie; by default what works here is found out.
     """
     findings = [_try("bubblewrap", _bubblewrap), _try("user_namespaces", _user_namespaces)]
+    chosen, why = storage or Storage.TMPFS, ""
     if all(finding.ok for finding in findings):
-        findings += _try_sessions(workspace_staging_dir)
+        if storage is None and scratch is not None and not _tmpfs_has_attributes(workspace_staging_dir):
+            chosen, why = Storage.DISK, ", since this kernel's tmpfs has no user attributes"
+        sandbox = Bubblewrap.on_this_machine(scratch=scratch, storage=chosen)
+        where = "on a capped tmpfs" if chosen is Storage.TMPFS else f"on disk in {scratch}{why}; {_MEASURED}"
+        findings += _try_sessions(workspace_staging_dir, sandbox, safe_line(where))
     level = LadderLevel.L3 if all(finding.ok for finding in findings) else LadderLevel.L1
-    return Probe(level=level, findings=tuple(findings))
+    return Probe(level=level, findings=tuple(findings), storage=chosen)
+
+
+def _tmpfs_has_attributes(staging: Path) -> bool:
+    """Whether a tmpfs, mounted as sessions mount it, takes an attribute such as an overlay has to set.
+
+    What else may be wrong with a session is for the trials to find out and to name.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=staging, prefix=".probe-") as folder:
+            request = SessionRequest(workspace=Path(folder).resolve(), workspace_id="probe", limits=_LIMITS)
+            with Bubblewrap.on_this_machine().open(request) as session:
+                return _takes_attributes(session.upper)
+    except (OSError, ExecutorError):
+        return True
+
+
+def _takes_attributes(upper: Path) -> bool:
+    try:
+        _set_attribute(upper, "user.gonogo.probe", b"y")
+    except OSError as error:
+        return error.errno != errno.ENOTSUP
+    return True
+
+
+def _set_attribute(place: Path, name: str, value: bytes) -> None:
+    os.setxattr(place, name, value)
 
 
 def _try(name: str, trial: Callable[[], str]) -> Finding:
@@ -114,7 +152,7 @@ def _userns_remedy() -> str:
     return "allow unprivileged user namespaces; in a container, let it run with a seccomp profile that allows unshare"
 
 
-def _try_sessions(staging: Path) -> list[Finding]:
+def _try_sessions(staging: Path, sandbox: Bubblewrap, where: str) -> list[Finding]:
     """The trials that need a session; the first one that fails for all is reported once."""
     findings: list[Finding] = []
 
@@ -123,9 +161,9 @@ def _try_sessions(staging: Path) -> list[Finding]:
             workspace = Path(folder).resolve()
             _fill(workspace)
             request = SessionRequest(workspace=workspace, workspace_id="probe", limits=_LIMITS)
-            with Bubblewrap.on_this_machine().open(request) as session:
+            with sandbox.open(request) as session:
                 findings.extend(_try(name, functools.partial(trial, session, workspace)) for name, trial in _TRIALS)
-        return "the workspace can be covered at its own path by an overlay on a capped tmpfs"
+        return f"the workspace can be covered at its own path by an overlay {where}"
 
     return [_try("overlay", in_session), *findings]
 
@@ -147,13 +185,14 @@ def _said(result: CommandResult) -> str:
 
 def _write(session: SandboxSession, workspace: Path) -> str:
     # Replacing a directory needs an extended attribute on the upper filesystem: tmpfs has them since Linux 6.6.
+    # The remedy names both ways out.
     result = _shell(session, "echo changed > kept && rm -r folder && mkdir folder && echo new > folder/other")
     if result.exit_code != 0:
-        raise _TrialError(f"a command could not write in its copy: {_said(result)}", "use Linux 6.6 or later")
+        raise _TrialError(f"a command could not write in its copy: {_said(result)}", _ATTRIBUTES_REMEDY)
     if workspace.joinpath("kept").read_text(encoding="ascii") != "base\n":
         raise _TrialError("a command's write reached the workspace", "do not run commands here; report this")
     if session.merged.joinpath("folder", "inner").exists():
-        raise _TrialError("a replaced directory still shows what it held", "use Linux 6.6 or later")
+        raise _TrialError("a replaced directory still shows what it held", _ATTRIBUTES_REMEDY)
     return "a command wrote, and the workspace is as it was"
 
 

@@ -1,10 +1,14 @@
 """The conformance suite on each sandbox."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from executor.domain.ladder import LadderLevel
 from executor.sandbox.bubblewrap import Bubblewrap
 from executor.sandbox.sandbox import Sandbox
+from executor.sandbox.storage import Storage
 from tests.conformance.sandbox_suite import SandboxSuite
 
 
@@ -16,3 +20,20 @@ class TestBubblewrap(SandboxSuite):
     def test_its_level(self, sandbox: Sandbox) -> None:
         """It is what the ladder calls L3."""
         assert sandbox.level is LadderLevel.L3
+
+
+class TestBubblewrapOnDisk(SandboxSuite):
+    """As on a kernel whose tmpfs can not hold an overlay's upper directory."""
+
+    measured = True
+
+    @pytest.fixture
+    def sandbox(self, tmp_path: Path) -> Sandbox:
+        return Bubblewrap.on_this_machine(scratch=tmp_path / "scratch", storage=Storage.DISK)
+
+    @pytest.fixture(autouse=True)
+    def _nothing_stays(self, tmp_path: Path) -> Iterator[None]:
+        """Every closed session has removed its directory."""
+        yield
+        scratch = tmp_path / "scratch"
+        assert not scratch.exists() or list(scratch.iterdir()) == []

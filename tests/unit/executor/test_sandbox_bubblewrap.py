@@ -1,12 +1,10 @@
-"""What is bubblewrap's and the machine's own: death of the server, ordinary users, owners, filters, the probe."""
+"""What is bubblewrap's and the machine's own: death of the server, ordinary users, owners, filters."""
 
 import os
-import shutil
 import signal
 import struct
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ import pytest
 
 from executor.domain.errors import StepBlockedError
 from executor.domain.ladder import LadderLevel
-from executor.sandbox import bubblewrap, self_test
+from executor.sandbox import bubblewrap
 from executor.sandbox.bubblewrap import Bubblewrap
 from executor.sandbox.sandbox import (
     CommandSpec,
@@ -24,15 +22,19 @@ from executor.sandbox.sandbox import (
     SandboxUnavailableError,
     SessionRequest,
 )
-from executor.sandbox.self_test import probe
+from executor.sandbox.storage import Storage
 from tests.conformance.sandbox_suite import LIMITS, a_command, alive, eventually, said, shell
+from tests.unit.executor.sandbox_scripts import (
+    NOBODY,
+    a_place_for_all,
+    an_ordinary_users,
+    as_nobody,
+    root_only,
+    scratch_of,
+    script,
+)
 
 pytestmark = pytest.mark.sandbox
-
-REPOSITORY = Path(__file__).parents[3]
-NOBODY = 65534
-AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs")
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 @pytest.fixture
@@ -45,45 +47,29 @@ def workspace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def open_place() -> Iterator[Path]:
-    """A folder that every user can reach, which pytest's own are not."""
-    place = Path(f"/tmp/gonogo-test-{os.getpid()}")
-    place.mkdir()
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
+    with a_place_for_all() as place:
+        yield place
 
 
 def a_request(workspace: Path, **fields: object) -> SessionRequest:
     return SessionRequest(workspace=workspace, workspace_id="w", limits=LIMITS, **fields)  # type: ignore[arg-type]  # tests name real fields
 
 
-def script(body: str, workspace: Path) -> str:
-    head = f"""
-        import sys
-        sys.path[:0] = [{str(REPOSITORY)!r}, {str(REPOSITORY / "protos")!r}]
-        from pathlib import Path
-        from executor.sandbox.bubblewrap import Bubblewrap
-        from executor.sandbox.sandbox import CommandSpec, Limits, SessionRequest
-        request = SessionRequest(workspace=Path({str(workspace)!r}), workspace_id="w", limits=Limits())
-        def sh(text, **more):
-            return CommandSpec(argv=("/bin/sh", "-c", text), timeout_seconds=30, **more)
-    """
-    return textwrap.dedent(head) + textwrap.dedent(body)
-
-
+@pytest.mark.parametrize("storage", Storage)
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.005, 0.01, 0.02, 0.3])
-def test_nothing_outlives_a_killed_server(workspace: Path, delay: float) -> None:
+def test_nothing_outlives_a_killed_server(workspace: Path, delay: float, storage: Storage) -> None:
     """Kill -9 of the server, at any moment of a command's start, leaves no holder, launcher or command after a second.
 
-    The mounts are in the session's namespace, which ends with its last process.
+    The mounts are in the session's namespace, which ends with its last process. What lies on disk goes at the start of
+    the next executor.
     """
     mark = f"62.{os.getpid()}{int(delay * 1000)}"
     body = f"""
-        with Bubblewrap.on_this_machine().open(request) as session:
+        with sandbox.open(request) as session:
             print("open", flush=True)
             session.run(sh("setsid nohup sleep {mark} & sleep {mark}"))
     """
-    server = subprocess.Popen([sys.executable, "-c", script(body, workspace)], stdout=subprocess.PIPE)
+    server = subprocess.Popen([sys.executable, "-c", script(body, workspace, storage)], stdout=subprocess.PIPE)
     assert server.stdout is not None
     assert server.stdout.readline() == b"open\n"
     time.sleep(delay)
@@ -93,6 +79,10 @@ def test_nothing_outlives_a_killed_server(workspace: Path, delay: float) -> None
     server.stdout.close()
     assert not delay >= 0.3 or len(seen) >= 5, "the harness must have killed a running command"
     assert eventually(lambda: not alive(mark) and not alive(str(workspace)))
+    scratch = scratch_of(workspace)
+    assert scratch.exists() is (storage is Storage.DISK)
+    Bubblewrap.on_this_machine(scratch=scratch).clean_scratch()
+    assert not scratch.exists() or list(scratch.iterdir()) == []
 
 
 def test_no_mount_reaches_the_machine(workspace: Path) -> None:
@@ -108,9 +98,10 @@ def descriptors() -> list[str]:
     return sorted(entry.name for entry in Path("/proc/self/fd").iterdir())
 
 
-def test_a_session_leaves_no_descriptor_open(workspace: Path) -> None:
+@pytest.mark.parametrize("storage", Storage)
+def test_a_session_leaves_no_descriptor_open(workspace: Path, storage: Storage) -> None:
     """Opening, running, discarding, failing and closing leave the server's descriptors as they were."""
-    sandbox = Bubblewrap.on_this_machine(seccomp=allow_all())
+    sandbox = Bubblewrap.on_this_machine(seccomp=allow_all(), scratch=scratch_of(workspace), storage=storage)
 
     def once() -> None:
         with sandbox.open(a_request(workspace)) as session:
@@ -215,7 +206,8 @@ def test_under_root_commands_run_as_the_owner(workspace: Path) -> None:
 
 
 @root_only
-def test_an_ordinary_user_can_do_it_all(open_place: Path) -> None:
+@pytest.mark.parametrize("storage", Storage)
+def test_an_ordinary_user_can_do_it_all(open_place: Path, storage: Storage) -> None:
     """Without any privilege: writes, discards, kills; another group's file fails with a hint instead of a riddle."""
     workspace = open_place / "ws"
     workspace.mkdir()
@@ -225,8 +217,9 @@ def test_an_ordinary_user_can_do_it_all(open_place: Path) -> None:
         os.chown(workspace / name, NOBODY, NOBODY)
     os.chown(workspace, NOBODY, NOBODY)
     os.chown(workspace / "group", NOBODY, 0)
+    an_ordinary_users(scratch_of(workspace))
     body = """
-        with Bubblewrap.on_this_machine().open(request) as session:
+        with sandbox.open(request) as session:
             one = session.run(sh("id -u; echo x >> file; echo new > new; grep CapEff /proc/self/status"))
             two = session.run(sh("cat new; echo junk > new", discard_changes=True, collect=(b"new",)))
             three = session.run(sh("echo x >> group"))
@@ -235,59 +228,12 @@ def test_an_ordinary_user_can_do_it_all(open_place: Path) -> None:
             print([r.stdout.head.decode().split() for r in (one, two, four)], two.collected)
             print(three.exit_code != 0, three.hint, (session.upper / "new").stat().st_uid)
     """
-    command = (*AS_NOBODY, system_python(), "-B", "-c", script(body, workspace))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={})
-    assert done.stderr == ""
-    first, second = done.stdout.splitlines()
+    first, second = as_nobody(body, workspace, storage).splitlines()
     assert first == "[['65534', 'CapEff:', '0000000000000000'], ['new'], ['new', 'typed']] {b'new': b'junk\\n'}"
     assert second.startswith("True a file that belongs to another user or group")
     assert second.endswith(" 65534")
     assert (workspace / "file").read_text() == "base\n"
-
-
-@root_only
-def test_an_ordinary_users_probe_says_what_it_can_not(open_place: Path) -> None:
-    """The probe finds L3 without privilege and states the limit of a one-user map."""
-    os.chown(open_place, NOBODY, NOBODY)
-    body = """
-        from executor.sandbox.self_test import probe
-        found = probe(request.workspace)
-        print(found.level, *[f.detail for f in found.findings if f.name == "identities"])
-    """
-    command = (*AS_NOBODY, system_python(), "-B", "-c", script(body, open_place))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={})
-    assert (done.stderr, done.stdout.split()[0]) == ("", "LadderLevel.L3")
-    assert "EOVERFLOW" in done.stdout
-
-
-def system_python() -> str:
-    found = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin")
-    if (
-        found is None
-        or subprocess.run([found, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"], check=False).returncode
-    ):
-        pytest.skip("no Python 3.11 that other users can reach")
-    return found
-
-
-def test_the_probe_finds_l3_here(tmp_path: Path) -> None:
-    """All trials run for real and hold, and nothing of them is left behind."""
-    found = probe(tmp_path)
-    assert [finding for finding in found.findings if not finding.ok] == []
-    assert found.level is LadderLevel.L3
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_probe_never_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that is not there, a missing launcher, a broken trial: a finding with a remedy, and L1."""
-    nowhere = probe(tmp_path / "none")
-    monkeypatch.setattr(self_test, "_TRIALS", (("broken", lambda *_: 1 / 0),))
-    broken = probe(tmp_path)
-    monkeypatch.setattr(bubblewrap, "SYSTEM_PATH", "/nowhere")
-    missing = probe(tmp_path)
-    for found, name in ((nowhere, "overlay"), (broken, "broken"), (missing, "bubblewrap")):
-        (bad,) = [finding for finding in found.findings if not finding.ok][:1]
-        assert (found.level, bad.name, bool(bad.remedy)) == (LadderLevel.L1, name, True)
+    assert list(scratch_of(workspace).iterdir()) == []
 
 
 def test_the_ladder_is_ordered() -> None:
@@ -306,19 +252,19 @@ def test_the_time_left_is_the_smaller_one(workspace: Path) -> None:
 
 
 @root_only
-def test_a_command_can_not_spoil_the_next_ones_temporary_folders(open_place: Path) -> None:
+@pytest.mark.parametrize("storage", Storage)
+def test_a_command_can_not_spoil_the_next_ones_temporary_folders(open_place: Path, storage: Storage) -> None:
     """An ordinary user's command that makes its temporary folders unreadable leaves the next one fresh ones."""
     workspace = open_place / "ws"
-    workspace.mkdir()
-    os.chown(workspace, NOBODY, NOBODY)
+    an_ordinary_users(workspace)
+    an_ordinary_users(scratch_of(workspace))
     body = """
-        with Bubblewrap.on_this_machine().open(request) as session:
+        with sandbox.open(request) as session:
             session.run(sh("mkdir -p /tmp/a/b; echo x > /tmp/a/b/c; chmod 0 /tmp/a/b /tmp/a /tmp ~"))
             print(session.run(sh("ls -A /tmp/a ~; echo ok > /tmp/x; cat /tmp/x")).stdout.head)
     """
-    command = (*AS_NOBODY, system_python(), "-B", "-c", script(body, workspace))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={})
-    assert (done.stderr, done.stdout) == ("", "b'/tmp/home:\\nok\\n'\n")
+    assert as_nobody(body, workspace, storage) == "b'/tmp/home:\\nok\\n'\n"
+    assert list(scratch_of(workspace).iterdir()) == []
 
 
 def test_without_a_list_of_children_a_kill_ends_the_session(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,318 @@
+"""One open session of the bubblewrap sandbox: its commands, one at a time, and what is left of each."""
+
+import contextlib
+import os
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from executor.sandbox import files, view
+from executor.sandbox.arguments import Inside, init_script
+from executor.sandbox.command import Ending, RunningCommand
+from executor.sandbox.holder import Holder, Launchers
+from executor.sandbox.requests import check_command
+from executor.sandbox.sandbox import (
+    CommandResult,
+    CommandSpec,
+    OutputListener,
+    ProgramLookup,
+    SandboxFullError,
+    SandboxRefusedError,
+    SandboxUnavailableError,
+    SessionRequest,
+)
+from executor.sandbox.storage import DiskPlace
+from gonogo.safe_text import safe_line
+
+COLLECT_BYTES = 16 << 20
+_OVERFLOW = b"Value too large for defined data type"
+_OVERFLOW_HINT = (
+    "a file that belongs to another user or group can not be changed here: the executor runs as an ordinary user, "
+    "whose namespace knows only its own user and group"
+)
+
+
+class BubblewrapSession:
+    """One open session; see `SandboxSession` for what it promises."""
+
+    def __init__(
+        self,
+        *,
+        request: SessionRequest,
+        holder: Holder,
+        inside: Inside,
+        launchers: Launchers,
+        seccomp: bytes | None,
+        place: DiskPlace | None = None,
+    ) -> None:
+        self._request = request
+        self._place = place
+        self._holder = holder
+        self._inside = inside
+        self._launchers = launchers
+        self._seccomp = seccomp
+        self._running = threading.Lock()
+        self._closed = False
+        self._left = 0
+        self._layers = 0
+        view.make_etc(holder.path("etc"), inside.identity.accounts)
+        self._make_scratch()
+
+    @property
+    def merged(self) -> Path:
+        return self._holder.path("merged")
+
+    @property
+    def upper(self) -> Path:
+        return self._holder.path("upper")
+
+    def find_program(self, argv0: str, cwd: str = "") -> bool:
+        return self.lookup_program(argv0, cwd).found
+
+    def lookup_program(self, argv0: str, cwd: str = "") -> ProgramLookup:
+        return self._view().lookup(argv0, cwd)
+
+    def run(self, spec: CommandSpec, on_output: OutputListener | None = None) -> CommandResult:
+        check_command(spec)
+        with self._running:
+            self._check_alive()
+            self._check_startable(spec)
+            try:
+                return self._run_layered(spec, on_output)
+            finally:
+                if not self._closed:
+                    self._renew_scratch()
+
+    def close(self) -> None:
+        self._closed = True
+        self._holder.kill()
+        with self._running:
+            self._holder.close()
+            if self._place is not None:
+                self._place.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _view(self) -> view.View:
+        return view.View(workspace=str(self._request.workspace), merged=str(self.merged), tools=self._inside.tools)
+
+    def _check_alive(self) -> None:
+        if self._closed or not self._holder.alive:
+            raise SandboxUnavailableError("UNSUPPORTED", "the sandbox session has ended", "run the dry run again")
+
+    def _check_startable(self, spec: CommandSpec) -> None:
+        if not self._view().is_directory(spec.cwd):
+            raise SandboxRefusedError(
+                "PATH_INVALID", f"there is no directory {safe_line(spec.cwd)!r} to run in", "correct cwd"
+            )
+        program = self.lookup_program(spec.argv[0], spec.cwd)
+        if not program.found and "PATH" not in spec.env:
+            raise SandboxRefusedError("UNSUPPORTED", program.detail, program.remedy)
+
+    def _run_layered(self, spec: CommandSpec, on_output: OutputListener | None) -> CommandResult:
+        if not spec.discard_changes:
+            return self._run_on(self._holder, self.upper, spec, on_output)
+        with self._throw_away_layer() as (layer, upper):
+            return self._run_on(layer, upper, spec, on_output)
+
+    @contextlib.contextmanager
+    def _throw_away_layer(self) -> Iterator[tuple[Holder, Path]]:
+        """One more layer over what commands see, and its upper directory."""
+        name, limits = "layer", self._request.limits
+        if self._place is not None:
+            # Never the same one twice: the kernel may take a moment to let go of the last.
+            self._layers += 1
+            name = f"layer-{self._layers}"
+            self._holder.path(name).mkdir(mode=0o711)
+        try:
+            layer = Holder.for_layer(
+                self._launchers,
+                self._holder,
+                cellar=self._inside.cellar,
+                layer=name,
+                limits=limits if self._place is None else None,
+            )
+            try:
+                yield layer, layer.path(f"{name}/upper")
+            finally:
+                layer.close()
+        finally:
+            if self._place is not None:
+                self._place.remove(name)
+
+    def _run_on(
+        self, mounts: Holder, upper: Path, spec: CommandSpec, on_output: OutputListener | None
+    ) -> CommandResult:
+        before = {path: files.stamp(mounts.path("merged"), path) for path in spec.collect}
+        ending = self._ending_on(mounts, spec, on_output)
+        self._check_ending(ending)
+        self._check_room(ending)
+        return self._result(ending, *self._collect(mounts.path("merged"), upper, before))
+
+    def _ending_on(self, mounts: Holder, spec: CommandSpec, on_output: OutputListener | None) -> Ending:
+        limits = self._request.limits
+        options = self._inside.arguments(spec, merged=mounts.path("merged"), search_path=self._view().search_path)
+        with _passed(self._seccomp) as seccomp:
+            argv: list[str | bytes] = [*self._enter(mounts), self._launchers.bwrap, *options]
+            argv += [word for fd in seccomp for word in ("--seccomp", str(fd))]
+            argv += ["--", "/bin/sh", "-c", init_script(limits), "init", *spec.argv]
+            running = RunningCommand(
+                argv,
+                keep=limits.output_bytes,
+                hard_limit=limits.output_hard_bytes,
+                pass_fds=seccomp,
+                overflows=None if self._place is None else self._place.overflows,
+            )
+            return running.wait(min(spec.timeout_seconds, limits.max_duration_seconds), on_output)
+
+    def _check_ending(self, ending: Ending) -> None:
+        if self._closed:
+            raise SandboxUnavailableError("UNSUPPORTED", "the session was closed under the command", "run it again")
+        if ending.lingering:
+            # Something still holds a pipe: only the end of the whole pid namespace is sure to end it too.
+            self._holder.kill()
+        if not ending.started and ending.killed_reason is None:
+            said = (ending.stderr.head + ending.stderr.tail).decode("utf-8", "replace").strip()
+            raise SandboxUnavailableError(
+                "UNSUPPORTED",
+                f"the sandbox could not be built: {safe_line(said[-1000:]) or 'no answer'}",
+                "run gonogo doctor on the executor's host",
+            )
+
+    def _check_room(self, ending: Ending) -> None:
+        """On disk no filesystem keeps the session within its limits: what is over them is refused as a whole."""
+        if self._place is None:
+            return
+        excess = self._place.excess()
+        if excess is None and ending.killed_reason == "storage_limit":
+            excess = "the disk under it was nearly full, so the command was ended"
+        if excess is not None:
+            raise SandboxFullError(
+                "TOO_LARGE",
+                f"the command's copy of the workspace is too large: {excess}",
+                "let the command write less, raise scope.max_bytes, or let the operator free space or raise the limit",
+            )
+
+    def _result(self, ending: Ending, taken: Mapping[bytes, bytes], missed: Mapping[bytes, str]) -> CommandResult:
+        overflow = os.geteuid() != 0 and _OVERFLOW in ending.stderr.head + ending.stderr.tail
+        return CommandResult(
+            exit_code=ending.exit_code,
+            signal=ending.signal,
+            timed_out=ending.killed_reason == "timeout",
+            killed_reason=ending.killed_reason,
+            stdout=ending.stdout,
+            stderr=ending.stderr,
+            duration_ms=ending.duration_ms,
+            collected=taken,
+            uncollected=missed,
+            hint=_OVERFLOW_HINT if overflow else None,
+        )
+
+    def _enter(self, mounts: Holder) -> list[str]:
+        # The pid namespace is always the session's; the mount namespace is a throw-away layer's, where there is one.
+        enter = [self._launchers.nsenter, f"--target={self._holder.pid}", "--user", "--pid"]
+        enter.append(f"--mount=/proc/{mounts.pid}/ns/mnt")
+        if os.geteuid() != 0:
+            return [*enter, "--preserve-credentials"]
+        identity = self._inside.identity
+        return [*enter, f"--setuid={identity.uid}", f"--setgid={identity.gid}"]
+
+    def _collect(
+        self, merged: Path, upper: Path, before: Mapping[bytes, tuple[int, int] | None]
+    ) -> tuple[dict[bytes, bytes], dict[bytes, str]]:
+        taken: dict[bytes, bytes] = {}
+        missed: dict[bytes, str] = {}
+        for path, former in before.items():
+            try:
+                self._check_written(path, merged, files.stamp(upper, path), former)
+                taken[path] = files.read_file(upper, path, limit=COLLECT_BYTES)
+            except files.UnreadableFileError as error:
+                missed[path] = str(error)
+        return taken, missed
+
+    def _check_written(
+        self, path: bytes, merged: Path, now: tuple[int, int] | None, former: tuple[int, int] | None
+    ) -> None:
+        """Refuses what was there before: a stale result in the workspace is no result of this command.
+
+        Opening a file for writing copies it up as it is, so that being in the upper directory does not say enough.
+
+        Raises:
+            UnreadableFileError: says why there is nothing of the command's to take.
+        """
+        if self._inside.hides(path):
+            raise files.UnreadableFileError("is hidden by the executor's policy")
+        kind = files.kind_of(merged, path)
+        if kind is None:
+            raise files.UnreadableFileError("is not there")
+        if kind != stat.S_IFREG:
+            raise files.UnreadableFileError("is not a regular file")
+        if now in (None, former):
+            raise files.UnreadableFileError("was not written by the command")
+
+    def _make_scratch(self) -> None:
+        """Empty /tmp, home and /dev/shm for the next command."""
+        scratch = self._holder.path("scratch")
+        scratch.mkdir(exist_ok=True)
+        scratch.chmod(0o711)
+        for name, mode in (("tmp", 0o1777), ("tmp/home", 0o700), ("shm", 0o1777)):
+            folder = scratch / name
+            folder.mkdir()
+            folder.chmod(mode)
+            if os.geteuid() == 0:
+                os.chown(folder, self._inside.identity.uid, self._inside.identity.gid)
+
+    def _renew_scratch(self) -> None:
+        """At once after a command, so that the few inodes it takes can not be used up by then."""
+        scratch = self._holder.path("scratch")
+        try:
+            with contextlib.suppress(OSError):
+                for name in ("tmp/home", "tmp", "shm"):
+                    scratch.joinpath(name).rmdir()
+            if any(scratch.iterdir()):
+                self._put_away(scratch)
+            self._make_scratch()
+        except OSError:
+            # Without clean temporary folders there is no next command: it finds the session ended.
+            self._holder.kill()
+
+    def _put_away(self, scratch: Path) -> None:
+        """Removes what a command left, or, where it took its own rights away, at least sets it aside until the end."""
+        self._left += 1
+        left = scratch.rename(scratch.with_name(f"left-{self._left}"))
+        if self._place is not None:
+            self._place.remove(left.name)
+            return
+        # Not a walk of our own: how deep and how wide the command made it is the command's choice.
+        subprocess.run(
+            [self._launchers.remove, "-rf", "--", left],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+@contextlib.contextmanager
+def _passed(seccomp: bytes | None) -> Iterator[tuple[int, ...]]:
+    """The filter as a descriptor for the launcher, which closes it before the command starts."""
+    if seccomp is None:
+        yield ()
+        return
+    fd = os.memfd_create("seccomp")
+    try:
+        os.write(fd, seccomp)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield (fd,)
+    finally:
+        os.close(fd)

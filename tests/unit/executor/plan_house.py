@@ -1,0 +1,174 @@
+"""A workspace with a simulator and an executioner over it, all real, for tests that run plans."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from executor.domain.events import Payload
+from executor.domain.ladder import LadderLevel
+from executor.domain.plan import Action, FailurePolicy, NetworkAccess, Plan, RunCommand, RunTests, Scope, Stage, Step
+from executor.domain.plan import TestExpectation as Expectation
+from executor.domain.receipt import ExecutionResult
+from executor.domain.report import Report, SelfApproval
+from executor.runner.drift import FindDrift
+from executor.runner.execute import Executioner
+from executor.runner.ports import Simulation
+from executor.runner.simulate import Simulator
+from executor.runner.working_copy import CopyLimits
+from executor.sandbox.bubblewrap import Bubblewrap
+from executor.sandbox.sandbox import Sandbox
+from executor.steps.edit import EditLimits
+from executor.workspace.globs import Globs
+from executor.workspace.objects import ObjectStore
+from executor.workspace.workspace import Workspace
+
+LIMITS = CopyLimits(change_bytes=64 << 20, change_count=10_000, output_bytes=1 << 16, processes=256, open_files=1024)
+TOOLS = tuple({Path(sys.prefix), Path(sys.base_prefix)})
+
+
+def command(*argv: str, success_codes: tuple[int, ...] = ()) -> RunCommand:
+    return RunCommand(argv=argv, cwd="", env={}, success_codes=success_codes)
+
+
+def shell(script: str) -> RunCommand:
+    return command("sh", "-c", script)
+
+
+def suite(script: str, junit: str = "", expect: Expectation = Expectation.PASS) -> RunTests:
+    return RunTests(argv=("sh", "-c", script), junit=junit, cwd="", env={}, expect=expect)
+
+
+@dataclass
+class PlanHouse:
+    """One workspace and what runs plans on it."""
+
+    folder: Path
+    sandbox: Sandbox | None
+    volatile: tuple[str, ...] = ("**/__pycache__/**",)
+    hidden: tuple[str, ...] = (".env",)
+    small: dict[str, bytes] = field(default_factory=dict)
+    events: list[Payload] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.root = self.folder / "site"
+        self.staging = self.folder / "staging"
+        for path in (self.root, self.staging):
+            path.mkdir()
+        self.objects = ObjectStore(self.folder / "objects", self.small.get)
+        self.workspace = Workspace(
+            workspace_id="site",
+            root=self.root,
+            staging=self.staging,
+            locks=self.folder / "locks",
+            hidden=Globs(self.hidden),
+            volatile=Globs(self.volatile),
+        )
+
+    def plan(
+        self,
+        *actions: Action,
+        paths: tuple[str, ...] = (),
+        policy: FailurePolicy = FailurePolicy.ROLL_BACK,
+        seconds: int = 20,
+        max_bytes: int | None = None,
+    ) -> Plan:
+        """Return a plan of some actions, with steps s1, s2 and so on."""
+        scope = Scope(
+            paths=paths,
+            domains=(),
+            network=NetworkAccess.NONE,
+            max_pages=1,
+            max_duration_seconds=seconds,
+            max_bytes=max_bytes,
+        )
+        steps = tuple(
+            Step(step_id=f"s{number}", description="", stage=Stage.EDIT, action=action)
+            for number, action in enumerate(actions, 1)
+        )
+        return Plan(
+            plan_id="p-1",
+            mission_id="m-1",
+            intent_id="i-1",
+            message_id="",
+            transcription_id="",
+            objective="try",
+            workspace_id="site",
+            executor_id="executor-1",
+            proposer="owner",
+            created_at=datetime.now(UTC),
+            scope=scope,
+            failure_policy=policy,
+            steps=steps,
+        )
+
+    def simulate(self, plan: Plan) -> Simulation:
+        """Dry-run a plan and keep its small objects, as the ledger does."""
+        simulator = Simulator(
+            sandbox=self.sandbox,
+            ladder_level=LadderLevel.L1 if self.sandbox is None else LadderLevel.L3,
+            objects=self.objects,
+            edit_limits=EditLimits(),
+            copy_limits=LIMITS,
+            tools=TOOLS,
+        )
+        found = simulator.run(plan, self.workspace, self.events.append)
+        self.small.update(found.small_objects)
+        return found
+
+    def report(self, plan: Plan, found: Simulation) -> Report:
+        """Return the report that a simulation would be issued as."""
+        now = datetime.now(UTC)
+        return Report(
+            report_id="r-1",
+            mission_id=plan.mission_id,
+            intent_id=plan.intent_id,
+            plan_id=plan.plan_id,
+            plan_digest="",
+            workspace_id=plan.workspace_id,
+            executor_id=plan.executor_id,
+            ledger_epoch="",
+            nonce="",
+            status=found.status,
+            problems=found.problems,
+            started_at=now,
+            completed_at=now,
+            ladder_level=found.ladder_level,
+            self_approval=SelfApproval.ALLOWED,
+            policy_digest="",
+            base_fingerprint=found.base_fingerprint,
+            after_fingerprint=found.after_fingerprint,
+            manifest_digest=found.manifest_digest,
+            steps=found.steps,
+            risk_level=found.risk_level,
+            risk_facts=found.risk_facts,
+        )
+
+    def drift(self, plan: Plan, found: Simulation) -> tuple[bytes, ...]:
+        return FindDrift(objects=self.objects)(plan, self.report(plan, found), self.workspace)
+
+    def execute(self, plan: Plan, found: Simulation, execution_id: str = "x-1") -> ExecutionResult:
+        """Execute what a simulation found."""
+        house = Executioner(sandbox=self.sandbox, objects=self.objects, copy_limits=LIMITS, tools=TOOLS)
+        return house.run(plan, self.report(plan, found), self.workspace, self.events.append, execution_id)
+
+    def tree(self) -> dict[str, tuple[object, ...]]:
+        """Return everything the workspace holds, times included."""
+        found: dict[str, tuple[object, ...]] = {}
+        for path in sorted(self.root.rglob("*")):
+            info = path.lstat()
+            content: object = path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
+            found[str(path.relative_to(self.root))] = (info.st_mode, info.st_mtime_ns, content)
+        return found
+
+
+@contextmanager
+def plan_house(folder: Path, *, sandboxed: bool = True) -> Iterator[PlanHouse]:
+    """Open a house in an empty folder."""
+    house = PlanHouse(folder, Bubblewrap.on_this_machine() if sandboxed else None)
+    try:
+        yield house
+    finally:
+        house.workspace.close()

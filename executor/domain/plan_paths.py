@@ -24,6 +24,19 @@ def action_paths(action: Action) -> tuple[str, ...]:
             return (action.path,)
 
 
+def named_paths(action: Action) -> tuple[str, ...]:
+    """Return every path that an action names, those that are free of the scope included."""
+    match action:
+        case RunCommand(cwd=cwd):
+            return (cwd,) if cwd else ()
+        case RunTests(cwd=cwd, junit=junit):
+            return tuple(path for path in (cwd, junit) if path)
+        case ListDirectory(path=path):
+            return (path,)
+        case _:
+            return action_paths(action)
+
+
 def target_of(action: Action) -> str:
     """Return what an action acts on, in words."""
     match action:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from executor.domain.changes import Node, NodeType
+from executor.domain.changes import Node, NodeType, States
 from executor.domain.errors import ExecutorError, StepFailedError
 from executor.domain.plan import ListDirectory, Plan, SearchFiles, Step
 from executor.domain.report import ListEvidence, Report, SearchEvidence
@@ -10,7 +10,7 @@ from executor.runner.base import base_of
 from executor.steps.retrieve import retrieve
 from executor.workspace.manifest import Manifest, manifest
 from executor.workspace.objects import ObjectStore
-from executor.workspace.paths import Directory, relative
+from executor.workspace.paths import ROOT, Directory, parent_of, relative
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace
 
@@ -28,6 +28,7 @@ class FindDrift:
         base = base_of(plan, report.steps)
         root = workspace.open()
         drifted = {path for path, node in base.states.items() if not _is(root, path, node)}
+        drifted |= {parent for parent in _parents_of_new(base.states) if not _is_directory(root, parent)}
         retrievals: list[tuple[Step, ListEvidence | SearchEvidence]] = [*base.listings, *base.searches]
         for step, found in retrievals:
             if not self._finds_again(root, workspace, step, found):
@@ -64,6 +65,17 @@ def _is(root: Directory, path: bytes, expected: Node | None) -> bool:
         return root.state(path) == expected
     except ExecutorError:
         return False  # a path that can no longer be reached safely is not what it was
+
+
+def _parents_of_new(states: States) -> set[bytes]:
+    """Return the directories that new names come into and that the plan does not make itself."""
+    parents = {parent_of(path) for path, node in states.items() if node is None}
+    return {parent for parent in parents if parent != ROOT and parent not in states}
+
+
+def _is_directory(root: Directory, path: bytes) -> bool:
+    node = root.state(path, digest=False)
+    return node is not None and node.type is NodeType.DIRECTORY
 
 
 def _searched(step: Step) -> bytes:

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor.domain.changes import Change, Node, NodeType, changes_between, net_states, states_fingerprint, touched
-from executor.domain.errors import DriftError, ExecutorError, Fault, StepBlockedError, StepFailedError, StepUnsafeError
+from executor.domain.errors import (
+    DriftError,
+    ExecutorError,
+    Fault,
+    RequestMalformedError,
+    StepBlockedError,
+    StepFailedError,
+    StepUnsafeError,
+)
 from executor.domain.events import Payload, StepCompleted, StepOutput, StepStarted
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Edit, Plan, Retrieval, RunCommand, RunTests, Step
-from executor.domain.plan_paths import action_paths, target_of
+from executor.domain.plan_paths import action_paths, named_paths, target_of
 from executor.domain.report import Evidence, Problem, ReportStatus, StepReport
 from executor.domain.risk import highest, risk_facts
 from executor.runner.base import base_fingerprint
@@ -27,7 +35,7 @@ from executor.steps.edit import EditLimits, apply_edit
 from executor.steps.retrieve import retrieve
 from executor.workspace.globs import Globs
 from executor.workspace.objects import Batch, ObjectStore
-from executor.workspace.paths import PathOutsideError, relative
+from executor.workspace.paths import PathInvalidError, PathOutsideError, relative
 from executor.workspace.staging import StagingUnavailableError
 from executor.workspace.workspace import Workspace
 from gonogo.safe_text import shown_path
@@ -60,6 +68,7 @@ class Simulator:
 
     def run(self, plan: Plan, workspace: Workspace, emit: Emit) -> Simulation:
         """Run it; nothing in the workspace changes."""
+        check_paths(plan)
         batch = self.objects.batch()
         copy = WorkingCopy(
             workspace=workspace,
@@ -95,6 +104,21 @@ class Simulator:
             small_objects=batch.small,
             ladder_level=self.ladder_level,
         )
+
+
+def check_paths(plan: Plan) -> None:
+    """Refuse a plan that names something which is no path inside a workspace.
+
+    Raises:
+        RequestMalformedError: with the step and the path.
+    """
+    for step in plan.steps:
+        for path in named_paths(step.action):
+            try:
+                relative(path)
+            except PathInvalidError as error:
+                fault = error.fault
+                raise RequestMalformedError(fault.reason, f"{step.step_id}: {fault.message}", fault.remedy) from None
 
 
 class _Run:

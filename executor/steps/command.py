@@ -14,6 +14,7 @@ OnOutput = Callable[[str, bytes], None]
 
 EXCERPT_BYTES = 4096
 SHOWN_OUTPUT = 600
+TIME_REMEDY = "raise scope.max_duration_seconds, or let the program do less"
 NO_COUNTS = TestCounts(tests=0, failures=0, errors=0, skipped=0)
 
 
@@ -32,7 +33,8 @@ def run_command(run: SandboxRun, action: RunCommand) -> tuple[CommandEvidence, S
     evidence = _evidence(result)
     if result.exit_code is not None and not result.timed_out and result.exit_code in (action.success_codes or (0,)):
         return evidence, None
-    return evidence, _failed(action, result, "make the command succeed, or name the exit code in success_codes")
+    remedy = "make the command succeed, or name the exit code in success_codes"
+    return evidence, _failed(action, result, TIME_REMEDY if result.timed_out else remedy)
 
 
 def run_tests(run: SandboxRun, action: RunTests) -> tuple[TestEvidence, StepFailedError | None]:
@@ -40,7 +42,7 @@ def run_tests(run: SandboxRun, action: RunTests) -> tuple[TestEvidence, StepFail
     junit = action.junit.encode()
     result = _run(run, action, collect=(junit,) if junit else (), discard=True)
     if result.timed_out:
-        return _tests(result, NO_COUNTS, TestVerdict.FAIL), _failed(action, result, "raise max_duration_seconds")
+        return _tests(result, NO_COUNTS, TestVerdict.FAIL), _failed(action, result, TIME_REMEDY)
     if junit and junit not in result.collected:
         return _tests(result, NO_COUNTS, TestVerdict.FAIL), StepFailedError(
             "JUNIT_MISSING",

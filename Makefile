@@ -28,7 +28,7 @@ demo: setup ## Run the main job on a copy of this checkout, from chat message to
 	@$(BIN)/python -m tests.e2e.demo
 
 test: setup ## Run the whole test suite
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 check: setup lint types imports check-protos ## Format, lint, types, import rules, contract
 

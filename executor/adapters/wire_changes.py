@@ -1,6 +1,7 @@
 """What paths are and how they changed, between the contract and the domain."""
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -11,12 +12,14 @@ from executor.domain.errors import RequestMalformedError
 from gonogo.safe_text import path_bytes, path_fields
 from gonogo.v1 import evidence_pb2
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_SECONDS: Final = 24 * 60 * 60
+
 
 def time_to_proto(time: datetime) -> Timestamp:
     """Map a time."""
-    stamp = Timestamp()
-    stamp.FromDatetime(time)
-    return stamp
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * _DAY_SECONDS + since.seconds, nanos=since.microseconds * 1000)
 
 
 def path_from_proto(text: str, raw: bytes) -> bytes:

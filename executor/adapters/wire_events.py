@@ -6,7 +6,7 @@ and `ENUMS` the fields that hold an enum. The contract test compares both with t
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -81,9 +81,17 @@ def event_to_json(event: Event) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def event_from_json(text: str) -> Event:
-    """Read a line that `event_to_json` wrote."""
-    value = json.loads(text)
+def events_to_json(events: Iterable[Event]) -> str:
+    """Write events as one JSON array."""
+    return f"[{','.join(map(event_to_json, events))}]"
+
+
+def events_from_json(text: str) -> tuple[Event, ...]:
+    """Read an array that `events_to_json` wrote."""
+    return tuple(_event(value) for value in json.loads(text))
+
+
+def _event(value: Mapping[str, Any]) -> Event:
     [name] = value.keys() & _CLASSES.keys()
     return Event(
         event_id=value["event_id"],

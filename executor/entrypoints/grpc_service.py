@@ -9,7 +9,8 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final, TypeVar
+from functools import partial
+from typing import Final
 
 from executor.adapters.wire import sealed_from_proto, sealed_to_proto
 from executor.entrypoints import resume_tokens
@@ -20,6 +21,7 @@ from executor.entrypoints.grpc_messages import (
     execution_message,
 )
 from executor.entrypoints.grpc_peers import Context, Peers, streaming, unary
+from executor.entrypoints.work import Work
 from executor.runner.executions import AnyRun
 from executor.runner.requests import malformed
 from executor.runner.run import Progress, Recorder, Run
@@ -31,8 +33,6 @@ HEARTBEAT_SECONDS: Final = 15.0
 READERS: Final = 8
 RUNNERS: Final = 256
 DRY_RUNNERS: Final = 128
-
-T = TypeVar("T")
 
 
 class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
@@ -65,19 +65,19 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         self, request: executor_pb2.DryRunRequest, context: Context
     ) -> AsyncGenerator[executor_pb2.DryRunResponse, None]:
         attached: list[Recorder] = []
-        future = self._in(
+        work = Work(
             self._dry_runners, self._core.dry_run, request.request_id, sealed_from_proto(request.plan), attached.append
         )
         sent = 0
         while True:
-            done, _ = await asyncio.wait({future}, timeout=TICK_SECONDS)
+            done = await work.ended(TICK_SECONDS)
             events = attached[0].after(sent) if attached else ()
             sent += len(events)
             *first, last = event_batches(events)
             for batch in first:
                 yield executor_pb2.DryRunResponse(events=batch)
             if done:
-                yield executor_pb2.DryRunResponse(events=last, report=sealed_to_proto(future.result()))
+                yield executor_pb2.DryRunResponse(events=last, report=sealed_to_proto(work.result()))
                 return
             if last:
                 yield executor_pb2.DryRunResponse(events=last)
@@ -87,10 +87,10 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         self, request: executor_pb2.ExecuteRequest, context: Context
     ) -> AsyncGenerator[executor_pb2.ExecuteResponse, None]:
         attached: list[AnyRun] = []
-        future = self._in(self._runners, self._core.execute, execute_input(request), attached.append)
-        while not attached and not future.done():
-            await asyncio.wait({future}, timeout=TICK_SECONDS)
-        run = attached[0] if attached else future.result()
+        work = Work(self._runners, self._core.execute, execute_input(request), attached.append)
+        while not await work.ended(TICK_SECONDS) and not attached:
+            pass  # the gates are checked
+        run = attached[0] if attached else work.result()
         async for events, progress, token in self._follow(run, 0):
             yield executor_pb2.ExecuteResponse(
                 events=events,
@@ -126,27 +126,27 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
     async def GetReceipt(
         self, request: executor_pb2.GetReceiptRequest, context: Context
     ) -> executor_pb2.GetReceiptResponse:
-        receipt = await self._in(self._readers, self._core.get_receipt, request.mission_id)
+        receipt = await Work(self._readers, self._core.get_receipt, request.mission_id).answer()
         return executor_pb2.GetReceiptResponse(receipt=sealed_to_proto(receipt))
 
     @unary
     async def GetObject(
         self, request: executor_pb2.GetObjectRequest, context: Context
     ) -> executor_pb2.GetObjectResponse:
-        data, size = await self._in(self._readers, self._core.get_object, request.digest, request.offset, request.limit)
+        work = Work(self._readers, self._core.get_object, request.digest, request.offset, request.limit)
+        data, size = await work.answer()
         return executor_pb2.GetObjectResponse(data=data, total_bytes=size)
 
     async def _find(self, execution_id: str, mission_id: str) -> AnyRun:
         if not execution_id and not mission_id:
             raise malformed("the request names no execution", "set execution_id or mission_id")
-        return await self._in(
-            self._readers, lambda: self._core.get_execution(execution_id=execution_id, mission_id=mission_id)
-        )
+        call = partial(self._core.get_execution, execution_id=execution_id, mission_id=mission_id)
+        return await Work(self._readers, call).answer()
 
     async def _progress(self, run: AnyRun, after: int) -> Progress:
         if isinstance(run, Run):
             return run.progress(after)
-        return await self._in(self._readers, run.progress, after)
+        return await Work(self._readers, run.progress, after).answer()
 
     async def _follow(
         self, run: AnyRun, after: int
@@ -176,12 +176,6 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
             self._wakes.discard(wake)
             leave()
 
-    def _in(self, pool: ThreadPoolExecutor, call: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        work = asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
-        answer = asyncio.shield(work)  # a caller that goes away takes nothing with it
-        answer.add_done_callback(_seen)
-        return answer
-
 
 def _from_threads(wake: asyncio.Event) -> Callable[[], None]:
     """Return what wakes a stream from any thread; a loop that has ended has nobody left to wake."""
@@ -201,9 +195,3 @@ async def _woken(wake: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _seen(future: "asyncio.Future[T]") -> None:
-    """Look at the outcome, so that an error whose caller has gone is not reported as overlooked."""
-    if not future.cancelled():
-        future.exception()

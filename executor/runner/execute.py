@@ -152,9 +152,11 @@ class _Execution:
 
     def discard_checkpoints(self) -> None:
         """Remove the checkpoints; one whose undoing failed stays, for a person to look at."""
-        if self._undone:
-            for applied in self._kept:
+        for applied in self._kept:
+            if self._undone:
                 self._committer.discard(applied)
+            else:
+                self._committer.keep(applied)
 
     def _outcome(self) -> Outcome:
         if not self._undone:

@@ -1,6 +1,7 @@
 """Makes the events of long executions durable while they run, about every tenth of a second.
 
-A short execution never gets here: its events are stored with its receipt, in one commit.
+A short execution is left alone: its events are stored with its receipt, in one commit. What runs is flushed from the
+second tick on that it sees.
 """
 
 import logging
@@ -21,6 +22,7 @@ class Flusher:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._runs: set[Run] = set()
+        self._long: set[Run] = set()
         self._lock = threading.Lock()
         self._busy = threading.Event()
         self._thread = threading.Thread(target=self._work, name="event-flusher", daemon=True)
@@ -41,6 +43,7 @@ class Flusher:
         """Flush it no more. When this returns, no flush of it is under way."""
         with self._lock:
             self._runs.discard(run)
+            self._long.discard(run)
 
     def close(self) -> None:
         """End the thread."""
@@ -53,8 +56,9 @@ class Flusher:
             self._busy.wait()
             self._closing.wait(INTERVAL_SECONDS)
             with self._lock:
-                for run in self._runs:
+                for run in self._long:
                     self._flush(run)
+                self._long = set(self._runs)
                 if not self._runs:
                     self._busy.clear()
 

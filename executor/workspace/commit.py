@@ -15,6 +15,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,6 +166,10 @@ class Committer:
         """Give up the way back: remove the slot with the old objects. Not after an undo without success."""
         self._staging.slot(applied.slot).remove(operation.entry for operation in applied.operations)
 
+    def keep(self, applied: Applied) -> None:
+        """Leave the slot to a person: after an undo without success, in place of `discard`."""
+        self._staging.slot(applied.slot).keep()
+
     def _difference(self, path: bytes, expected: Node | None) -> str:
         try:
             found = self._root.state(path)
@@ -216,11 +221,12 @@ class Committer:
 
     def _prepare(self, work: _Work) -> None:
         """Make everything new ready, write the record, and make both durable. Nothing of it can be seen yet."""
+        moved = {change.path: change.moved_from for change in work.changes if change.moved_from}
+        owners = _Owners(self._root, moved)
         for operation in staged_operations(work.operations):
             if operation.new is not None:
-                former = self._former(work, operation)
+                former = self._former(work, operation) or owners.of_new(operation.path)
                 work.made[operation.entry] = work.slot.make(operation.entry, operation.new, self._objects, former)
-        moved = {change.path: change.moved_from for change in work.changes if change.moved_from}
         for path in {moved.get(path, path) for path in _directories(work.operations)}:
             status = self._lstat(path)
             if status is not None:
@@ -234,7 +240,7 @@ class Committer:
         old = work.seen.get(operation.path)
         if old is None or operation.new is None or old.node.type is not operation.new.type:
             return None
-        return Former(self._root, operation.path, old.status)
+        return Former.replaced(self._root, operation.path, old.status)
 
     def _switch_all(self, work: _Work) -> None:
         switch = Switch(self._root, work.slot, work.seen, work.made)
@@ -273,6 +279,7 @@ class Committer:
         differences = _undo_all(switch, work.done)
         self._restore_times(work.times)
         if differences:
+            work.slot.keep()
             message = f"the commit failed ({error}) and could not be undone in full: " + "; ".join(differences)
             return CommitConflictError("CONFLICT", message, "compare both versions and keep the right one")
         work.slot.remove(operation.entry for operation in work.operations)
@@ -303,6 +310,37 @@ class Committer:
                 # Unreadable for us: its directory, synced above, brings the bits along on journalling file systems.
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError, PathOutsideError, StepFailedError):
                     _fsync(self._root.open_file(operation.path))
+
+
+class _Owners:
+    """Whom new names belong to where root commits: the owner of the directory that they come into.
+
+    A directory that comes in the same commit belongs to the owner of its own, and so on upwards; one that moves keeps
+    its owner. An ordinary user can make nothing but its own.
+    """
+
+    def __init__(self, root: Directory, moved: Mapping[bytes, bytes]) -> None:
+        self._root = root
+        self._moved = moved
+        self._root_commits = os.geteuid() == 0
+        self._known: dict[bytes, Former] = {}
+
+    def of_new(self, path: bytes) -> Former | None:
+        return self._of_directory(parent_of(path)) if self._root_commits else None
+
+    def _of_directory(self, path: bytes) -> Former:
+        known = self._known.get(path)
+        if known is None:
+            known = self._known[path] = self._found(path)
+        return known
+
+    def _found(self, path: bytes) -> Former:
+        # Behind a link there is nothing of ours: the link is about to make way for a directory.
+        with contextlib.suppress(PathOutsideError):
+            status = self._root.lstat(self._moved.get(path, path))
+            if status is not None and stat.S_ISDIR(status.st_mode):
+                return Former.directory(path, status)
+        return self._of_directory(parent_of(path))
 
 
 _LEAVING = frozenset({ChangeKind.DELETE, ChangeKind.MOVE, ChangeKind.TYPE_CHANGE})
@@ -381,7 +419,8 @@ def _record(work: _Work) -> bytes:
         for operation in work.operations
     ]
     times = [[_text(path), kept.inode, kept.atime_ns, kept.mtime_ns] for path, kept in work.times.items()]
-    return json.dumps({"version": 1, "operations": operations, "directories": times}).encode()
+    value = {"version": 1, "slot": work.slot.name, "operations": operations, "directories": times}
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def _text(data: bytes) -> str:

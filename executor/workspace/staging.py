@@ -1,8 +1,9 @@
 """The staging directory: where new objects are made ready, and where the old ones wait until nobody needs them.
 
 It is on the workspace's file system and outside the workspace, so that an object gets from one to the other by one
-rename. A *slot* is one commit's part of it: the entries ``SLOT.0``, ``SLOT.1``, … and the record ``SLOT.json``. The
-directory is opened once for the executor's life; a commit makes no directory of its own.
+rename. A *slot* is one commit's part of it: the entries ``SLOT.0``, ``SLOT.1``, … and a record in the workspace's
+journal, or in ``SLOT.json`` where the slot stays for a person to look at. Directory and journal are opened once for
+the executor's life; a commit makes no file of its own beside what it brings into the workspace, and so removes none.
 """
 
 import contextlib
@@ -13,10 +14,13 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from executor.domain.changes import Node, NodeType
 from executor.domain.errors import ExecutorError, StepUnsafeError
+from executor.workspace.journal import Journal, write_aside
 from executor.workspace.objects import Objects, data_ranges
 from executor.workspace.paths import Directory, shown
 
@@ -51,6 +55,7 @@ class Staging:
             _check_place(root, path)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.directory = Directory.open(path)
+            self.journal = self._open_journal(root)
         except OSError as error:
             raise StagingUnavailableError(f"the staging directory {str(path)!r} can not be used: {error}") from error
         self.path = path
@@ -60,7 +65,20 @@ class Staging:
         return self.directory.fd
 
     def close(self) -> None:
+        self.journal.close()
         self.directory.close()
+
+    def _open_journal(self, root: Directory) -> Journal:
+        """Open the journal, and put aside the records of slots that a process which died has left here.
+
+        It has the workspace in its name: two workspaces may share a staging directory, and not a lock.
+        """
+        journal = Journal(self.fd, f"journal.{root.device:x}.{root.inode:x}")
+        held = {name.rpartition(".")[0] for name in os.listdir(self.fd)}  # noqa: PTH208 - a descriptor, not a path
+        for slot, record in journal.left_over():
+            if slot in held:
+                write_aside(self.fd, slot, record)
+        return journal
 
     def slot(self, name: str) -> "Slot":
         """Return the slot of one commit; its name is the caller's and never used twice."""
@@ -93,11 +111,14 @@ class Slot:
             number: of the entry.
             node: what to make.
             objects: where a file's bytes are.
-            former: the object it will replace, whose owner and access list it takes over.
+            former: the object it will replace, or the directory it comes into, whose owner it takes over.
         """
         name, parent = self.entry(number), self.staging.fd
         if node.type is NodeType.SYMLINK:
             os.symlink(node.link_target, name, dir_fd=parent)
+            if former is not None and os.geteuid() == 0:
+                with contextlib.suppress(PermissionError):  # root without the capability; nobody's right depends on it
+                    os.chown(name, former.uid, former.gid, dir_fd=parent, follow_symlinks=False)
             return os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
         fd = self._made(name, node)
         try:
@@ -110,7 +131,7 @@ class Slot:
             raise
         self._open.append(fd)
         if len(self._open) >= _MOST_OPEN:
-            self.sync()
+            self._sync_objects()
         return inode
 
     def _made(self, name: bytes, node: Node) -> int:
@@ -123,12 +144,20 @@ class Slot:
 
     def write_record(self, data: bytes) -> None:
         """Write the slot's record; durable with the next `sync`."""
-        fd = os.open(f"{self.name}.json", _MAKE, 0o600, dir_fd=self.staging.fd)
-        self._open.append(fd)
-        _write(fd, data)
+        self.staging.journal.add(self.name, data)
 
     def sync(self) -> None:
-        """Make everything written so far durable.
+        """Make everything made and written so far durable.
+
+        The record's way to the disk begins before the files are waited for; its own wait is then short.
+        """
+        journal = self.staging.journal
+        _start_writing()(journal.fd, 0, 0, _START_WRITING)
+        self._sync_objects()
+        journal.sync()
+
+    def _sync_objects(self) -> None:
+        """Make the objects durable.
 
         Writing back is started for all files before the first is waited for: that lets the file system put them
         into one journal transaction, which takes half the time of one file after the other.
@@ -146,13 +175,19 @@ class Slot:
         while self._open:
             os.close(self._open.pop())
 
-    def remove(self, numbers: Iterable[int], *, record: bool = True) -> None:
-        """Remove entries, with all beneath them, and the record; what is not there is no error."""
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Remove entries, with all beneath them, and let go of the record; what is not there is no error."""
         for number in numbers:
             self._remove_entry(self.entry(number).decode())
-        if record:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{self.name}.json", dir_fd=self.staging.fd)
+        self.staging.journal.release(self.name)
+
+    def keep(self) -> None:
+        """Leave the slot as it is for a person to look at, and free the journal from its record."""
+        record = self.staging.journal.record(self.name)
+        if record is not None:
+            with contextlib.suppress(OSError):  # no room: then the journal keeps it
+                write_aside(self.staging.fd, self.name, record)
+                self.staging.journal.release(self.name)
 
     def _remove_entry(self, name: str) -> None:
         try:
@@ -164,14 +199,27 @@ class Slot:
             shutil.rmtree(name, dir_fd=self.staging.fd)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Former:
-    """What a new object takes over from the one that it replaces."""
+    """What a new object takes over from the one that it replaces, or, at a free name, from its directory.
 
-    def __init__(self, root: Directory, path: bytes, status: os.stat_result) -> None:
-        self.path = path
-        self.uid = status.st_uid
-        self.gid = status.st_gid
-        self.access_list = _access_list(root, path) if stat.S_ISREG(status.st_mode) else b""
+    `required`: without the owner the object may not be made. A directory's is only better than the executor's own.
+    """
+
+    path: bytes
+    uid: int
+    gid: int
+    access_list: bytes = b""
+    required: bool = True
+
+    @classmethod
+    def replaced(cls, root: Directory, path: bytes, status: os.stat_result) -> Self:
+        access_list = _access_list(root, path) if stat.S_ISREG(status.st_mode) else b""
+        return cls(path=path, uid=status.st_uid, gid=status.st_gid, access_list=access_list)
+
+    @classmethod
+    def directory(cls, path: bytes, status: os.stat_result) -> Self:
+        return cls(path=path, uid=status.st_uid, gid=status.st_gid, required=False)
 
 
 def _access_list(root: Directory, path: bytes) -> bytes:
@@ -228,6 +276,8 @@ def _take_over(fd: int, former: Former) -> None:
         try:
             os.fchown(fd, former.uid, former.gid)
         except PermissionError:
+            if not former.required:
+                return
             message = f"{shown(former.path)!r} belongs to another owner or group, which the executor can not give"
             remedy = "run the executor as the owner of the workspace's files, or change their owner first"
             raise StepUnsafeError("UNSUPPORTED", message, remedy, paths=(former.path,)) from None

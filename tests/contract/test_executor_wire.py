@@ -12,7 +12,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from executor.adapters.wire import WireDocuments, sealed_from_proto, sealed_to_proto
 from executor.adapters.wire_enums import TABLES, EnumTable
-from executor.adapters.wire_events import ENUMS, PAYLOADS, event_from_json, event_to_json, event_to_proto
+from executor.adapters.wire_events import (
+    ENUMS,
+    PAYLOADS,
+    event_to_json,
+    event_to_proto,
+    events_from_json,
+    events_to_json,
+)
 from executor.adapters.wire_plan import ACTIONS
 from executor.domain import plan as plans
 from executor.domain.approval import Approval, Decision
@@ -386,7 +393,7 @@ class TestEvents:
         event = Event(event_id="e-1", mission_id="m-1", sequence=3, time=TIME, payload=kind(**values))  # type: ignore[arg-type]  # by name
         text = event_to_json(event)
         assert json_format.Parse(text, events_pb2.Event()) == event_to_proto(event)
-        assert event_from_json(text) == event
+        assert events_from_json(events_to_json([event, event])) == (event, event)
 
 
 def test_an_envelope_comes_back_as_it_was() -> None:

@@ -43,14 +43,16 @@ INSERT INTO used_approvals (approval_id, nonce, execution_id) VALUES (?, ?, ?);
 -- name: used_approval
 SELECT 1 FROM used_approvals WHERE approval_id = ? OR nonce = ?;
 
--- name: insert_event
-INSERT INTO events (execution_id, sequence, data) VALUES (?, ?, ?);
+-- name: insert_event_batch
+INSERT INTO event_batches (execution, last_sequence, events)
+SELECT number, ?, ? FROM executions WHERE execution_id = ?;
 
 -- name: end_execution
 UPDATE executions SET ended_at_us = ?, outcome = ? WHERE execution_id = ? AND outcome IS NULL;
 
 -- name: insert_receipt
-INSERT INTO receipts (execution_id, key_id, signature, body) VALUES (?, ?, ?, ?);
+INSERT INTO receipts (execution, key_id, signature, body, last_sequence, events)
+SELECT number, ?, ?, ?, ?, ? FROM executions WHERE execution_id = ?;
 
 -- name: insert_refusal
 INSERT INTO refusals (refusal_id, mission_id, gate, reason, refused_at_us, key_id, signature, body, event)
@@ -58,20 +60,31 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: execution_by_id
 SELECT execution_id, mission_id, claimed_at_us, ended_at_us, outcome,
-    (SELECT coalesce(max(sequence), 0) FROM events WHERE events.execution_id = executions.execution_id)
+    max(
+        coalesce((SELECT max(last_sequence) FROM event_batches WHERE execution = number), 0),
+        coalesce((SELECT last_sequence FROM receipts WHERE execution = number), 0)
+    )
 FROM executions WHERE execution_id = ?;
 
 -- name: execution_by_mission
 SELECT execution_id, mission_id, claimed_at_us, ended_at_us, outcome,
-    (SELECT coalesce(max(sequence), 0) FROM events WHERE events.execution_id = executions.execution_id)
+    max(
+        coalesce((SELECT max(last_sequence) FROM event_batches WHERE execution = number), 0),
+        coalesce((SELECT last_sequence FROM receipts WHERE execution = number), 0)
+    )
 FROM executions WHERE mission_id = ? ORDER BY segment DESC LIMIT 1;
 
 -- name: events_after
-SELECT data FROM events WHERE execution_id = ? AND sequence > ? ORDER BY sequence;
+SELECT events, last_sequence FROM event_batches
+WHERE execution = (SELECT number FROM executions WHERE execution_id = ?1) AND last_sequence > ?2
+UNION ALL
+SELECT events, last_sequence FROM receipts
+WHERE execution = (SELECT number FROM executions WHERE execution_id = ?1) AND last_sequence > ?2
+ORDER BY last_sequence;
 
 -- name: receipt
 SELECT receipts.body, receipts.key_id, receipts.signature
-FROM receipts JOIN executions USING (execution_id)
+FROM receipts JOIN executions ON executions.number = receipts.execution
 WHERE executions.mission_id = ? ORDER BY executions.segment DESC LIMIT 1;
 
 -- name: unfinished

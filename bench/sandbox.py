@@ -1,12 +1,12 @@
-"""The dry run of a command through the executor's own sandbox, against a bare bubblewrap that runs the same command."""
+"""The dry run of a command by the executor's own simulator, against a bare bubblewrap that runs the same command."""
 
 import subprocess
 import tempfile
 from pathlib import Path
 
 from bench.measure import interleaved, seconds, tell
-from executor.sandbox.bubblewrap import Bubblewrap
-from executor.sandbox.sandbox import CommandSpec, Limits, SessionRequest
+from executor.domain.report import ReportStatus
+from tests.unit.executor.plan_house import command, plan_house
 
 BARE = [
     "bwrap",
@@ -22,20 +22,21 @@ BARE = [
     "true",
 ]
 ROUNDS = 25
+FILES = 100
 
 
 def main() -> None:
-    """Measure opening a session, running `true`, and closing it."""
-    sandbox = Bubblewrap.on_this_machine()
-    with tempfile.TemporaryDirectory(prefix="gonogo-bench-") as folder:
-        request = SessionRequest(workspace=Path(folder).resolve(), workspace_id="bench", limits=Limits())
+    """Measure a plan of one command, `true`, on a workspace of 100 files: overlay, sandbox, change set, both manifests."""
+    with tempfile.TemporaryDirectory(prefix="gonogo-bench-") as folder, plan_house(Path(folder).resolve()) as house:
+        for number in range(FILES):
+            (house.root / f"f{number}").write_text("x" * 1000)
+        plan = house.plan(command("true"))
 
         def ours() -> None:
-            with sandbox.open(request) as session:
-                result = session.run(CommandSpec(argv=("true",), timeout_seconds=30))
-                if result.exit_code != 0:
-                    message = f"true ended with {result.exit_code}"
-                    raise RuntimeError(message)
+            found = house.simulate(plan)
+            if found.status is not ReportStatus.SUCCESS:
+                message = f"true was {found.status.value}: {found.problems}"
+                raise RuntimeError(message)
 
         compared = interleaved(
             lambda: seconds(ours),

@@ -26,7 +26,7 @@ FILES = 100
 
 
 def main() -> None:
-    """Measure a plan of one command, `true`, on a workspace of 100 files: overlay, sandbox, change set, both manifests."""
+    """Measure a plan of one command, `true`, on 100 files: overlay, sandbox, change set, both manifests."""
     with tempfile.TemporaryDirectory(prefix="gonogo-bench-") as folder, plan_house(Path(folder).resolve()) as house:
         for number in range(FILES):
             (house.root / f"f{number}").write_text("x" * 1000)

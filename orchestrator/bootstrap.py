@@ -26,6 +26,8 @@ from orchestrator.service.intake import Intake
 from orchestrator.service.mission_store import MissionStore
 from orchestrator.service.missions import Missions
 from orchestrator.service.ports import Clock, Executor
+from orchestrator.service.run import Run
+from orchestrator.service.tried_proposals import TriedProposals
 from orchestrator.service.watching import Watching
 from orchestrator.settings import Settings
 
@@ -48,6 +50,7 @@ class Orchestrator:
     async def close(self) -> None:
         """Stop all that goes on by itself; the log is left to whoever opened it."""
         await self.use_cases.dispatcher.close()
+        await self.use_cases.tried_proposals.close()
         await self.use_cases.dry_runs.close()
         await self.use_cases.executions.close()
         await self.use_cases.missions.store.settle()
@@ -63,13 +66,17 @@ def compose(
     store = MissionStore(log, codec, clock)
     card = ExecutorCard(executor, clock)
     missions = Missions(store=store, reader=log, card=card, documents=documents, clock=clock, ids=ids)
-    executions = Executions(store=store, executor=executor, documents=documents, clock=clock, ids=ids)
+    runs: dict[str, Run] = {}
+    approvals = Approvals(store=store, card=card, documents=documents, clock=clock, is_running=runs.__contains__)
+    executions = Executions(
+        store=store, executor=executor, documents=documents, clock=clock, ids=ids, approvals=approvals, runs=runs
+    )
+    dry_runs = DryRuns(store=store, executor=executor, documents=documents, clock=clock)
     use_cases = UseCases(
         missions=missions,
-        approvals=Approvals(
-            store=store, card=card, documents=documents, clock=clock, is_running=executions.runs.__contains__
-        ),
-        dry_runs=DryRuns(store=store, executor=executor, documents=documents),
+        tried_proposals=TriedProposals(store=store, missions=missions, dry_runs=dry_runs, clock=clock),
+        approvals=approvals,
+        dry_runs=dry_runs,
         executions=executions,
         dispatcher=Dispatcher(executions=executions, reader=log),
         watching=Watching(log=log, store=store, codec=codec, draining=draining),

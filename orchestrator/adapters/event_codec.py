@@ -36,7 +36,7 @@ class JsonEventCodec:
 
     def __init__(self) -> None:
         self._maps = payload_maps()
-        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
     def encode(self, payload: Payload, *, time: datetime, actor: str) -> NewEvent:
         name = TYPES[type(payload)]
@@ -46,6 +46,7 @@ class JsonEventCodec:
             occurred_at_us=(time - _EPOCH) // _MICROSECOND,
             actor=actor,
             data=self._encode(self._maps[name].to_json(payload)),
+            just_encoded=True,
         )
 
     def decode(self, stored: StoredEvent) -> Event:

@@ -7,6 +7,7 @@ first. `Execute` never is: whether a broken call arrived is a question for the e
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import grpc
@@ -36,6 +37,7 @@ UNARY_SECONDS: Final = 10.0
 DRY_RUN_SECONDS: Final = 24 * 3600.0
 ATTEMPTS: Final = 3
 PAUSE_SECONDS: Final = 0.1
+LAST_WORD_SECONDS: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 
 _GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
@@ -43,7 +45,7 @@ _GONE: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_
 T = TypeVar("T")
 
 
-class _Updates(Protocol):
+class _Stream(Protocol):
     def __aiter__(self) -> AsyncIterator[Any]: ...
 
 
@@ -75,8 +77,11 @@ class GrpcExecutor:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self._stub: ExecutorServiceAsyncStub = ExecutorServiceStub(channel)
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
+        for task in tuple(self._ending):
+            task.cancel()
         await self._channel.close()
 
     async def describe(self) -> ExecutorInfo:
@@ -88,11 +93,11 @@ class GrpcExecutor:
         return await _again(lambda: self._report(request))
 
     def execute(self, order: ExecutionOrder) -> AsyncGenerator[ExecutionUpdate, None]:
-        return _updates(self._stub.Execute(wire.order_to_proto(order)))
+        return self._updates(self._stub.Execute(wire.order_to_proto(order)))
 
     def watch(self, mission_id: str, resume_token: str) -> AsyncGenerator[ExecutionUpdate, None]:
         request = executor_pb2.WatchExecutionRequest(mission_id=mission_id, resume_token=resume_token)
-        return _updates(self._stub.WatchExecution(request))
+        return self._updates(self._stub.WatchExecution(request))
 
     async def execution(self, mission_id: str) -> ExecutionState | None:
         request = executor_pb2.GetExecutionRequest(mission_id=mission_id)
@@ -110,13 +115,38 @@ class GrpcExecutor:
         return ObjectPart(data=answer.data, total_bytes=answer.total_bytes)
 
     async def _report(self, request: executor_pb2.DryRunRequest) -> Sealed:
-        report: Sealed | None = None
-        async for message in self._stub.DryRun(request, timeout=DRY_RUN_SECONDS):
+        messages = aiter(self._stub.DryRun(request, timeout=DRY_RUN_SECONDS))
+        async for message in messages:
             if message.HasField("report"):
-                report = wire.sealed_from_proto(message.report)
-        if report is None:
-            raise contract_error("the executor's dry run ended without a report")
-        return report
+                self._let_end(messages)
+                return wire.sealed_from_proto(message.report)
+        raise contract_error("the executor's dry run ended without a report")
+
+    async def _updates(self, stream: _Stream) -> AsyncGenerator[ExecutionUpdate, None]:
+        messages = aiter(stream)
+        try:
+            async for message in messages:
+                update = wire.update_from_proto(message)
+                if update.receipt is not None:
+                    self._let_end(messages)
+                yield update
+                if update.receipt is not None:
+                    return
+        except grpc.aio.AioRpcError as error:
+            raise translated(error) from error
+
+    def _let_end(self, messages: AsyncIterator[Any]) -> None:
+        """Read a stream that has said its last word to its end, so that it is not cut off, while the work goes on."""
+        task = asyncio.ensure_future(_read_out(messages))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+async def _read_out(messages: AsyncIterator[Any]) -> None:
+    with suppress(grpc.aio.AioRpcError, TimeoutError):
+        async with asyncio.timeout(LAST_WORD_SECONDS):
+            async for _message in messages:
+                pass
 
 
 async def _again(call: Callable[[], Awaitable[T]]) -> T:
@@ -129,23 +159,6 @@ async def _again(call: Callable[[], Awaitable[T]]) -> T:
                 raise translated(error) from error
             await asyncio.sleep(PAUSE_SECONDS * 2**attempt)
     raise AssertionError
-
-
-async def _updates(stream: _Updates) -> AsyncGenerator[ExecutionUpdate, None]:
-    """Yield a stream's messages; the last one when the stream has ended in order, so that nothing is cut off."""
-    receipt: ExecutionUpdate | None = None
-    try:
-        async for message in stream:
-            update = wire.update_from_proto(message)
-            if update.receipt is None:
-                yield update
-            else:
-                receipt = update
-    except grpc.aio.AioRpcError as error:
-        if receipt is None:
-            raise translated(error) from error
-    if receipt is not None:
-        yield receipt
 
 
 def translated(error: grpc.aio.AioRpcError) -> OrchestratorError:

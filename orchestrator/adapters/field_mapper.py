@@ -246,10 +246,24 @@ class MessageMap(Generic[D]):
         descriptor: Any = message_class.DESCRIPTOR  # one of two types of the library's, alike in use
         self._build(descriptor)
         self._names = {field.name for field in self._fields}
+        # Most fields are plain texts and numbers, which are the same on both sides: None spares them a call.
+        self._out: Final = [
+            (field.name, None if isinstance(field, _Scalar) else field.to_message) for field in self._fields
+        ]
+        self._in: Final = [
+            (field.name, None if isinstance(field, _Scalar) else field.from_message) for field in self._fields
+        ]
+        self._json: Final = [
+            (field.name, None, field.default) if isinstance(field, _Scalar) else (field.name, field.to_json, None)
+            for field in self._fields
+        ]
 
     def to_message(self, value: D) -> Any:
         """Return the message that says what the value says."""
-        written = {field.name: field.to_message(getattr(value, field.name)) for field in self._fields}
+        written = {
+            name: getattr(value, name) if convert is None else convert(getattr(value, name))
+            for name, convert in self._out
+        }
         if self._variants is not None:
             variant = getattr(value, self._variants.name)
             name, inner = self._variants.by_class[type(variant)]
@@ -262,15 +276,20 @@ class MessageMap(Generic[D]):
         Raises:
             ContractError: an enum's number is not known, or what must be set is not.
         """
-        values = {field.name: field.from_message(message) for field in self._fields}
+        values = {name: getattr(message, name) if read is None else read(message) for name, read in self._in}
         if self._variants is not None:
             values[self._variants.name] = self._variants.from_message(message)
         return self.value_class(**values)
 
     def to_json(self, value: D) -> dict[str, Json]:
         """Return the value's ProtoJSON."""
-        pairs = ((field.name, field.to_json(getattr(value, field.name))) for field in self._fields)
-        written = {name: item for name, item in pairs if item is not None}
+        written = {}
+        for name, convert, default in self._json:
+            item = getattr(value, name)
+            if convert is not None:
+                item = convert(item)
+            if item != default:
+                written[name] = item
         if self._variants is not None:
             variant = getattr(value, self._variants.name)
             name, inner = self._variants.by_class[type(variant)]

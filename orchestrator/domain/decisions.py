@@ -130,8 +130,8 @@ def require_unclaimed(mission: Mission, *, running: bool) -> None:
         )
 
 
-def require_executable(mission: Mission, *, running: bool) -> None:
-    """Only an approved mission that nobody has handed over yet is executed."""
+def require_unexecuted(mission: Mission, *, running: bool) -> None:
+    """What was executed, or has been handed over, is not executed again."""
     status = mission.status
     if status in _EXECUTED:
         raise StateForbidsError(
@@ -148,6 +148,12 @@ def require_executable(mission: Mission, *, running: bool) -> None:
             f"Follow it with `gonogo watch {mission.mission_id}`.",
             facts=_facts(mission),
         )
+
+
+def require_executable(mission: Mission, *, running: bool) -> None:
+    """Only an approved mission that nobody has handed over yet is executed."""
+    require_unexecuted(mission, running=running)
+    status = mission.status
     if status is MissionStatus.PROPOSED:
         raise StateForbidsError(
             Reason.NOT_APPROVED,

@@ -22,9 +22,10 @@ never by a timer of its own. A person's no is final: a denial rejects what is pr
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from orchestrator.domain import events as ev
@@ -190,13 +191,22 @@ def fold(events: Iterable[ev.Event], mission: Mission | None = None) -> Mission 
             mission = _proposed(event, next_status(None, ev.TYPES[kind]))
             continue
         if kind in _READING and changes:
-            mission, changes = replace(mission, **changes), {}
+            mission, changes = _changed(mission, changes), {}
         status = next_status(changes.get("status", mission.status), ev.TYPES[kind])
         changes |= _FOLDS[kind](mission, payload, event)
         changes |= {"status": status, "updated_at": event.time, "last_sequence": event.sequence}
         if event.actor == mission.executor_id and kind in ev.EXECUTION_PAYLOADS:
             changes["executor_events"] = changes.get("executor_events", mission.executor_events) + 1
-    return replace(mission, **changes) if mission is not None and changes else mission
+    return _changed(mission, changes) if mission is not None and changes else mission
+
+
+_NAMES: Final = tuple(field.name for field in fields(Mission))
+_values = attrgetter(*_NAMES)
+
+
+def _changed(mission: Mission, changes: dict[str, Any]) -> Mission:
+    """Do what `dataclasses.replace` does, in half the time: every append folds at least once."""
+    return Mission(**(dict(zip(_NAMES, _values(mission), strict=True)) | changes))
 
 
 def _proposed(event: ev.Event, status: MissionStatus) -> Mission:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import grpc
@@ -65,15 +66,22 @@ def person_of(context: Context) -> str:
         RequestRefusedError: the caller is no client of this house.
     """
     names = tuple(context.auth_context().get("peer_spiffe_id") or ())
-    name = names[0].decode("utf-8", "replace") if len(names) == 1 else ""
-    person = name.removeprefix(CLIENTS)
-    if not name.startswith(CLIENTS) or not _is_person(person):
+    person = _person_named(names[0]) if len(names) == 1 else None
+    if person is None:
         raise RequestRefusedError(
             Reason.PEER_NOT_ALLOWED,
             "the caller's certificate is not one of a client",
             "Use the client certificate that `gonogo init` made.",
         )
     return person
+
+
+@lru_cache(maxsize=1024)
+def _person_named(identity: bytes) -> str | None:
+    """Return the person that an identity names, None where it names none; the same bytes always name the same."""
+    name = identity.decode("utf-8", "replace")
+    person = name.removeprefix(CLIENTS)
+    return person if name.startswith(CLIENTS) and _is_person(person) else None
 
 
 def request_of(message: Mutating, person: str) -> Request:

@@ -57,6 +57,11 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.UNSUPPORTED: grpc.StatusCode.INVALID_ARGUMENT,
     Reason.DIVERGED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.PROGRAM_HIDDEN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.COMMAND_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TESTS_UNEXPECTED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.JUNIT_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.JUNIT_UNREADABLE: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 _STORE_REASONS: Final[Mapping[type[store.EventLogError], Reason]] = {

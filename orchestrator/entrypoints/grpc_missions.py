@@ -21,6 +21,7 @@ from orchestrator.service.execution import Executions, MissionUpdate
 from orchestrator.service.executor_card import ExecutorCard
 from orchestrator.service.missions import Missions
 from orchestrator.service.ports import Executor
+from orchestrator.service.tried_proposals import TriedProposals
 from orchestrator.service.watching import Watching
 
 PAGE: Final = 50
@@ -34,6 +35,7 @@ class UseCases:
     """What the mission service calls."""
 
     missions: Missions
+    tried_proposals: TriedProposals
     approvals: Approvals
     dry_runs: DryRuns
     executions: Executions
@@ -54,12 +56,18 @@ class MissionFace(MissionServiceServicer):
         if request.HasField("draft") == bool(request.clone_of):
             raise malformed("give exactly one of `draft` and `clone_of`", "Leave the other one out.")
         asked = request_of(request, person)
+        proposals = self._use.tried_proposals if request.dry_run else self._use.missions
         if request.clone_of:
-            answer = await self._use.missions.clone(asked, request.clone_of)
+            answer = await proposals.clone(asked, request.clone_of)
         else:
-            answer = await self._use.missions.propose(asked, wire.draft_from_proto(request.draft))
-        plan = self._use.missions.store.document(answer.mission.mission_id, answer.mission.plan_digest)
-        return pb.ProposeMissionResponse(mission=wire.mission_to_proto(answer.mission), plan=wire.sealed_or_none(plan))
+            answer = await proposals.propose(asked, wire.draft_from_proto(request.draft))
+        mission, document = answer.mission, self._use.missions.store.document
+        report = document(mission.mission_id, mission.report_digest) if request.dry_run else None
+        return pb.ProposeMissionResponse(
+            mission=wire.mission_to_proto(mission),
+            plan=wire.sealed_or_none(document(mission.mission_id, mission.plan_digest)),
+            report=wire.sealed_or_none(report),
+        )
 
     @unary
     async def GetMission(self, request: pb.GetMissionRequest, person: str) -> pb.GetMissionResponse:
@@ -122,7 +130,8 @@ class MissionFace(MissionServiceServicer):
     ) -> AsyncGenerator[pb.ExecuteMissionResponse, None]:
         asked = request_of(request, person)
         start = self._use.dispatcher.enqueue if request.detach else self._use.executions.execute
-        async with aclosing(start(asked, request.mission_id)) as updates:
+        approvals = [wire.sealed_from_proto(approval) for approval in request.approvals]
+        async with aclosing(start(asked, request.mission_id, approvals)) as updates:
             async for update in updates:
                 for message in _messages(update):
                     yield message

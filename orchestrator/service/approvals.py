@@ -4,7 +4,7 @@ The executor checks every approval again, by itself, and only its verdict counts
 that a person hears of a slip while the signature is being made, not when the mission is executed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +15,7 @@ from orchestrator.domain.evidence import ApprovalFacts, ExecutorInfo, Sealed, Se
 from orchestrator.domain.evidence import Decision as Verdict
 from orchestrator.domain.mission import Mission
 from orchestrator.service.executor_card import ExecutorCard
-from orchestrator.service.mission_store import Decision, MissionStore
+from orchestrator.service.mission_store import Decision, MissionStore, as_decided
 from orchestrator.service.ports import Clock, Documents
 from orchestrator.service.requests import Answer, Request
 
@@ -52,6 +52,32 @@ class Approvals:
         mission_id = self.store.find(reference).mission_id
         checked = await self._checked(sealed)
         return await self.store.act(mission_id, request, lambda mission: self._decided(mission, checked))
+
+    async def record(self, actor: str, mission_id: str, sealed: Sequence[Sealed]) -> None:
+        """Record signed decisions one after the other, as `approve` would, in one write.
+
+        The first that is refused ends it: those before it stay recorded, and the error is raised.
+
+        Raises:
+            StateForbidsError: as `approve` does.
+            ContractError: a document is not an approval; nothing is recorded.
+        """
+        checked = [await self._checked(each) for each in sealed]
+        await self.store.record(mission_id, actor, lambda mission: self._decided_in_turn(mission, checked, actor))
+
+    def _decided_in_turn(self, mission: Mission, checked: Sequence[_Checked], actor: str) -> Decision:
+        payloads: tuple[ev.Payload, ...] = ()
+        documents: tuple[Sealed, ...] = ()
+        for each in checked:
+            try:
+                decision = self._decided(mission, each)
+            except OrchestratorError as error:
+                return Decision(payloads=payloads, documents=documents, error=error)
+            payloads, documents = payloads + decision.payloads, documents + decision.documents
+            if decision.error is not None:
+                return Decision(payloads=payloads, documents=documents, error=decision.error)
+            mission = as_decided(mission, decision.payloads, actor, self.clock.now())
+        return Decision(payloads=payloads, documents=documents)
 
     async def _checked(self, sealed: Sealed) -> _Checked:
         facts = self.documents.open_approval(sealed)

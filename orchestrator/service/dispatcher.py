@@ -9,7 +9,7 @@ out, and no mission has a timer of its own.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 from orchestrator.domain import decisions
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import OrchestratorError
+from orchestrator.domain.evidence import Sealed
 from orchestrator.domain.mission import Mission, MissionStatus
 from orchestrator.service.event_log import EventReader, ProjectionCursor
 from orchestrator.service.event_log_errors import EventLogError
@@ -43,13 +44,16 @@ class Dispatcher:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _closed: bool = False
 
-    async def enqueue(self, request: Request, reference: str) -> AsyncGenerator[MissionUpdate, None]:
-        """Queue an approved mission and yield the one event of that.
+    async def enqueue(
+        self, request: Request, reference: str, approvals: Sequence[Sealed] = ()
+    ) -> AsyncGenerator[MissionUpdate, None]:
+        """Queue an approved mission and yield the one event of that; approvals are recorded first.
 
         Raises:
             StateForbidsError: the mission is not approved, or is queued, being executed or executed already.
         """
         store = self.executions.store
+        await self.executions.approve(request, reference, approvals)
         mission_id = store.find(reference).mission_id
         await self.executions.expire(store.state(mission_id))
 

@@ -19,7 +19,11 @@ def document_of(sealed: Sealed) -> Document:
         for signature in sealed.signatures
     ]
     return Document(
-        digest=sealed.digest, media_type=sealed.media_type, body=sealed.body, signatures=json.dumps(signatures)
+        digest=sealed.digest,
+        media_type=sealed.media_type,
+        body=sealed.body,
+        signatures=json.dumps(signatures),
+        just_encoded=True,
     )
 
 

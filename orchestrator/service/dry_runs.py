@@ -1,17 +1,20 @@
 """Dry runs: one at a time for each mission, and the report that replaces every earlier one."""
 
 import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from gonogo.digests import PREFIX, digest
 from orchestrator.domain import events as ev
 from orchestrator.domain.decisions import require_dry_runnable
 from orchestrator.domain.errors import ContractError, Reason, StateForbidsError
-from orchestrator.domain.evidence import Sealed
+from orchestrator.domain.evidence import ReportFacts, Sealed
 from orchestrator.domain.mission import Mission
-from orchestrator.service.mission_store import Decision, MissionStore
-from orchestrator.service.ports import Documents, Executor
+from orchestrator.domain.plan import Plan
+from orchestrator.service.mission_store import Decision, Happened, MissionStore
+from orchestrator.service.ports import Clock, Documents, Executor
 from orchestrator.service.requests import Answer, Request, reused
 
 ANNOUNCE_AFTER: Final = 0.05
@@ -19,7 +22,9 @@ ANNOUNCE_AFTER: Final = 0.05
 
 
 @dataclass(slots=True, eq=False)
-class _Running:
+class Running:
+    """A dry run under way, and the request it is for."""
+
     request: Request
     task: "asyncio.Task[Answer]"
 
@@ -31,7 +36,8 @@ class DryRuns:
     store: MissionStore
     executor: Executor
     documents: Documents
-    running: dict[str, _Running] = field(default_factory=dict)
+    clock: Clock
+    running: dict[str, Running] = field(default_factory=dict)
 
     async def dry_run(self, request: Request, reference: str) -> Answer:
         """Dry-run a mission's plan and record the report; earlier approvals are void with the report they were for.
@@ -70,46 +76,74 @@ class DryRuns:
             raise StateForbidsError(Reason.REPORT_MISSING, "the mission has no report", "Dry-run the mission.")
         return report
 
-    def _start(self, request: Request, mission: Mission) -> _Running:
-        running = _Running(request, asyncio.ensure_future(self._run(request, mission)))
+    def _start(self, request: Request, mission: Mission) -> Running:
+        running = Running(request, asyncio.ensure_future(self._run(request, mission)))
         self.running[mission.mission_id] = running
         running.task.add_done_callback(lambda _task: self.running.pop(mission.mission_id, None))
         return running
+
+    async def report_on(
+        self, plan: Plan | Mission, sealed: Sealed, request: Request
+    ) -> tuple[Sealed, ev.DryRunCompleted]:
+        """Have the executor dry-run a plan; return its report and what that report says of it.
+
+        Raises:
+            OrchestratorError: there is no report, or it is about something else.
+        """
+        report = await self.executor.dry_run(_executor_request(request), sealed)
+        facts = self.documents.open_report(report)
+        said = (facts.mission_id, facts.plan_id, facts.plan_digest, facts.executor_id)
+        if said != (plan.mission_id, plan.plan_id, sealed.digest, plan.executor_id):
+            raise ContractError(
+                Reason.INTERNAL, "the executor's report is about another plan", "Check which executor answers."
+            )
+        return report, _completed(report, facts)
+
+    @contextmanager
+    def occupied(self, mission_id: str, request: Request) -> Iterator[None]:
+        """Count the calling task as the mission's dry run for as long as the block takes."""
+        task: asyncio.Task[Answer] | None = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine is always run by a task
+        self.running[mission_id] = Running(request, task)
+        try:
+            yield
+        finally:
+            self.running.pop(mission_id, None)
 
     async def _run(self, request: Request, mission: Mission) -> Answer:
         plan = self.store.document(mission.mission_id, mission.plan_digest)
         if plan is None:
             raise ContractError(Reason.INTERNAL, "the mission has no plan", "Propose it again.")
-        announcement = _Announcement(self.store, mission, request.person)
+        started = Happened(
+            payload=ev.DryRunStarted(plan_id=mission.plan_id), time=self.clock.now(), actor=request.person
+        )
+        early = Decision(payloads=(), earlier=(started,))
+        announcement = Announcement(
+            lambda: self.store.record(mission.mission_id, request.person, lambda _mission: early)
+        )
         try:
-            report = await self.executor.dry_run(_executor_request(request), plan)
+            report, completed = await self.report_on(mission, plan, request)
         finally:
             announced = await announcement.end()
-        completed = self._completed(mission, report)
-        payloads = (completed,) if announced else (ev.DryRunStarted(plan_id=mission.plan_id), completed)
+        earlier = () if announced else (started,)
 
         def decide(now: Mission | None) -> Decision:
             require_dry_runnable(now or mission)
-            return Decision(payloads=payloads, documents=(report,))
+            return Decision(payloads=(completed,), earlier=earlier, documents=(report,))
 
-        return await self.store.act(mission.mission_id, request, decide)
+        return await self.store.act(mission.mission_id, request, decide, detach=False)
 
-    def _completed(self, mission: Mission, report: Sealed) -> ev.DryRunCompleted:
-        facts = self.documents.open_report(report)
-        said = (facts.mission_id, facts.plan_id, facts.plan_digest, facts.executor_id)
-        if said != (mission.mission_id, mission.plan_id, mission.plan_digest, mission.executor_id):
-            raise ContractError(
-                Reason.INTERNAL, "the executor's report is about another plan", "Check which executor answers."
-            )
-        return ev.DryRunCompleted(
-            report_id=facts.report_id,
-            report_digest=report.digest,
-            status=facts.status,
-            risk=facts.risk,
-            change_count=facts.change_count,
-            reason=facts.reason,
-            message=facts.message,
-        )
+
+def _completed(report: Sealed, facts: ReportFacts) -> ev.DryRunCompleted:
+    return ev.DryRunCompleted(
+        report_id=facts.report_id,
+        report_digest=report.digest,
+        status=facts.status,
+        risk=facts.risk,
+        change_count=facts.change_count,
+        reason=facts.reason,
+        message=facts.message,
+    )
 
 
 def _executor_request(request: Request) -> str:
@@ -117,27 +151,21 @@ def _executor_request(request: Request) -> str:
     return "dry-run-" + digest(request.command_id.encode()).removeprefix(PREFIX)[:40]
 
 
-class _Announcement:
-    """Writes that a dry run began, once it has gone on for a while."""
+class Announcement:
+    """Writes that something began, once it has gone on for a while."""
 
-    def __init__(self, store: MissionStore, mission: Mission, actor: str) -> None:
-        self._store = store
-        self._mission = mission
-        self._actor = actor
+    def __init__(self, write: Callable[[], Coroutine[Any, Any, Answer]]) -> None:
+        self._write = write
         self._task: asyncio.Task[Answer] | None = None
         self._timer = asyncio.get_running_loop().call_later(ANNOUNCE_AFTER, self._begin)
 
-    async def end(self) -> bool:
-        """Stop waiting; tell whether the beginning is written."""
+    async def end(self) -> Answer | None:
+        """Stop waiting; return what was written, None where nothing was."""
         self._timer.cancel()
         if self._task is None:
-            return False
+            return None
         await asyncio.wait([self._task])
-        return self._task.exception() is None
+        return None if self._task.exception() is not None else self._task.result()
 
     def _begin(self) -> None:
-        started = ev.DryRunStarted(plan_id=self._mission.plan_id)
-        write = self._store.record(
-            self._mission.mission_id, self._actor, lambda _mission: Decision(payloads=(started,))
-        )
-        self._task = asyncio.ensure_future(write)
+        self._task = asyncio.ensure_future(self._write())

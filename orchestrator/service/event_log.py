@@ -7,7 +7,7 @@ committed; `version` counts the events of one stream from 1 without a gap. Time 
 import hashlib
 import json
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Final, NoReturn, Protocol
 
 NO_STREAM: Final = 0
@@ -30,8 +30,15 @@ def _refuse_constant(name: str) -> NoReturn:
 _strict_json = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def _require_json(what: str, text: str) -> None:
-    """Refuses what could not stand as it is in one line of an export."""
+def _require_json(what: str, text: str, *, just_encoded: bool) -> None:
+    """Refuses what could not stand as it is in one line of an export.
+
+    Reading a text again costs more than writing it did. So whoever has it fresh from a JSON encoder says so, and only
+    what an encoder lets through is looked for.
+    """
+    if just_encoded:
+        text.encode()  # a UnicodeEncodeError is a ValueError
+        return
     if "\n" in text or "\r" in text:
         raise ValueError(f"{what} must be one line of JSON")
     try:
@@ -55,13 +62,15 @@ class NewEvent:
     occurred_at_us: int
     actor: str
     data: str
+    just_encoded: InitVar[bool] = False
+    """Whether `data` comes straight from a JSON encoder."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, just_encoded: bool) -> None:
         _require_name("type", self.type)
         _require_name("actor", self.actor)
         if not self.data.startswith("{") or len(self.data) > MAX_EVENT_BYTES:
             raise ValueError(f"data must be a JSON object of at most {MAX_EVENT_BYTES} characters")
-        _require_json("data", self.data)
+        _require_json("data", self.data, just_encoded=just_encoded)
         if not 0 < self.schema_version < 1 << 31 or not 0 <= self.occurred_at_us < 1 << 63:
             raise ValueError("schema_version and occurred_at_us must be in range")
 
@@ -91,10 +100,12 @@ class Document:
     media_type: str
     body: bytes
     signatures: str
+    just_encoded: InitVar[bool] = False
+    """Whether `signatures` comes straight from a JSON encoder."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, just_encoded: bool) -> None:
         _require_name("media_type", self.media_type)
-        _require_json("signatures", self.signatures)
+        _require_json("signatures", self.signatures, just_encoded=just_encoded)
         if len(self.body) > MAX_DOCUMENT_BYTES:
             raise ValueError(f"a document holds at most {MAX_DOCUMENT_BYTES} bytes")
         if self.digest != "sha256:" + hashlib.sha256(self.body).hexdigest():
@@ -117,11 +128,13 @@ class CommandRecord:
     command_id: str
     request_hash: str
     result: str
+    just_encoded: InitVar[bool] = False
+    """Whether `result` comes straight from a JSON encoder."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, just_encoded: bool) -> None:
         _require_name("command_id", self.command_id)
         _require_name("request_hash", self.request_hash)
-        _require_json("result", self.result)
+        _require_json("result", self.result, just_encoded=just_encoded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +146,15 @@ class ProjectionRow:
     status: str
     sort_key: str
     data: str
+    just_encoded: InitVar[bool] = False
+    """Whether `data` comes straight from a JSON encoder."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, just_encoded: bool) -> None:
         _require_name("name", self.name)
         _require_name("key", self.key)
         _require_name("status", self.status)
         _require_name("sort_key", self.sort_key)
-        _require_json("data", self.data)
+        _require_json("data", self.data, just_encoded=just_encoded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,9 @@ and its answer that the mission was executed already is not an error of the call
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from orchestrator.domain import decisions
@@ -30,6 +30,7 @@ from orchestrator.domain.errors import (
 )
 from orchestrator.domain.evidence import Sealed
 from orchestrator.domain.mission import WAITING, Mission, MissionStatus
+from orchestrator.service.approvals import Approvals
 from orchestrator.service.event_log import ProjectionRow
 from orchestrator.service.mission_store import Decision, MissionStore
 from orchestrator.service.ports import Clock, Documents, ExecutionOrder, ExecutionUpdate, Executor, Ids
@@ -64,19 +65,25 @@ class Executions:
     documents: Documents
     clock: Clock
     ids: Ids
-    runs: dict[str, Run] = field(default_factory=dict)
+    approvals: Approvals
+    runs: dict[str, Run]
     first_pause: float = 0.1
 
-    async def execute(self, request: Request, reference: str) -> AsyncGenerator[MissionUpdate, None]:
+    async def execute(
+        self, request: Request, reference: str, approvals: Sequence[Sealed] = ()
+    ) -> AsyncGenerator[MissionUpdate, None]:
         """Have an approved mission executed and yield its events to the end.
 
-        The same request attaches to its run, or reads what its run came to. Leaving stops nothing.
+        Approvals that come with the request are recorded first, as if they had been handed in one by one; when one is
+        refused, nothing is dispatched. The same request attaches to its run, or reads what its run came to. Leaving
+        stops nothing.
 
         Raises:
             StateForbidsError: the mission is not approved, is being executed, or has been executed.
             ExecutorRefusedError: a gate refused; nothing was done.
             ExecutorUnavailableError: the executor can not be reached; the mission stays approved.
         """
+        await self.approve(request, reference, approvals)
         mission = self.store.find(reference)
         run = self.runs.get(mission.mission_id)
         if run is None or run.request is None or run.request.command_id != request.command_id:
@@ -91,6 +98,31 @@ class Executions:
             raise reused(request)
         async for update in self._follow(mission.mission_id, run):
             yield update
+
+    async def approve(self, request: Request, reference: str, approvals: Sequence[Sealed]) -> None:
+        """Record the approvals that come with a request, unless the request was acted on before.
+
+        Raises:
+            StateForbidsError: the mission is being executed, or has been.
+            OrchestratorError: one is refused, as `Approvals.record` says.
+        """
+        if not approvals:
+            return
+        mission_id = self.store.find(reference).mission_id
+        if self._known(request, mission_id):
+            return
+        try:
+            await self.approvals.record(request.person, mission_id, approvals)
+        except OrchestratorError:
+            if self._known(request, mission_id):
+                return  # the same request came in twice, and the other one was first
+            decisions.require_unexecuted(self.store.state(mission_id), running=mission_id in self.runs)
+            raise
+
+    def _known(self, request: Request, mission_id: str) -> bool:
+        run = self.runs.get(mission_id)
+        of_run = run is not None and run.request is not None and run.request.command_id == request.command_id
+        return of_run or self.store.answered(request) is not None
 
     def start(self, mission: Mission, request: Request | None, *, claimed: bool = False) -> Run:
         """Begin to hand a mission over, or to follow one that is claimed. The caller has made sure that it may be."""
@@ -207,7 +239,7 @@ class Executions:
     async def _run_to_the_end(self, run: Run, *, claimed: bool) -> None:
         recorder = Recorder(self.store, self.documents, self.clock, run)
         try:
-            async with aclosing(self._updates(run.mission_id, claimed=claimed)) as updates:
+            async with aclosing(self._updates(run, claimed=claimed)) as updates:
                 async for update in updates:
                     if await recorder.take(update):
                         return
@@ -221,10 +253,10 @@ class Executions:
         finally:
             recorder.close()
 
-    async def _updates(self, mission_id: str, *, claimed: bool) -> AsyncGenerator[ExecutionUpdate, None]:
+    async def _updates(self, run: Run, *, claimed: bool) -> AsyncGenerator[ExecutionUpdate, None]:
         """Yield an execution's stream, across breaks, until its receipt."""
-        place = _Place(claimed=claimed, first_pause=self.first_pause)
-        stream = self.executor.watch(mission_id, "") if claimed else self.executor.execute(self._order(mission_id))
+        mission_id, place = run.mission_id, _Place(claimed=claimed, first_pause=self.first_pause)
+        stream = self.executor.watch(mission_id, "") if claimed else self._sent(run)
         while True:
             try:
                 async with aclosing(stream):
@@ -240,6 +272,11 @@ class Executions:
                 place.refused(error)
             await asyncio.sleep(place.pause())
             stream = self.executor.watch(mission_id, place.token)
+
+    def _sent(self, run: Run) -> AsyncGenerator[ExecutionUpdate, None]:
+        order = self._order(run.mission_id)
+        run.sent_at = self.clock.now()
+        return self.executor.execute(order)
 
     def _order(self, mission_id: str) -> ExecutionOrder:
         mission, document = self.store.state(mission_id), self.store.document

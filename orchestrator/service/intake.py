@@ -9,14 +9,12 @@ the proposal and closed with the message, and a restart goes through the rows th
 """
 
 import asyncio
-import json
 import logging
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, assert_never
 
-from gonogo.digests import PREFIX, digest
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ExecutorUnavailableError, OrchestratorError, Reason, RequestRefusedError
 from orchestrator.domain.intent import (
@@ -63,7 +61,7 @@ from orchestrator.service.execution import Executions
 from orchestrator.service.mission_store import Decision, MissionStore
 from orchestrator.service.missions import Missions, Origin
 from orchestrator.service.ports import Clock, EventCodec, Ids
-from orchestrator.service.requests import Request, check_same, raw_record, reused, told_before
+from orchestrator.service.requests import Request, check_same, part_of, raw_record, reused, told_before
 from orchestrator.service.streams import CHAT_RESULTS, chat_stream
 
 GONOGO: Final = "gonogo"
@@ -198,7 +196,7 @@ class Intake:
             detail=_detail(intent),
         )
         told = {"session_id": heard.session_id, "message_id": heard.message_id, "intent_id": heard.intent_id}
-        part = _part(request, "heard")
+        part = part_of(request, "chat", "heard")
         try:
             await self._append(heard.session_id, (received, classified), request.person, raw_record(part, told))
         except DuplicateCommand as duplicate:
@@ -209,7 +207,7 @@ class Intake:
         return heard
 
     async def _act(self, request: Request, turn: ChatTurn, heard: Origin, intent: Intent) -> Understood:
-        part = _part(request, "acted")
+        part = part_of(request, "chat", "acted")
         try:
             match intent:
                 case Proposal():
@@ -388,12 +386,6 @@ def _check(turn: ChatTurn) -> None:
         )
     if turn.transcription is not None and len(turn.transcription.text.encode()) > MAX_TEXT_BYTES:
         raise RequestRefusedError(Reason.TOO_LARGE, "the transcription is too long", "Send a shorter one.")
-
-
-def _part(request: Request, name: str) -> Request:
-    """Return the request under which one part of a message's handling is recorded."""
-    part = digest(json.dumps([request.request_id, name]).encode()).removeprefix(PREFIX)
-    return Request(request_id=f"chat-{part[:40]}-{name}", digest=request.digest, person=request.person)
 
 
 def _detail(intent: Intent) -> str:

@@ -6,7 +6,8 @@ in the order in which it happened. The log has one writer, this process; a recor
 says otherwise, and then it is read again and the decision made anew.
 
 Whatever writes runs in a task of its own: a caller that goes away between the append and its answer would otherwise
-leave a record that knows less than the log.
+leave a record that knows less than the log. Work that has such a task already (a run, a dry run; nobody cancels those
+but the end of the service) writes in it.
 """
 
 import asyncio
@@ -52,6 +53,8 @@ class Decision:
     """What is to be written: events, the documents they name, rows beside them, and what the caller is told."""
 
     payloads: tuple[Payload, ...]
+    earlier: "tuple[Happened, ...]" = ()
+    """What happened before the decision and is written with it, at times of its own."""
     documents: tuple[Sealed, ...] = ()
     rows: tuple[ProjectionRow, ...] = ()
     told: dict[str, Any] = field(default_factory=dict)
@@ -119,24 +122,32 @@ class MissionStore:
     def listed(self, rows: Iterable[ProjectionRow]) -> tuple[Mission, ...]:
         return tuple(mission_of_row(row) for row in rows)
 
-    async def create(self, mission_id: str, request: Request, decision: Decision) -> Answer:
+    async def create(self, mission_id: str, request: Request, decision: Decision, *, detach: bool = True) -> Answer:
         """Write the first events of a new mission."""
-        return await self.act(mission_id, request, lambda _mission: decision, new=True)
+        return await self.act(mission_id, request, lambda _mission: decision, new=True, detach=detach)
 
     async def act(
-        self, mission_id: str, request: Request, decide: Callable[[Mission | None], Decision], *, new: bool = False
+        self,
+        mission_id: str,
+        request: Request,
+        decide: Callable[[Mission | None], Decision],
+        *,
+        new: bool = False,
+        detach: bool = True,
     ) -> Answer:
         """Decide on a caller's request and write the decision, once per request.
 
         A request that was answered before gets that answer again, and nothing is decided. An answer is looked for
         only where the decision fails or its append does: a first request pays nothing for the possibility of a retry.
+        Who has a task of its own that no caller can cancel says so with `detach=False`.
 
         Raises:
             OrchestratorError: what the decision raised, or REQUEST_REUSED.
             EventLogError: the log did not take it; nothing has changed.
         """
         try:
-            return await self._detached(self._decide(mission_id, decide, request.person, request, new=new))
+            write = self._decide(mission_id, decide, request.person, request, new=new)
+            return await (self._detached(write) if detach else write)
         except DuplicateCommand as duplicate:
             return self.answer_again(request, duplicate.record)
         except CommandConflict:
@@ -147,9 +158,12 @@ class MissionStore:
                 raise
             return self.answer_again(request, record)
 
-    async def conclude(self, mission_id: str, actor: str, request: Request | None, decision: Decision) -> Answer:
+    async def conclude(
+        self, mission_id: str, actor: str, request: Request | None, decision: Decision, *, detach: bool = True
+    ) -> Answer:
         """Write what a request that began earlier has come to; the request is recorded with it."""
-        return await self._detached(self._decide(mission_id, lambda _mission: decision, actor, request))
+        write = self._decide(mission_id, lambda _mission: decision, actor, request)
+        return await (self._detached(write) if detach else write)
 
     async def record(self, mission_id: str, actor: str, decide: Callable[[Mission], Decision]) -> Answer:
         """Decide on something that nobody's request asked for, and write the decision."""
@@ -244,7 +258,7 @@ class MissionStore:
     ) -> Mission:
         carried = tuple(record.unwritten)
         now = self._clock.now()
-        decided = [Happened(payload=payload, time=now, actor=actor) for payload in decision.payloads]
+        decided = [*decision.earlier, *[Happened(payload=item, time=now, actor=actor) for item in decision.payloads]]
         happened = [*carried, *decided]
         mission = _folded(mission_id, record.mission, decided)
         if happened:
@@ -344,6 +358,11 @@ class MissionStore:
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return await asyncio.shield(task)
+
+
+def as_decided(mission: Mission, payloads: Sequence[Payload], actor: str, now: datetime) -> Mission:
+    """Return the mission as it will stand when a decision is written."""
+    return _folded(mission.mission_id, mission, [Happened(payload=item, time=now, actor=actor) for item in payloads])
 
 
 def _existing(decide: Callable[[Mission], Decision]) -> Callable[[Mission | None], Decision]:

@@ -41,6 +41,20 @@ class MissionFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A mission that is ready to be proposed and is not written yet."""
+
+    plan: Plan
+    sealed: Sealed
+    payloads: tuple[ev.Payload, ...]
+    rows: tuple[ProjectionRow, ...]
+
+    @property
+    def mission_id(self) -> str:
+        return self.plan.mission_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MissionPage:
     missions: tuple[Mission, ...]
     next_page: ProjectionCursor | None
@@ -64,17 +78,23 @@ class Missions:
             RequestRefusedError: the draft breaks a rule, or its workspace is not known.
             ExecutorUnavailableError: no executor is known yet and it can not be asked.
         """
-        return await self._propose(request, draft, origin or Origin())
+        return await self._proposed(request, await self.prepare(request, draft, origin))
 
     async def clone(self, request: Request, reference: str) -> Answer:
         """Propose the plan of a mission once more; the new mission has its own dry run and approvals."""
+        return await self._proposed(request, await self.prepare_clone(request, reference))
+
+    async def prepare_clone(self, request: Request, reference: str) -> Prepared:
+        """Make a mission of another one's plan without writing it."""
         mission = self.store.find(reference)
         plan = self.store.document(mission.mission_id, mission.plan_digest)
         if plan is None:
             raise RequestRefusedError(Reason.NOT_FOUND, "the mission has no plan", "Propose the plan itself.")
-        return await self._propose(request, self.documents.open_plan(plan), Origin(cloned_from=mission.mission_id))
+        return await self.prepare(request, self.documents.open_plan(plan), Origin(cloned_from=mission.mission_id))
 
-    async def _propose(self, request: Request, draft: PlanDraft, origin: Origin) -> Answer:
+    async def prepare(self, request: Request, draft: PlanDraft, origin: Origin | None = None) -> Prepared:
+        """Check a draft and seal its plan without writing anything; raises what `propose` raises."""
+        origin = origin or Origin()
         info = await self.card.holding(lambda known: _serves(known.workspaces, draft.workspace))
         draft = completed(draft, max_content_bytes=info.max_content_bytes)
         if not _serves(info.workspaces, draft.workspace):
@@ -85,8 +105,11 @@ class Missions:
                 "Name one of these, or start the executor with that workspace.",
             )
         plan = self._plan(draft, origin, info.executor_id, request.person)
-        sealed = self.documents.seal_plan(plan)
-        return await self.store.create(plan.mission_id, request, _proposal(plan, sealed, origin))
+        return _prepared(plan, self.documents.seal_plan(plan), origin)
+
+    async def _proposed(self, request: Request, prepared: Prepared) -> Answer:
+        decision = Decision(payloads=prepared.payloads, documents=(prepared.sealed,), rows=prepared.rows)
+        return await self.store.create(prepared.mission_id, request, decision)
 
     def _plan(self, draft: PlanDraft, origin: Origin, executor_id: str, proposer: str) -> Plan:
         return Plan(
@@ -154,7 +177,7 @@ def _serves(workspaces: tuple[WorkspaceInfo, ...], wanted: str) -> bool:
     return any(workspace.workspace_id == wanted for workspace in workspaces)
 
 
-def _proposal(plan: Plan, sealed: Sealed, origin: Origin) -> Decision:
+def _prepared(plan: Plan, sealed: Sealed, origin: Origin) -> Prepared:
     proposed = ev.MissionProposed(
         intent_id=plan.intent_id,
         objective=plan.objective,
@@ -169,9 +192,8 @@ def _proposal(plan: Plan, sealed: Sealed, origin: Origin) -> Decision:
     planned = ev.PlanSealed(
         plan_id=plan.plan_id, plan_digest=sealed.digest, steps=tuple(_planned(step) for step in plan.steps)
     )
-    return Decision(
-        payloads=(proposed, planned), documents=(sealed,), rows=_result_wanted(plan.mission_id, origin.session_id)
-    )
+    rows = _result_wanted(plan.mission_id, origin.session_id)
+    return Prepared(plan=plan, sealed=sealed, payloads=(proposed, planned), rows=rows)
 
 
 def _planned(step: Step) -> ev.PlannedStep:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from orchestrator.domain import decisions
@@ -73,7 +74,7 @@ class Recorder:
     def _news(self, mission: Mission, update: ExecutionUpdate) -> Iterator[Happened]:
         """Yield what an update tells that was not told before the stream broke."""
         if mission.status in WAITING and (update.events or update.receipt):
-            yield self._said(self._started(mission))
+            yield Happened(payload=self._started(mission), time=self._began_at(update), actor=ORCHESTRATOR)
         known = mission.executor_events
         for event in update.events:
             if event.sequence <= known:
@@ -101,8 +102,10 @@ class Recorder:
         await self._written()
         await self._write(decision)
 
-    def _said(self, payload: ev.Payload) -> Happened:
-        return Happened(payload=payload, time=self._clock.now(), actor=ORCHESTRATOR)
+    def _began_at(self, update: ExecutionUpdate) -> datetime:
+        """Return when the order was sent, or the first event of an execution that was ordered by a former process."""
+        sent_at = self._run.sent_at or self._clock.now()
+        return min(sent_at, update.events[0].time) if update.events else sent_at
 
     def _flush_later(self) -> None:
         if self._timer is None and self._flush is None:
@@ -129,7 +132,11 @@ class Recorder:
         while True:
             try:
                 await self._store.conclude(
-                    self._run.mission_id, ORCHESTRATOR, self._request, decision or Decision(payloads=())
+                    self._run.mission_id,
+                    ORCHESTRATOR,
+                    self._request,
+                    decision or Decision(payloads=()),
+                    detach=decision is None,
                 )
             except (DuplicateCommand, CommandConflict):
                 self._request = (

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gonogo.digests import PREFIX, digest
 from orchestrator.domain.errors import ContractError, Reason, RequestRefusedError, malformed
 from orchestrator.domain.mission import Mission
 from orchestrator.service.event_log import CommandRecord
@@ -33,6 +34,12 @@ class Request:
         return f"{self.person}/{self.request_id}"
 
 
+def part_of(request: Request, kind: str, name: str) -> Request:
+    """Return the request under which one part of a request's handling is recorded; a retry finds the same."""
+    part = digest(json.dumps([request.request_id, name]).encode()).removeprefix(PREFIX)
+    return Request(request_id=f"{kind}-{part[:40]}-{name}", digest=request.digest, person=request.person)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a request came to: the mission as it was then, and what else the caller was told."""
@@ -52,6 +59,7 @@ def raw_record(request: Request, result: dict[str, Any]) -> CommandRecord:
         command_id=request.command_id,
         request_hash=request.digest,
         result=json.dumps(result, ensure_ascii=False, separators=(",", ":")),
+        just_encoded=True,
     )
 
 

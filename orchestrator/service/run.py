@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from orchestrator.domain.events import Event
 from orchestrator.domain.mission import Mission
@@ -20,6 +21,8 @@ class Run:
     ended: bool = False
     error: BaseException | None = None
     task: "asyncio.Task[None] | None" = None
+    sent_at: datetime | None = None
+    """When the order was sent; None where this process has sent none."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def published(self, events: tuple[Event, ...], mission: Mission) -> None:

@@ -129,6 +129,41 @@ async def failed(call: Any) -> tuple[grpc.StatusCode, str, error_details_pb2.Err
     return caught.value.code(), status.message, info, names
 
 
+async def test_the_whole_way_in_two_calls(site: Site) -> None:
+    """A proposal carries its report, an execution its approval, and repeating either gives the same answer."""
+    step = plan_pb2.Step(write_file=plan_pb2.WriteFile(path="a.txt", content="hello"))
+    draft = plan_pb2.PlanDraft(objective="write", workspace="site", steps=[step])
+    propose = pb.ProposeMissionRequest(request_id=new_id(), draft=draft, dry_run=True)
+    proposed = await site.missions.ProposeMission(propose)
+    report = wire.sealed_from_proto(proposed.report)
+    assert report.digest == proposed.mission.report_digest
+    approvals = [wire.sealed_to_proto(site.approver.approve(report))]
+    execute = pb.ExecuteMissionRequest(request_id=new_id(), mission_id=proposed.mission.mission_id, approvals=approvals)
+
+    messages = [message async for message in site.missions.ExecuteMission(execute)]
+    again = [message async for message in site.missions.ExecuteMission(execute)]
+
+    assert messages[-1].mission.status == events_pb2.MISSION_STATUS_COMPLETED
+    assert messages[-1].receipt == again[-1].receipt
+    assert await site.missions.ProposeMission(propose) == proposed
+    propose.dry_run = False
+    code, _, info, _ = await failed(site.missions.ProposeMission(propose))
+    assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_REUSED")
+
+
+async def test_a_proposal_that_asks_for_no_dry_run_has_no_report(site: Site) -> None:
+    """Nor is one made, and an execution without an approval is refused before the executor is asked."""
+    mission = await site.proposed()
+
+    code, _, info, _ = await failed(
+        site.missions.ExecuteMission(pb.ExecuteMissionRequest(request_id=new_id(), mission_id=mission.mission_id))
+    )
+
+    assert (code, info.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_APPROVED")
+    assert not mission.report_digest
+    assert {"dry_run", "execute"}.isdisjoint(site.simulator.calls)
+
+
 async def test_the_whole_way_over_the_wire(site: Site) -> None:
     """Propose, dry run, approve, execute, and everything that can be read afterwards."""
     mission_id = await site.approved()

@@ -235,6 +235,8 @@ class Executions:
             silence()
             del self.runs[run.mission_id]
             run.end(error)
+            if run.goes_on:
+                self.start(self.store.state(run.mission_id), None, claimed=True)
 
     async def _run_to_the_end(self, run: Run, *, claimed: bool) -> None:
         recorder = Recorder(self.store, self.documents, self.clock, run)
@@ -244,6 +246,10 @@ class Executions:
                     if await recorder.take(update):
                         return
         except ExecutorRefusedError as refused:
+            if await self._claimed_all_the_same(run, refused):
+                await recorder.begin()
+                run.goes_on = True
+                raise
             await self._refused(run.mission_id, refused)
             await recorder.stop(refused.message)
             raise
@@ -252,6 +258,15 @@ class Executions:
             raise
         finally:
             recorder.close()
+
+    async def _claimed_all_the_same(self, run: Run, error: ExecutorRefusedError) -> bool:
+        """Only a signed refusal proves that nothing was done; without one the executor is asked."""
+        if error.refusal is not None or self.store.state(run.mission_id).status not in WAITING:
+            return False
+        try:
+            return await self.executor.execution(run.mission_id) is not None
+        except OrchestratorError:
+            return False  # nobody can tell now; whoever executes the mission again will be told
 
     async def _updates(self, run: Run, *, claimed: bool) -> AsyncGenerator[ExecutionUpdate, None]:
         """Yield an execution's stream, across breaks, until its receipt."""

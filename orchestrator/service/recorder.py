@@ -60,6 +60,12 @@ class Recorder:
         self._flush_later()
         return False
 
+    async def begin(self) -> None:
+        """A mission that the executor has claimed is under way, also before it told anything of it."""
+        mission = self._store.state(self._run.mission_id)
+        if mission.status in WAITING:
+            await self._write(Decision(payloads=(self._started(mission),)))
+
     async def stop(self, message: str) -> None:
         """A claimed mission that can not be followed is paused: nobody knows what was done."""
         mission = self._store.state(self._run.mission_id)

@@ -19,6 +19,8 @@ class Run:
     """The request it was started for; None for a queued mission and for one that was taken up after a restart."""
     events: list[Event] = field(default_factory=list)
     ended: bool = False
+    goes_on: bool = False
+    """Its caller is told an error, and the execution is followed all the same, by a run of its own."""
     error: BaseException | None = None
     task: "asyncio.Task[None] | None" = None
     sent_at: datetime | None = None

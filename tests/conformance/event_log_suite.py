@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ from orchestrator.service.event_log_checks import digest_rows, export_lines, pro
 from orchestrator.service.event_log_errors import CommandConflict, DuplicateCommand, StoreClosed, VersionConflict
 
 
-def an_event(number: int = 1, **changes: str) -> NewEvent:
-    fields = {"type": "mission_proposed", "actor": "anna", "data": json.dumps({"n": number})} | changes
-    return NewEvent(schema_version=1, occurred_at_us=number, **fields)
+def an_event(number: int = 1, **changes: Any) -> NewEvent:
+    fields: dict[str, Any] = {"type": "mission_proposed", "actor": "anna", "data": json.dumps({"n": number})}
+    return NewEvent(schema_version=1, occurred_at_us=number, **(fields | changes))
 
 
 def an_append(stream_id: str = "mission/1", expected_version: int = ANY, count: int = 1) -> Append:

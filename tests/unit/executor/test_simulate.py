@@ -12,6 +12,7 @@ import pytest
 from executor.domain.changes import ChangeKind
 from executor.domain.events import StepCompleted, StepOutput, StepStarted
 from executor.domain.plan import (
+    Action,
     AppendText,
     CreateDirectory,
     CreateFile,
@@ -129,50 +130,50 @@ def test_a_commands_output_and_exit_code_are_evidence(house: PlanHouse) -> None:
     assert kinds[-1] is StepCompleted
 
 
-PROBLEMS = {
-    "a failing command": (lambda: shell("echo no >&2; exit 1"), ReportStatus.FAILED, "COMMAND_FAILED"),
-    "a command out of time": (lambda: shell("sleep 60"), ReportStatus.FAILED, "COMMAND_FAILED"),
-    "a hidden program": (lambda: command("/root/no-such-program"), ReportStatus.BLOCKED, "PROGRAM_HIDDEN"),
-    "a FIFO": (lambda: shell("mkfifo pipe"), ReportStatus.UNSAFE, "SIMULATION_UNSAFE"),
-    "a setuid file": (lambda: shell("cp /bin/true t && chmod 4755 t"), ReportStatus.UNSAFE, "SIMULATION_UNSAFE"),
+PROBLEMS: dict[str, tuple[Action, ReportStatus, str]] = {
+    "a failing command": (shell("echo no >&2; exit 1"), ReportStatus.FAILED, "COMMAND_FAILED"),
+    "a command out of time": (shell("sleep 60"), ReportStatus.FAILED, "COMMAND_FAILED"),
+    "a hidden program": (command("/root/no-such-program"), ReportStatus.BLOCKED, "PROGRAM_HIDDEN"),
+    "a FIFO": (shell("mkfifo pipe"), ReportStatus.UNSAFE, "SIMULATION_UNSAFE"),
+    "a setuid file": (shell("cp /bin/true t && chmod 4755 t"), ReportStatus.UNSAFE, "SIMULATION_UNSAFE"),
     "an existing file": (
-        lambda: CreateFile(path="there.txt", content=b"", mode=0o644),
+        CreateFile(path="there.txt", content=b"", mode=0o644),
         ReportStatus.FAILED,
         "CONFLICT",
     ),
-    "a missing parent": (lambda: CreateFile(path="no/such", content=b"", mode=0o644), ReportStatus.FAILED, "NOT_FOUND"),
-    "a hidden file": (lambda: ReadFile(path=".env"), ReportStatus.BLOCKED, "PATH_OUTSIDE_SCOPE"),
+    "a missing parent": (CreateFile(path="no/such", content=b"", mode=0o644), ReportStatus.FAILED, "NOT_FOUND"),
+    "a hidden file": (ReadFile(path=".env"), ReportStatus.BLOCKED, "PATH_OUTSIDE_SCOPE"),
     "a link out of the workspace": (
-        lambda: CreateFile(path="out/evil", content=b"", mode=0o644),
+        CreateFile(path="out/evil", content=b"", mode=0o644),
         ReportStatus.BLOCKED,
         "PATH_OUTSIDE_WORKSPACE",
     ),
-    "tests that fail": (lambda: suite("exit 1"), ReportStatus.FAILED, "TESTS_UNEXPECTED"),
+    "tests that fail": (suite("exit 1"), ReportStatus.FAILED, "TESTS_UNEXPECTED"),
     "tests that pass unexpectedly": (
-        lambda: suite("exit 0", expect=Expectation.FAIL),
+        suite("exit 0", expect=Expectation.FAIL),
         ReportStatus.FAILED,
         "TESTS_UNEXPECTED",
     ),
-    "no JUnit file": (lambda: suite("exit 0", "build/j.xml"), ReportStatus.FAILED, "JUNIT_MISSING"),
+    "no JUnit file": (suite("exit 0", "build/j.xml"), ReportStatus.FAILED, "JUNIT_MISSING"),
     "a JUnit file that is none": (
-        lambda: suite("mkdir -p build; echo hi > build/j.xml", "build/j.xml"),
+        suite("mkdir -p build; echo hi > build/j.xml", "build/j.xml"),
         ReportStatus.FAILED,
         "JUNIT_UNREADABLE",
     ),
-    "too much": (lambda: shell("head -c 2000000 /dev/zero > big"), ReportStatus.BLOCKED, "TOO_LARGE"),
+    "too much": (shell("head -c 2000000 /dev/zero > big"), ReportStatus.BLOCKED, "TOO_LARGE"),
 }
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_what_does_not_work_is_named(house: PlanHouse, name: str) -> None:
     """Each kind of trouble has its status, its reason, a message and a remedy, and changes nothing."""
-    make, status, reason = PROBLEMS[name]
+    action, status, reason = PROBLEMS[name]
     (house.root / "there.txt").write_text("")
     (house.root / ".env").write_text("secret")
     (house.root / "out").symlink_to(house.folder)
     before = house.tree()
     max_bytes = 1_000_000 if name == "too much" else None
-    found = house.simulate(house.plan(make(), seconds=2, max_bytes=max_bytes))
+    found = house.simulate(house.plan(action, seconds=2, max_bytes=max_bytes))
     assert (found.status, [problem.reason for problem in found.problems]) == (status, [reason])
     assert all(problem.message and problem.remedy for problem in found.problems)
     assert house.tree() == before

@@ -257,7 +257,8 @@ class _Execution:
         self._before = {**states_before(changes), **self._before}
         self._after.update(found)
         self._applied[step.step_id] = applied
-        return Done(action_type="commit", detail=f"{len(changes)} paths as the report expected", changes=changes)
+        counted = "1 path" if len(changes) == 1 else f"{len(changes)} paths"
+        return Done(action_type="commit", detail=f"{counted} as the report expected", changes=changes)
 
     def _fail(self, step: Step, receipt: StepReceipt, fault: StepFault) -> None:
         message = f"{step.step_id}: {fault}"

@@ -31,7 +31,7 @@ from gonogo import sealing
 from gonogo.signatures import ED25519
 
 BUSY_MILLISECONDS: Final = 10_000
-CHECKPOINT_PAGES: Final = 8_000
+CHECKPOINT_PAGES: Final = 2_000
 # What the log holds at a checkpoint, and a large commit on top of it, in frames of a page and its header.
 LOG_BYTES: Final = (CHECKPOINT_PAGES + 200) * (4096 + 24)
 EPOCH_OF_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)

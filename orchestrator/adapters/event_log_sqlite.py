@@ -39,8 +39,8 @@ from orchestrator.service.event_log_errors import (
 
 _LARGEST_GROUP: Final = 256
 _BUSY_WAIT_SECONDS: Final = 5.0
-_CHECKPOINT_EVERY_APPENDS: Final = 1024
-_CHECKPOINT_EVERY_BYTES: Final = 32 << 20
+_CHECKPOINT_EVERY_APPENDS: Final = 256
+_CHECKPOINT_EVERY_BYTES: Final = 8 << 20
 _PRAGMAS: Final = (
     "PRAGMA busy_timeout = 5000",
     "PRAGMA journal_mode = WAL",
@@ -50,7 +50,7 @@ _PRAGMAS: Final = (
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cache_size = -65536",
     "PRAGMA journal_size_limit = 67108864",
-    "PRAGMA wal_autocheckpoint = 20000",  # the writer thread checkpoints long before, so that no append pays for it
+    "PRAGMA wal_autocheckpoint = 10000",  # the writer thread checkpoints long before, so that no append pays for it
 )
 
 

@@ -46,8 +46,16 @@ class SealingError(ValueError):
 
 
 def seal(message: Message) -> bytes:
-    """Write a document's bytes. Do this once per document."""
-    return _text(renderer(message.DESCRIPTOR)(message)).encode()
+    """Write a document's bytes. Do this once per document.
+
+    Raises:
+        SealingError: no reader would take it: a oneof of which no field is set, or an enum number without a name.
+    """
+    try:
+        return _text(renderer(message.DESCRIPTOR)(message)).encode()
+    except LookupError as error:
+        text = f"not a whole {message.DESCRIPTOR.name} document: {error}"
+        raise SealingError(text) from None
 
 
 def sealed_digest(body: bytes) -> str:

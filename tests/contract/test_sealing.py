@@ -87,6 +87,18 @@ def test_a_document_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -
         sealing.open_sealed(sealing.seal(a_plan()), plan_pb2.Plan)
 
 
+def test_a_message_that_no_reader_would_take_is_not_sealed() -> None:
+    """A step without an action, or an enum number without a name, is an error of the writer's."""
+    plan = a_plan()
+    plan.steps.add(step_id="s2")
+    with pytest.raises(sealing.SealingError, match="none of its fields"):
+        sealing.seal(plan)
+    plan = a_plan()
+    plan.failure_policy = 77  # type: ignore[assignment]  # no such policy
+    with pytest.raises(sealing.SealingError):
+        sealing.seal(plan)
+
+
 @given(position=st.integers(min_value=0), byte=st.integers(0, 255))
 def test_a_changed_byte_gives_another_document_or_a_refusal(position: int, byte: int) -> None:
     """No two texts stand for one message."""

@@ -84,10 +84,10 @@ def test_each_committed_step_has_its_events_in_order(house: PlanHouse) -> None:
 def test_roll_back_restores_everything_when_a_later_step_fails(house: PlanHouse) -> None:
     """Bytes, modes, times and deleted files, whatever the commands and edits before did."""
     before = house.tree()
-    plan = house.plan(*EDITS, until(time.time() + 3), policy=FailurePolicy.ROLL_BACK)
+    plan = house.plan(*EDITS, until(time.time() + 5), policy=FailurePolicy.ROLL_BACK)
     found = house.simulate(plan)
     assert found.status is ReportStatus.SUCCESS
-    time.sleep(3)
+    time.sleep(5)
     result = house.execute(plan, found)
     assert (result.outcome, result.abort_reason) == (Outcome.ROLLED_BACK, "DIVERGED")
     assert house.tree() == before
@@ -104,12 +104,12 @@ def test_stop_keeps_and_continue_goes_on(house: PlanHouse, policy: FailurePolicy
     """The failing step alone is undone; later steps run only under `continue`."""
     plan = house.plan(
         CreateFile(path="one", content=b"1", mode=0o644),
-        until(time.time() + 2),
+        until(time.time() + 4),
         CreateFile(path="two", content=b"2", mode=0o644),
         policy=policy,
     )
     found = house.simulate(plan)
-    time.sleep(2)
+    time.sleep(4)
     result = house.execute(plan, found)
     assert (result.outcome, len(result.steps)) == (outcome, ran)
     assert (house.root / "one").exists()

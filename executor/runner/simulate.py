@@ -189,6 +189,7 @@ class _Run:
         mark = self._copy.tree.mark()
         evidence, error = self._act(step)
         changes = self._copy.tree.changes_since(mark)
+        self._check_hidden(touched(changes))  # before anything of it is kept, reported or shown to a command
         if isinstance(step.action, Edit):
             self._copy.record(changes)
         self._keep_old_content(changes)
@@ -247,13 +248,17 @@ class _Run:
             self._workspace.committer(self._simulator.objects)  # refuses where nothing could be committed
         paths = [relative(path) for path in action_paths(step.action)]
         self._check_scope(paths)
-        hidden = [path for path in paths if self._workspace.hidden.covers(path)]
+        self._check_hidden(paths)
+
+    def _check_hidden(self, paths: Iterable[bytes]) -> None:
+        """Refuse a step that names a hidden path, or whose change would reach one beneath what it names."""
+        hidden = tuple(path for path in paths if self._workspace.hidden.covers(path))
         if hidden:
             raise StepBlockedError(
                 "PATH_OUTSIDE_SCOPE",
                 "the executor's policy hides this path",
                 "leave it out of the plan, or ask the executor's operator to change `hidden`",
-                paths=tuple(hidden),
+                paths=hidden,
             )
 
     def _check_scope(self, paths: Iterable[bytes]) -> None:

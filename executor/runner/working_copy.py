@@ -85,7 +85,7 @@ class WorkingCopy:
         """
         session = self._open_session()
         self._write_through(session)
-        program = session.lookup_program(action.argv[0])
+        program = session.lookup_program(action.argv[0], action.cwd)
         if not program.found:
             raise StepBlockedError("PROGRAM_HIDDEN", program.detail, program.remedy)
         return SandboxRun(session=session, timeout_seconds=self._plan.scope.max_duration_seconds, on_output=on_output)

@@ -165,9 +165,9 @@ class PlanHouse:
 
 
 @contextmanager
-def plan_house(folder: Path, *, sandboxed: bool = True) -> Iterator[PlanHouse]:
+def plan_house(folder: Path, *, sandboxed: bool = True, hidden: tuple[str, ...] = (".env",)) -> Iterator[PlanHouse]:
     """Open a house in an empty folder."""
-    house = PlanHouse(folder, Bubblewrap.on_this_machine() if sandboxed else None)
+    house = PlanHouse(folder, Bubblewrap.on_this_machine() if sandboxed else None, hidden=hidden)
     try:
         yield house
     finally:

@@ -21,10 +21,12 @@ from executor.domain.plan import (
     MovePath,
     ReadFile,
     ReplaceText,
+    RunCommand,
     SearchFiles,
 )
 from executor.domain.plan import TestExpectation as Expectation
 from executor.domain.report import CommandEvidence, ReportStatus, TestEvidence
+from gonogo.digests import digest as digest_of
 from tests.unit.executor.plan_house import PlanHouse, command, plan_house, shell, suite
 
 JUNIT = "mkdir -p build; printf '<testsuite><testcase/><testcase>%s</testcase></testsuite>' '{}' > build/j.xml"
@@ -271,6 +273,42 @@ def test_without_a_sandbox_commands_are_blocked_and_edits_are_not(tmp_path: Path
         found = house.simulate(house.plan(edit, shell("true")))
         assert (found.status, found.problems[0].reason) == (ReportStatus.BLOCKED, "UNSUPPORTED")
         assert "doctor" in found.problems[0].remedy
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        (DeletePath(path="config", recursive=True),),
+        (MovePath(path="config", to="plain"), ReadFile(path="plain/.env")),
+        (MovePath(path="config", to="plain"), shell("cat plain/.env || cat plain/*")),
+        (shell("cat config/.env; cp config/.env shown"),),
+        (shell("mv config plain && cat plain/.env"),),
+        (shell("echo new > .env"),),
+    ],
+)
+def test_a_hidden_file_stays_hidden_whatever_happens_to_its_directory(
+    tmp_path: Path, actions: tuple[Action, ...]
+) -> None:
+    """Deleting, moving or copying around it shows nothing of it: not in the report, not among the objects."""
+    with plan_house(tmp_path, hidden=("**/.env",)) as house:
+        (house.root / "config").mkdir()
+        (house.root / "config/.env").write_text("TOP-SECRET")
+        (house.root / "config/plain").write_text("plain")
+        found = house.simulate(house.plan(*actions))
+        assert b"TOP-SECRET" not in b"".join(found.small_objects.values())
+        assert "TOP-SECRET" not in repr(found.steps)
+        assert digest_of(b"TOP-SECRET") not in repr(found.steps)
+        if not isinstance(actions[0], RunCommand) or "echo" in actions[0].argv[-1]:
+            assert (found.status, found.problems[0].reason) == (ReportStatus.BLOCKED, "PATH_OUTSIDE_SCOPE")
+
+
+def test_a_program_is_looked_up_where_the_command_starts(house: PlanHouse) -> None:
+    """`./run` with a working directory means the one in that directory."""
+    (house.root / "sub").mkdir()
+    (house.root / "sub/run").write_text("#!/bin/sh\necho here\n")
+    (house.root / "sub/run").chmod(0o755)
+    found = house.simulate(house.plan(RunCommand(argv=("./run",), cwd="sub", env={}, success_codes=())))
+    assert (found.status, found.problems) == (ReportStatus.SUCCESS, ())
 
 
 def test_a_large_object_is_not_held_in_memory_and_stays_readable(house: PlanHouse) -> None:

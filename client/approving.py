@@ -20,6 +20,7 @@ from gonogo.signatures import SCHEMES, SSHSIG, PublicKey
 from gonogo.v1 import evidence_pb2, orchestrator_pb2
 
 SHORT_FORM = 8
+MISSION_ID_LENGTH = len("m-") + 20
 DIFFS_SHOWN = 100
 
 
@@ -54,7 +55,8 @@ async def fetch_verified(client: GonogoClient, mission: str) -> VerifiedMission:
     """
     response = await client.get(mission)
     found = response.mission.mission_id
-    if not found.startswith(mission):
+    # Whoever names a whole id means that mission: an orchestrator must not stretch it to another one.
+    if found != mission and (len(mission) >= MISSION_ID_LENGTH or not found.startswith(mission)):
         message = f"asked for {mission!r}, was handed mission {found!r}"
         raise EvidenceError("MISSION_MISMATCH", message, "do not approve; ask the orchestrator's operator")
     return verify_mission(

@@ -75,6 +75,24 @@ async def test_another_mission_than_the_one_asked_for_is_found(client: GonogoCli
     assert (await refused(client, mission_id)).reason == "MISSION_MISMATCH"
 
 
+async def test_a_whole_id_is_not_taken_for_the_beginning_of_another(
+    client: GonogoClient, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An orchestrator that proposes a mission under a stretched id gets no signature for it."""
+    mission_id = await tried(client, FIRST)
+    honest = await client.get(mission_id)
+    stretched = orchestrator_pb2.GetMissionResponse()
+    stretched.CopyFrom(honest)
+    stretched.mission.mission_id = mission_id + "0"
+
+    async def lie(_: str) -> orchestrator_pb2.GetMissionResponse:
+        return stretched
+
+    monkeypatch.setattr(client, "get", lie)
+    with pytest.raises(EvidenceError, match="was handed mission"):
+        await fetch_verified(client, mission_id)
+
+
 async def test_an_altered_plan_is_found(client: GonogoClient, simulator: Simulator) -> None:
     """One changed character in the plan is another plan."""
     mission_id = await tried(client, FIRST)

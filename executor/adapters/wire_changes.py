@@ -1,5 +1,6 @@
 """What paths are and how they changed, between the contract and the domain."""
 
+import re
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,6 +13,7 @@ from executor.domain.errors import RequestMalformedError
 from gonogo.safe_text import path_bytes, path_fields
 from gonogo.v1 import evidence_pb2
 
+_NANOSECONDS: Final = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_SECONDS: Final = 24 * 60 * 60
 
@@ -68,6 +70,7 @@ def change_to_proto(change: Change) -> evidence_pb2.Change:
         new=None if change.new is None else node_to_proto(change.new),
         moved_from=moved_from,
         raw_moved_from=raw_moved_from,
+        modified_at_ns="" if change.mtime_ns is None else str(change.mtime_ns),
     )
 
 
@@ -79,7 +82,14 @@ def change_from_proto(message: evidence_pb2.Change) -> Change:
         old=node_from_proto(message.old) if message.HasField("old") else None,
         new=node_from_proto(message.new) if message.HasField("new") else None,
         moved_from=path_from_proto(message.moved_from, message.raw_moved_from),
+        mtime_ns=_time_ns(message.modified_at_ns),
     )
+
+
+def _time_ns(text: str) -> int | None:
+    if text and not _NANOSECONDS.fullmatch(text):
+        raise RequestMalformedError("MALFORMED", f"not a time: {text[:40]!r}", "send the document as it was made")
+    return int(text) if text else None
 
 
 def snapshot_to_proto(path: bytes, node: Node | None) -> evidence_pb2.Snapshot:

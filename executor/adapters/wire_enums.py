@@ -106,12 +106,12 @@ STATUSES: Final = EnumTable(
 )
 LADDER: Final = EnumTable(
     "ladder level",
-    evidence_pb2.LadderLevel.DESCRIPTOR,
+    plan_pb2.LadderLevel.DESCRIPTOR,
     {
-        LadderLevel.L0: evidence_pb2.LADDER_LEVEL_L0,
-        LadderLevel.L1: evidence_pb2.LADDER_LEVEL_L1,
-        LadderLevel.L2: evidence_pb2.LADDER_LEVEL_L2,
-        LadderLevel.L3: evidence_pb2.LADDER_LEVEL_L3,
+        LadderLevel.L0: plan_pb2.LADDER_LEVEL_L0,
+        LadderLevel.L1: plan_pb2.LADDER_LEVEL_L1,
+        LadderLevel.L2: plan_pb2.LADDER_LEVEL_L2,
+        LadderLevel.L3: plan_pb2.LADDER_LEVEL_L3,
     },
 )
 SELF_APPROVALS: Final = EnumTable(

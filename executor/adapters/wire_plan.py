@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from executor.adapters.wire_enums import EXPECTATIONS, FAILURE_POLICIES, NETWORKS, STAGES
+from executor.adapters.wire_enums import EXPECTATIONS, FAILURE_POLICIES, LADDER, NETWORKS, STAGES
 from executor.domain.errors import RequestMalformedError
 from executor.domain.plan import (
     Action,
@@ -29,6 +29,7 @@ from executor.domain.plan import (
     SetMode,
     Step,
     TestExpectation,
+    UndoStep,
     WriteFile,
 )
 from gonogo.v1 import plan_pb2
@@ -91,6 +92,7 @@ def _scope(message: plan_pb2.Scope) -> Scope:
         max_pages=message.max_pages or MAX_PAGES,
         max_duration_seconds=message.max_duration_seconds or MAX_SECONDS,
         max_bytes=number_from_text(message.max_bytes, "max_bytes") if message.max_bytes else None,
+        min_ladder_level=LADDER.from_wire(message.min_ladder_level) if message.min_ladder_level else None,
     )
 
 
@@ -185,6 +187,10 @@ def _run_tests(message: plan_pb2.RunTests) -> Action:
     )
 
 
+def _undo_step(message: plan_pb2.UndoStep) -> Action:
+    return UndoStep(mission_id=message.mission_id, step_id=message.step_id)
+
+
 ACTIONS: Final[Mapping[str, Callable[[Any], Action]]] = {
     "read_file": _read_file,
     "list_directory": _list_directory,
@@ -200,6 +206,7 @@ ACTIONS: Final[Mapping[str, Callable[[Any], Action]]] = {
     "set_mode": _set_mode,
     "run_command": _run_command,
     "run_tests": _run_tests,
+    "undo_step": _undo_step,
 }
 
 

@@ -64,6 +64,8 @@ class Change:
     new: Node | None
     moved_from: bytes = b""
     """Only for a move. The old name has no change of its own then; `old` is what it was under that name."""
+    mtime_ns: int | None = None
+    """The modification time that the step set itself, in nanoseconds since 1970; None leaves it to the commit."""
 
 
 States = Mapping[bytes, Node | None]

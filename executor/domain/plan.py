@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from executor.domain.ladder import LadderLevel
+
 
 class Stage(enum.Enum):
     """What part of its work a step belongs to."""
@@ -120,6 +122,14 @@ class SetMode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UndoStep:
+    """Takes back what a committed step of an ended mission did."""
+
+    mission_id: str
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunCommand:
     argv: tuple[str, ...]
     cwd: str
@@ -138,7 +148,7 @@ class RunTests:
 
 Edit = CreateFile | CreateDirectory | WriteFile | PatchFile | ReplaceText | AppendText | MovePath | DeletePath | SetMode
 Retrieval = ReadFile | ListDirectory | SearchFiles
-Action = Edit | Retrieval | RunCommand | RunTests
+Action = Edit | Retrieval | RunCommand | RunTests | UndoStep
 
 KINDS: Mapping[type[Action], str] = {
     ReadFile: "read_file",
@@ -155,6 +165,7 @@ KINDS: Mapping[type[Action], str] = {
     SetMode: "set_mode",
     RunCommand: "run_command",
     RunTests: "run_tests",
+    UndoStep: "undo_step",
 }
 
 
@@ -182,6 +193,7 @@ class Scope:
     max_pages: int
     max_duration_seconds: int
     max_bytes: int | None
+    min_ladder_level: LadderLevel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

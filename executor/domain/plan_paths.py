@@ -7,14 +7,15 @@ from executor.domain.plan import (
     RunCommand,
     RunTests,
     SearchFiles,
+    UndoStep,
 )
 from gonogo.safe_text import shown_argv
 
 
 def action_paths(action: Action) -> tuple[str, ...]:
-    """Return the paths that the plan's scope must hold. A command's paths are known only afterwards."""
+    """Return the paths that the plan's scope must hold. Those of a command or an undone step are known only afterwards."""
     match action:
-        case RunCommand() | RunTests():
+        case RunCommand() | RunTests() | UndoStep():
             return ()
         case MovePath(path=path, to=to):
             return (path, to)
@@ -44,6 +45,8 @@ def target_of(action: Action) -> str:
             return shown_argv(argv)
         case MovePath(path=path, to=to):
             return f"{path} to {to}"
+        case UndoStep(mission_id=mission_id, step_id=step_id):
+            return f"{step_id} of {mission_id}"
         case SearchFiles(path=path, pattern=pattern):
             return f"{pattern!r} in {path}"
         case _:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from orchestrator.domain.plan import LadderLevel
+
 
 class ReportStatus(StrEnum):
     SUCCESS = "success"
@@ -29,13 +31,6 @@ class Outcome(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"
     UNKNOWN = "unknown"
-
-
-class LadderLevel(StrEnum):
-    L0 = "l0"
-    L1 = "l1"
-    L2 = "l2"
-    L3 = "l3"
 
 
 class SelfApproval(StrEnum):
@@ -178,6 +173,8 @@ class ExecutorInfo:
     policy_digest: str
     version: str
     max_content_bytes: int
+    report_seconds: int
+    checkpoint_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

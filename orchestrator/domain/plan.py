@@ -42,6 +42,13 @@ class TestExpectation(StrEnum):
     ANY = "any"
 
 
+class LadderLevel(StrEnum):
+    L0 = "l0"
+    L1 = "l1"
+    L2 = "l2"
+    L3 = "l3"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """The contract a plan may not leave."""
@@ -52,6 +59,7 @@ class Scope:
     max_pages: int = 0
     max_duration_seconds: int = 0
     max_bytes: str = ""
+    min_ladder_level: LadderLevel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +140,12 @@ class SetMode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UndoStep:
+    mission_id: str
+    step_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunCommand:
     argv: tuple[str, ...]
     cwd: str = ""
@@ -153,7 +167,7 @@ Edit: TypeAlias = (
     CreateFile | CreateDirectory | WriteFile | PatchFile | ReplaceText | AppendText | MovePath | DeletePath | SetMode
 )
 Program: TypeAlias = RunCommand | RunTests
-Action: TypeAlias = Retrieval | Edit | Program
+Action: TypeAlias = Retrieval | Edit | Program | UndoStep
 
 KINDS: Final[Mapping[type[Action], str]] = {
     ReadFile: "read_file",
@@ -170,6 +184,7 @@ KINDS: Final[Mapping[type[Action], str]] = {
     SetMode: "set_mode",
     RunCommand: "run_command",
     RunTests: "run_tests",
+    UndoStep: "undo_step",
 }
 
 ACTIONS: Final[Mapping[str, type[Action]]] = {kind: action for action, kind in KINDS.items()}
@@ -195,6 +210,8 @@ class Step:
             return shortened(json.dumps(list(action.argv), ensure_ascii=False))
         if isinstance(action, MovePath):
             return shortened(f"{action.path} -> {action.to}")
+        if isinstance(action, UndoStep):
+            return shortened(f"{action.step_id} of {action.mission_id}")
         return shortened(action.path)
 
 

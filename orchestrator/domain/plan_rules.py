@@ -34,6 +34,7 @@ from orchestrator.domain.plan import (
     Stage,
     Step,
     TestExpectation,
+    UndoStep,
     WriteFile,
 )
 from orchestrator.domain.scope import pattern_of
@@ -137,9 +138,9 @@ def stage_of(step: Step) -> Stage:
 
 
 def own_paths(step: Step) -> Iterator[str]:
-    """Yield the paths a step names as what it acts on; programs name none, their changes are measured."""
+    """Yield the paths a step names as what it acts on; programs and undone steps name none, their changes are told."""
     action = step.action
-    if isinstance(action, RunCommand | RunTests):
+    if isinstance(action, RunCommand | RunTests | UndoStep):
         return
     yield action.path
     if isinstance(action, MovePath):
@@ -200,11 +201,19 @@ def _check_step(step: Step, max_content_bytes: int) -> None:
     where = f"step {step.step_id}"
     if isinstance(step.action, RunCommand | RunTests):
         _check_program(where, step.action)
+    elif isinstance(step.action, UndoStep):
+        _check_undone(where, step.action)
     else:
         _check_path(where, step.action.path, root=isinstance(step.action, ListDirectory | SearchFiles))
         _check_fields(where, step.action, max_content_bytes)
     if len(step.description) > MAX_DESCRIPTION or not _is_line(step.description):
         _refuse(Reason.PLAN_INVALID, f"{where}: the description is too long or not one line", "Shorten it to one line.")
+
+
+def _check_undone(where: str, action: UndoStep) -> None:
+    for name, value in (("mission_id", action.mission_id), ("step_id", action.step_id)):
+        if not _STEP_ID.fullmatch(value):
+            _refuse(Reason.PLAN_INVALID, f"{where}: {_shown(value)} is no {name}", "Name a step of an ended mission.")
 
 
 def _check_fields(where: str, action: Retrieval | Edit, limit: int) -> None:

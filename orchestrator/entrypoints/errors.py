@@ -62,6 +62,8 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.TESTS_UNEXPECTED: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.JUNIT_MISSING: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.JUNIT_UNREADABLE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.LADDER_TOO_LOW: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.CHECKPOINT_GONE: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 _STORE_REASONS: Final[Mapping[type[store.EventLogError], Reason]] = {

@@ -21,7 +21,7 @@ from executor.entrypoints.grpc_errors import code_of
 from executor.runner.requests import ExecuteInput
 from gonogo import sealing
 from gonogo.digests import digest
-from gonogo.v1 import errors_pb2, evidence_pb2, executor_pb2, sealed_pb2
+from gonogo.v1 import errors_pb2, evidence_pb2, executor_pb2, plan_pb2, sealed_pb2
 from tests.contract.executor_server import Served, served
 from tests.unit.executor.house import House
 
@@ -119,7 +119,10 @@ class TestErrors:
         requests = {"MALFORMED", "REQUEST_REUSED", "PLAN_INVALID", "TOO_LARGE"} | {
             name for name in reasons if name.startswith("PATH_")
         }
-        findings = {"COMMAND_FAILED", "TESTS_UNEXPECTED", "JUNIT_MISSING", "JUNIT_UNREADABLE", "PROGRAM_HIDDEN"}
+        findings = {
+            *("COMMAND_FAILED", "TESTS_UNEXPECTED", "JUNIT_MISSING", "JUNIT_UNREADABLE", "PROGRAM_HIDDEN"),
+            *("LADDER_TOO_LOW", "CHECKPOINT_GONE"),
+        }
         others = {"DIVERGED", "EXECUTOR_UNAVAILABLE", "INTERNAL"} | findings  # findings stand in reports, not in errors
         internal = {reason for reason in reasons if code_of(ExecutorError(reason, "", "")) == 13}
         assert internal == gates | requests | others
@@ -212,7 +215,7 @@ class TestCalls:
         }
         assert told.public_key == house.executor_key.public.line
         assert [person.person for person in told.persons] == ["owner", "second"]
-        assert told.ladder_level == evidence_pb2.LADDER_LEVEL_L1
+        assert told.ladder_level == plan_pb2.LADDER_LEVEL_L1
 
     async def test_a_whole_mission(self, house: House, server: Served) -> None:
         """Dry run, execution, and everything that can be asked afterwards."""

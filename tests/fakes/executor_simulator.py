@@ -334,7 +334,7 @@ class ExecutorSimulator:
             problems=[] if good else [evidence_pb2.Problem(reason="STEP_FAILED", message="a step failed")],
             started_at=now,
             completed_at=now,
-            ladder_level=evidence_pb2.LADDER_LEVEL_L3,
+            ladder_level=plan_pb2.LADDER_LEVEL_L3,
             self_approval=evidence_pb2.SELF_APPROVAL_ALLOWED,
             policy_digest=digest(b"policy"),
             base_fingerprint=digest(b"base %d" % self.base),

@@ -66,6 +66,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_TESTS_UNEXPECTED: _Reason.ValueType  # 41
     REASON_JUNIT_MISSING: _Reason.ValueType  # 42
     REASON_JUNIT_UNREADABLE: _Reason.ValueType  # 43
+    REASON_LADDER_TOO_LOW: _Reason.ValueType  # 44
+    REASON_CHECKPOINT_GONE: _Reason.ValueType  # 45
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Stable reasons, carried as text in google.rpc.ErrorInfo.reason with domain "gonogo". The names here, without the
@@ -116,4 +118,6 @@ REASON_COMMAND_FAILED: Reason.ValueType  # 40
 REASON_TESTS_UNEXPECTED: Reason.ValueType  # 41
 REASON_JUNIT_MISSING: Reason.ValueType  # 42
 REASON_JUNIT_UNREADABLE: Reason.ValueType  # 43
+REASON_LADDER_TOO_LOW: Reason.ValueType  # 44
+REASON_CHECKPOINT_GONE: Reason.ValueType  # 45
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

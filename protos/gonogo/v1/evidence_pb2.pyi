@@ -43,28 +43,6 @@ REPORT_STATUS_BLOCKED: ReportStatus.ValueType  # 3
 REPORT_STATUS_FAILED: ReportStatus.ValueType  # 4
 Global___ReportStatus: _TypeAlias = ReportStatus  # noqa: Y015
 
-class _LadderLevel:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _LadderLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LadderLevel.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    LADDER_LEVEL_UNSPECIFIED: _LadderLevel.ValueType  # 0
-    LADDER_LEVEL_L0: _LadderLevel.ValueType  # 1
-    LADDER_LEVEL_L1: _LadderLevel.ValueType  # 2
-    LADDER_LEVEL_L2: _LadderLevel.ValueType  # 3
-    LADDER_LEVEL_L3: _LadderLevel.ValueType  # 4
-
-class LadderLevel(_LadderLevel, metaclass=_LadderLevelEnumTypeWrapper):
-    """How well the executor can isolate a dry run, found by a real self-test at its start."""
-
-LADDER_LEVEL_UNSPECIFIED: LadderLevel.ValueType  # 0
-LADDER_LEVEL_L0: LadderLevel.ValueType  # 1
-LADDER_LEVEL_L1: LadderLevel.ValueType  # 2
-LADDER_LEVEL_L2: LadderLevel.ValueType  # 3
-LADDER_LEVEL_L3: LadderLevel.ValueType  # 4
-Global___LadderLevel: _TypeAlias = LadderLevel  # noqa: Y015
-
 class _SelfApproval:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -298,6 +276,7 @@ class Change(_message.Message):
     NEW_FIELD_NUMBER: _builtins.int
     MOVED_FROM_FIELD_NUMBER: _builtins.int
     RAW_MOVED_FROM_FIELD_NUMBER: _builtins.int
+    MODIFIED_AT_NS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Path relative to the workspace; bytes that are not UTF-8 are shown as \\xNN."""
     raw_path: _builtins.bytes
@@ -308,6 +287,10 @@ class Change(_message.Message):
     """The path it was moved from, for a move; same form as `path`."""
     raw_moved_from: _builtins.bytes
     """The bytes of `moved_from`, only where they are not UTF-8."""
+    modified_at_ns: _builtins.str
+    """The modification time that the path gets, as decimal nanoseconds since 1970, where the step set it to a moment of
+    its own. Empty means the time of the commit for what is written, and no change of it for what is not.
+    """
     @_builtins.property
     def old(self) -> Global___NodeState:
         """What it was."""
@@ -326,10 +309,11 @@ class Change(_message.Message):
         new: Global___NodeState | None = ...,
         moved_from: _builtins.str = ...,
         raw_moved_from: _builtins.bytes = ...,
+        modified_at_ns: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["new", b"new", "old", b"old"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "moved_from", b"moved_from", "new", b"new", "old", b"old", "path", b"path", "raw_moved_from", b"raw_moved_from", "raw_path", b"raw_path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "modified_at_ns", b"modified_at_ns", "moved_from", b"moved_from", "new", b"new", "old", b"old", "path", b"path", "raw_moved_from", b"raw_moved_from", "raw_path", b"raw_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -794,6 +778,36 @@ class Risk(_message.Message):
 Global___Risk: _TypeAlias = Risk  # noqa: Y015
 
 @_typing.final
+class Notice(_message.Message):
+    """Something that whoever decides should know, and that is no problem by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Stable kind, such as "foreign_owner"."""
+    path: _builtins.str
+    """The path it is about, or empty."""
+    message: _builtins.str
+    """In words."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        path: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Notice: _TypeAlias = Notice  # noqa: Y015
+
+@_typing.final
 class Report(_message.Message):
     """Sealed: what the dry run found, signed by the executor. Media type application/vnd.gonogo.report.v1+json."""
 
@@ -820,6 +834,7 @@ class Report(_message.Message):
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     RISK_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """Id of this report."""
     mission_id: _builtins.str
@@ -840,7 +855,7 @@ class Report(_message.Message):
     """Makes two reports of the same plan differ."""
     status: Global___ReportStatus.ValueType
     """What the dry run came to."""
-    ladder_level: Global___LadderLevel.ValueType
+    ladder_level: _plan_pb2.LadderLevel.ValueType
     """The isolation it ran under."""
     self_approval: Global___SelfApproval.ValueType
     """Whether a proposer's own approval counts here."""
@@ -872,6 +887,10 @@ class Report(_message.Message):
     def risk(self) -> Global___Risk:
         """Facts of risk."""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notice]:
+        """What whoever decides should know besides."""
+
     def __init__(
         self,
         *,
@@ -888,7 +907,7 @@ class Report(_message.Message):
         problems: _abc.Iterable[Global___Problem] | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
-        ladder_level: Global___LadderLevel.ValueType = ...,
+        ladder_level: _plan_pb2.LadderLevel.ValueType = ...,
         self_approval: Global___SelfApproval.ValueType = ...,
         policy_digest: _builtins.str = ...,
         base_fingerprint: _builtins.str = ...,
@@ -896,10 +915,11 @@ class Report(_message.Message):
         manifest_digest: _builtins.str = ...,
         steps: _abc.Iterable[Global___StepReport] | None = ...,
         risk: Global___Risk | None = ...,
+        notices: _abc.Iterable[Global___Notice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "risk", b"risk", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_fingerprint", b"after_fingerprint", "base_fingerprint", b"base_fingerprint", "completed_at", b"completed_at", "executor_id", b"executor_id", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "manifest_digest", b"manifest_digest", "mission_id", b"mission_id", "nonce", b"nonce", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "problems", b"problems", "report_id", b"report_id", "risk", b"risk", "self_approval", b"self_approval", "started_at", b"started_at", "status", b"status", "steps", b"steps", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_fingerprint", b"after_fingerprint", "base_fingerprint", b"base_fingerprint", "completed_at", b"completed_at", "executor_id", b"executor_id", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "manifest_digest", b"manifest_digest", "mission_id", b"mission_id", "nonce", b"nonce", "notices", b"notices", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "problems", b"problems", "report_id", b"report_id", "risk", b"risk", "self_approval", b"self_approval", "started_at", b"started_at", "status", b"status", "steps", b"steps", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1194,7 +1214,7 @@ class Receipt(_message.Message):
     """The workspace."""
     ledger_epoch: _builtins.str
     """The ledger epoch."""
-    ladder_level: Global___LadderLevel.ValueType
+    ladder_level: _plan_pb2.LadderLevel.ValueType
     """The isolation its test runs had."""
     self_approval: Global___SelfApproval.ValueType
     """Whether a proposer's own approval counted."""
@@ -1267,7 +1287,7 @@ class Receipt(_message.Message):
         executor_id: _builtins.str = ...,
         workspace_id: _builtins.str = ...,
         ledger_epoch: _builtins.str = ...,
-        ladder_level: Global___LadderLevel.ValueType = ...,
+        ladder_level: _plan_pb2.LadderLevel.ValueType = ...,
         self_approval: Global___SelfApproval.ValueType = ...,
         policy_digest: _builtins.str = ...,
         execution_status: Global___Outcome.ValueType = ...,

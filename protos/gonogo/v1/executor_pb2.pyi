@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from gonogo.v1 import events_pb2 as _events_pb2
 from gonogo.v1 import evidence_pb2 as _evidence_pb2
+from gonogo.v1 import plan_pb2 as _plan_pb2
 from gonogo.v1 import sealed_pb2 as _sealed_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -142,7 +143,7 @@ class WorkspaceInfo(_message.Message):
     LIMITATION_FIELD_NUMBER: _builtins.int
     workspace_id: _builtins.str
     """Its id."""
-    ladder_level: _evidence_pb2.LadderLevel.ValueType
+    ladder_level: _plan_pb2.LadderLevel.ValueType
     """The level its dry runs have."""
     limitation: _builtins.str
     """What keeps it from more, and the remedy; empty where nothing does."""
@@ -150,7 +151,7 @@ class WorkspaceInfo(_message.Message):
         self,
         *,
         workspace_id: _builtins.str = ...,
-        ladder_level: _evidence_pb2.LadderLevel.ValueType = ...,
+        ladder_level: _plan_pb2.LadderLevel.ValueType = ...,
         limitation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -180,13 +181,15 @@ class GetExecutorResponse(_message.Message):
     POLICY_DIGEST_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MAX_CONTENT_BYTES_FIELD_NUMBER: _builtins.int
+    REPORT_SECONDS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SECONDS_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """Its id."""
     public_key: _builtins.str
     """The key its reports, receipts and refusals are signed with, in OpenSSH's one-line form."""
     ledger_epoch: _builtins.str
     """Its ledger epoch."""
-    ladder_level: _evidence_pb2.LadderLevel.ValueType
+    ladder_level: _plan_pb2.LadderLevel.ValueType
     """The isolation it has."""
     approvals_required: _builtins.int
     """How many distinct persons must approve."""
@@ -200,6 +203,10 @@ class GetExecutorResponse(_message.Message):
     """Version of the software."""
     max_content_bytes: _builtins.int
     """Largest content of one typed step, in bytes."""
+    report_seconds: _builtins.int
+    """How long a report may be executed after it was issued, in seconds; its contents are kept as long."""
+    checkpoint_seconds: _builtins.int
+    """How long the checkpoints of an ended mission are kept, in seconds: so long it can be undone."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
         """What its self-test found."""
@@ -218,7 +225,7 @@ class GetExecutorResponse(_message.Message):
         executor_id: _builtins.str = ...,
         public_key: _builtins.str = ...,
         ledger_epoch: _builtins.str = ...,
-        ladder_level: _evidence_pb2.LadderLevel.ValueType = ...,
+        ladder_level: _plan_pb2.LadderLevel.ValueType = ...,
         findings: _abc.Iterable[Global___Finding] | None = ...,
         workspaces: _abc.Iterable[Global___WorkspaceInfo] | None = ...,
         persons: _abc.Iterable[Global___TrustedPerson] | None = ...,
@@ -228,10 +235,12 @@ class GetExecutorResponse(_message.Message):
         policy_digest: _builtins.str = ...,
         version: _builtins.str = ...,
         max_content_bytes: _builtins.int = ...,
+        report_seconds: _builtins.int = ...,
+        checkpoint_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals_required", b"approvals_required", "executor_id", b"executor_id", "findings", b"findings", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "max_approval_seconds", b"max_approval_seconds", "max_content_bytes", b"max_content_bytes", "persons", b"persons", "policy_digest", b"policy_digest", "public_key", b"public_key", "self_approval", b"self_approval", "version", b"version", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals_required", b"approvals_required", "checkpoint_seconds", b"checkpoint_seconds", "executor_id", b"executor_id", "findings", b"findings", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "max_approval_seconds", b"max_approval_seconds", "max_content_bytes", b"max_content_bytes", "persons", b"persons", "policy_digest", b"policy_digest", "public_key", b"public_key", "report_seconds", b"report_seconds", "self_approval", b"self_approval", "version", b"version", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,6 +104,28 @@ TEST_EXPECTATION_FAIL: TestExpectation.ValueType  # 2
 TEST_EXPECTATION_ANY: TestExpectation.ValueType  # 3
 Global___TestExpectation: _TypeAlias = TestExpectation  # noqa: Y015
 
+class _LadderLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LadderLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LadderLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LADDER_LEVEL_UNSPECIFIED: _LadderLevel.ValueType  # 0
+    LADDER_LEVEL_L0: _LadderLevel.ValueType  # 1
+    LADDER_LEVEL_L1: _LadderLevel.ValueType  # 2
+    LADDER_LEVEL_L2: _LadderLevel.ValueType  # 3
+    LADDER_LEVEL_L3: _LadderLevel.ValueType  # 4
+
+class LadderLevel(_LadderLevel, metaclass=_LadderLevelEnumTypeWrapper):
+    """How well the executor can isolate a dry run, found by a real self-test at its start."""
+
+LADDER_LEVEL_UNSPECIFIED: LadderLevel.ValueType  # 0
+LADDER_LEVEL_L0: LadderLevel.ValueType  # 1
+LADDER_LEVEL_L1: LadderLevel.ValueType  # 2
+LADDER_LEVEL_L2: LadderLevel.ValueType  # 3
+LADDER_LEVEL_L3: LadderLevel.ValueType  # 4
+Global___LadderLevel: _TypeAlias = LadderLevel  # noqa: Y015
+
 @_typing.final
 class Scope(_message.Message):
     """The contract a plan may not leave."""
@@ -116,6 +138,7 @@ class Scope(_message.Message):
     MAX_PAGES_FIELD_NUMBER: _builtins.int
     MAX_DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     MAX_BYTES_FIELD_NUMBER: _builtins.int
+    MIN_LADDER_LEVEL_FIELD_NUMBER: _builtins.int
     network: Global___NetworkAccess.ValueType
     """Network the steps may reach; the default is none."""
     max_pages: _builtins.int
@@ -124,6 +147,8 @@ class Scope(_message.Message):
     """Seconds one command or test run may take; default 30."""
     max_bytes: _builtins.str
     """Bytes the whole change set may hold, as decimal text (sealed documents hold no 64-bit integers); default is the executor's."""
+    min_ladder_level: Global___LadderLevel.ValueType
+    """The least isolation the dry run must have; below it the executor refuses. Unspecified means whatever it has."""
     @_builtins.property
     def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Glob patterns over paths relative to the workspace; `**` crosses directories. Empty means the whole workspace."""
@@ -141,10 +166,11 @@ class Scope(_message.Message):
         max_pages: _builtins.int = ...,
         max_duration_seconds: _builtins.int = ...,
         max_bytes: _builtins.str = ...,
+        min_ladder_level: Global___LadderLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "max_bytes", b"max_bytes", "max_duration_seconds", b"max_duration_seconds", "max_pages", b"max_pages", "network", b"network", "paths", b"paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domains", b"domains", "max_bytes", b"max_bytes", "max_duration_seconds", b"max_duration_seconds", "max_pages", b"max_pages", "min_ladder_level", b"min_ladder_level", "network", b"network", "paths", b"paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,6 +635,34 @@ class RunTests(_message.Message):
 Global___RunTests: _TypeAlias = RunTests  # noqa: Y015
 
 @_typing.final
+class UndoStep(_message.Message):
+    """Takes back what one committed step of an ended mission of the same workspace did, from the checkpoint that the
+    executor keeps of it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    mission_id: _builtins.str
+    """The mission that was executed."""
+    step_id: _builtins.str
+    """The step of its plan."""
+    def __init__(
+        self,
+        *,
+        mission_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoStep: _TypeAlias = UndoStep  # noqa: Y015
+
+@_typing.final
 class Step(_message.Message):
     """One typed action."""
 
@@ -631,6 +685,7 @@ class Step(_message.Message):
     RUN_TESTS_FIELD_NUMBER: _builtins.int
     REPLACE_TEXT_FIELD_NUMBER: _builtins.int
     APPEND_TEXT_FIELD_NUMBER: _builtins.int
+    UNDO_STEP_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """Unique within the plan, such as "s1"."""
     description: _builtins.str
@@ -693,6 +748,10 @@ class Step(_message.Message):
     def append_text(self) -> Global___AppendText:
         """Appends text to a file."""
 
+    @_builtins.property
+    def undo_step(self) -> Global___UndoStep:
+        """Takes back a step of an ended mission."""
+
     def __init__(
         self,
         *,
@@ -713,12 +772,13 @@ class Step(_message.Message):
         run_tests: Global___RunTests | None = ...,
         replace_text: Global___ReplaceText | None = ...,
         append_text: Global___AppendText | None = ...,
+        undo_step: Global___UndoStep | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "list_directory", b"list_directory", "move_path", b"move_path", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_tests", b"run_tests", "search_files", b"search_files", "set_mode", b"set_mode", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "list_directory", b"list_directory", "move_path", b"move_path", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_tests", b"run_tests", "search_files", b"search_files", "set_mode", b"set_mode", "undo_step", b"undo_step", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "description", b"description", "list_directory", b"list_directory", "move_path", b"move_path", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_tests", b"run_tests", "search_files", b"search_files", "set_mode", b"set_mode", "stage", b"stage", "step_id", b"step_id", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "description", b"description", "list_directory", b"list_directory", "move_path", b"move_path", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_tests", b"run_tests", "search_files", b"search_files", "set_mode", b"set_mode", "stage", b"stage", "step_id", b"step_id", "undo_step", b"undo_step", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["read_file", "list_directory", "search_files", "create_file", "create_directory", "write_file", "patch_file", "move_path", "delete_path", "set_mode", "run_command", "run_tests", "replace_text", "append_text"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["read_file", "list_directory", "search_files", "create_file", "create_directory", "write_file", "patch_file", "move_path", "delete_path", "set_mode", "run_command", "run_tests", "replace_text", "append_text", "undo_step"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 

@@ -199,7 +199,7 @@ class Simulator(
         self, request: orchestrator_pb2.GetMissionExecutorRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.GetMissionExecutorResponse:
         executor = executor_pb2.GetExecutorResponse(
-            executor_id=EXECUTOR, ladder_level=evidence_pb2.LADDER_LEVEL_L3, version="0"
+            executor_id=EXECUTOR, ladder_level=plan_pb2.LADDER_LEVEL_L3, version="0"
         )
         executor.findings.add(name="overlay", ok=False, detail="not there", remedy="a newer kernel")
         return orchestrator_pb2.GetMissionExecutorResponse(executor=executor)
@@ -245,7 +245,7 @@ class Simulator(
             ledger_epoch="1",
             nonce="n",
             status=self.status,
-            ladder_level=evidence_pb2.LADDER_LEVEL_L3,
+            ladder_level=plan_pb2.LADDER_LEVEL_L3,
             self_approval=evidence_pb2.SELF_APPROVAL_ALLOWED,
             policy_digest=digest(b"policy"),
             base_fingerprint=digest(b"base"),

@@ -159,6 +159,8 @@ class ExecutorSimulator:
             policy_digest=digest(b"policy"),
             version="0.1.0",
             max_content_bytes=1 << 20,
+            report_seconds=604_800,
+            checkpoint_seconds=604_800,
         )
 
     async def dry_run(self, request_id: str, plan: Sealed) -> Sealed:

@@ -49,6 +49,7 @@ class PlanHouse:
     sandbox: Sandbox | None
     volatile: tuple[str, ...] = ("**/__pycache__/**",)
     hidden: tuple[str, ...] = (".env",)
+    level: LadderLevel | None = None
     small: dict[str, bytes] = field(default_factory=dict)
     events: list[Payload] = field(default_factory=list)
 
@@ -108,7 +109,7 @@ class PlanHouse:
         """Dry-run a plan and keep its small objects, as the ledger does."""
         simulator = Simulator(
             sandbox=self.sandbox,
-            ladder_level=LadderLevel.L1 if self.sandbox is None else LadderLevel.L3,
+            ladder_level=self.level or (LadderLevel.L1 if self.sandbox is None else self.sandbox.level),
             objects=self.objects,
             edit_limits=EditLimits(),
             copy_limits=LIMITS,

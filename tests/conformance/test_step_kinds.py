@@ -1,0 +1,31 @@
+"""The suite of step kinds on each ladder level."""
+
+import pytest
+
+from executor.domain import plan
+from executor.domain.ladder import LadderLevel
+from executor.sandbox.bubblewrap import Bubblewrap
+from executor.sandbox.sandbox import Sandbox
+from tests.conformance.step_kinds import KINDS, StepKindSuite
+
+
+class TestL3(StepKindSuite):
+    level = LadderLevel.L3
+
+    @pytest.fixture
+    def sandbox(self) -> Sandbox:
+        return Bubblewrap.on_this_machine()
+
+
+class TestL1(StepKindSuite):
+    level = LadderLevel.L1
+
+
+class TestL0(StepKindSuite):
+    level = LadderLevel.L0
+    staged = False
+
+
+def test_the_suite_knows_every_kind() -> None:
+    """No kind of the contract is left out, but the one that needs an ended mission and has tests of its own."""
+    assert set(KINDS) == set(plan.KINDS.values()) - {"undo_step"}

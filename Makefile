@@ -8,7 +8,7 @@ PROTO_FILES := $(wildcard protos/gonogo/v1/*.proto)
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types imports protos check-protos bench lock clean large
+.PHONY: help setup demo test faults cases unprivileged filters check format lint types imports protos check-protos bench lock clean large
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -28,7 +28,17 @@ demo: setup ## Run the main job on a copy of this checkout, from chat message to
 	@$(BIN)/python -m tests.e2e.demo
 
 test: setup ## Run the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/cases
+
+faults: setup ## Cut commits, undos, recoveries and missions at every system call; race an editor; lose power
+	@$(BIN)/python -m pytest -q -m "" tests/faults
+
+cases: setup ## Run the adversarial cases, each by its id
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/cases
+
+unprivileged: setup ## Run the executor's suites as an ordinary user
+	@deploy/unprivileged.sh $(BIN)/python -m pytest -q -p no:cacheprovider -n 2 --dist loadfile \
+		tests/unit/executor tests/conformance tests/property tests/cases
 
 check: setup lint types imports check-protos ## Format, lint, types, import rules, contract
 
@@ -58,6 +68,9 @@ large: setup ## Run the long suites: 1,000 changed files, a 1 GiB file
 
 bench: setup ## Measure, as ratios against a floor of the same run
 	@$(BIN)/python -m bench
+
+filters: ## Build the shipped system call filters again (needs libseccomp)
+	@$(PYTHON) deploy/seccomp/build.py
 
 lock: ## Resolve the lock files again (needs uv)
 	@deploy/lock.sh $(UV)

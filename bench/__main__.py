@@ -1,13 +1,19 @@
-"""All benchmarks: `python -m bench` prints one JSON line per figure; names on the command line choose some."""
+"""All benchmarks: `python -m bench` prints one JSON line per figure; names on the command line choose some.
+
+At the end the figures stand once more on standard error, as a table for people.
+"""
 
 import sys
 
-from bench import commit, event_log, missions, sandbox
-from bench.measure import note
+from bench import commit, dry_runs, event_log, memory, missions, steps
+from bench.measure import note, told
+from bench.table import table
 
 BENCHMARKS = {
-    "sandbox": sandbox.main,
+    "dry_runs": dry_runs.main,
     "commit": commit.main,
+    "steps": steps.main,
+    "memory": memory.main,
     "event_log": event_log.main,
     "missions": missions.main,
 }
@@ -23,6 +29,7 @@ def main() -> int:
     for name in chosen:
         note(name)
         BENCHMARKS[name]()
+    note(table(told))
     return 0
 
 

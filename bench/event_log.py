@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
+from bench.measure import tell
 from orchestrator.adapters.event_log_sqlite import SqliteEventLog
 from orchestrator.adapters.sql_files import named_queries
 from orchestrator.adapters.sqlite_driver import sqlite3 as chosen_sqlite3
@@ -29,11 +30,11 @@ DATA = json.dumps({"mission_id": "0" * 36, "detail": "x" * 170})
 
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gonogo-bench-", dir=".") as directory:
-        for line in asyncio.run(measure(Path(directory))):
-            print(json.dumps(line))
+        for name, figures in asyncio.run(measure(Path(directory))).items():
+            tell(name, **figures)
 
 
-async def measure(directory: Path) -> list[dict[str, object]]:
+async def measure(directory: Path) -> dict[str, dict[str, object]]:
     """Returns the two measurements: many callers, and one."""
     log = SqliteEventLog(directory / "store.db")
     floor = Floor(directory / "floor.db")
@@ -47,13 +48,12 @@ async def measure(directory: Path) -> list[dict[str, object]]:
     finally:
         log.close()
         floor.close()
-    return [many_line(floors, many), one_line(floors, one)]
+    return {"event_appends_64_callers": many_line(floors, many), "event_append_1_caller": one_line(floors, one)}
 
 
 def many_line(floors: list[float], many: list[float]) -> dict[str, object]:
     floor, store = 1 / statistics.median(floors), 1 / statistics.median(many)
     return {
-        "name": "event_appends_64_callers",
         "ratio": round(store / floor, 2),
         "floor": "one commit per append, one connection",
         "appends_per_second": round(store),
@@ -64,7 +64,6 @@ def many_line(floors: list[float], many: list[float]) -> dict[str, object]:
 def one_line(floors: list[float], one: list[float]) -> dict[str, object]:
     floor, store = statistics.median(floors), statistics.median(one)
     return {
-        "name": "event_append_1_caller",
         "ratio": round(floor / store, 2),
         "floor": "one commit per append, one connection",
         "append_us": round(store * 1e6, 1),

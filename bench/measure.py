@@ -26,6 +26,11 @@ class Compared:
         return statistics.median(base / mine for mine, base in zip(self.subject, self.floor, strict=True))
 
 
+def median(values: list[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)
+
+
 def seconds(work: Callable[[], object]) -> float:
     """Return how long some work took."""
     started = time.perf_counter()
@@ -44,10 +49,26 @@ def interleaved(subject: Callable[[], float], floor: Callable[[], float], rounds
     return Compared(subject=mine, floor=base)
 
 
+told: list[dict[str, object]] = []
+"""All figures of this run, in the order in which they were printed."""
+
+
 def tell(name: str, **figures: object) -> None:
     """Print one figure as a JSON line."""
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
-    print(json.dumps({"bench": name, **rounded}), flush=True)
+    told.append({"bench": name, **rounded})
+    print(json.dumps(told[-1]), flush=True)
+
+
+def tell_ratio(name: str, compared: Compared, asked: float) -> None:
+    """Print a subject's time, its floor's, how many times that it is, and how many times it may be."""
+    tell(
+        name,
+        seconds=median(compared.subject),
+        floor_seconds=median(compared.floor),
+        times_the_floor=compared.times_the_floor,
+        asked=asked,
+    )
 
 
 def note(text: str) -> None:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "dry-run": _entry(
         "proposing.dry_run", "Run a mission's plan in a throw-away copy and report what it would change."
     ),
+    "undo": _entry("undoing.undo", "Propose the reverse of an ended mission, as a new mission."),
     "list": _entry("showing.list_missions", "List missions, newest first."),
     "show": _entry("showing.show", "Show a mission with its plan, report, approvals and receipt."),
     "diff": _entry("showing.diff", "Show what the dry run changed, file by file."),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from client.api import GonogoClient
-from client.changes import NetChange, size_of
+from client.changes import NetChange, besides, size_of, target_text
 from client.errors import RemoteError
 from client.render.layout import byte_count, short_digest
 from gonogo.safe_text import path_fields, safe_block, safe_line
@@ -140,6 +140,7 @@ def _note(change: NetChange) -> str:
         parts.append(f"{change.kind} {_type(new)} mode {new.mode}")
     if new is None and old is not None:
         parts.append(f"delete {_type(old)}")
+    parts += besides(change)
     return safe_line(", ".join(parts))
 
 
@@ -148,11 +149,11 @@ def _bytes_note(change: NetChange) -> str:
         f"{_type(node)} {byte_count(size_of(node))} {_what(node)}" if node else "nothing"
         for node in (change.old, change.new)
     ]
-    return safe_line(f"not shown as text: {sides[0]} → {sides[1]}")
+    return safe_line(", ".join((f"not shown as text: {sides[0]} → {sides[1]}", *besides(change))))
 
 
 def _what(node: evidence_pb2.NodeState) -> str:
-    return f"→ {node.link_target}" if node.type == evidence_pb2.NODE_TYPE_SYMLINK else short_digest(node.digest)
+    return f"→ {target_text(node)}" if node.type == evidence_pb2.NODE_TYPE_SYMLINK else short_digest(node.digest)
 
 
 def _type(node: evidence_pb2.NodeState) -> str:

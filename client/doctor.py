@@ -13,8 +13,10 @@ from pathlib import Path
 from cryptography import x509
 
 from client.api import GonogoClient
+from client.durations import duration_text
 from client.errors import ClientError, NotRunningError
 from client.state import StateDirectory
+from gonogo.v1 import executor_pb2, plan_pb2
 
 PYTHON_NEEDED = (3, 11)
 PRIVATE_MODE = 0o077
@@ -31,6 +33,12 @@ SECRET_FILES = (
     "tls/client.key",
 )
 PUBLIC_FILES = ("keys/executor.pub", "keys/approver.pub", "tls/ca.pem")
+LADDER = {
+    plan_pb2.LADDER_LEVEL_L0: "L0: reads only",
+    plan_pb2.LADDER_LEVEL_L1: "L1: typed steps, no commands",
+    plan_pb2.LADDER_LEVEL_L2: "L2: commands on a private copy of the workspace",
+    plan_pb2.LADDER_LEVEL_L3: "L3: commands on a copy-on-write view of the workspace",
+}
 LEAVES = ("executor", "orchestrator", "client")
 
 
@@ -172,6 +180,28 @@ def _validity(state: StateDirectory, role: str, certificate: x509.Certificate) -
     return Finding(name=name, level=level, detail=detail, remedy=remedy if level == "warn" else "")
 
 
+def _retention(executor: executor_pb2.GetExecutorResponse) -> Iterator[Finding]:
+    """Tell for how long things can be done; an executor of another release may not say."""
+    kept = (
+        ("reports", "can be executed for", executor.report_seconds),
+        ("checkpoints", "an ended mission can be undone for", executor.checkpoint_seconds),
+    )
+    for name, what, seconds in kept:
+        if seconds:
+            yield _fine(name, f"{what} {duration_text(seconds)}")
+
+
+def _ladder(executor: executor_pb2.GetExecutorResponse) -> Finding:
+    """Tell how far commands are isolated; what is below the top is so for a reason that another finding gives."""
+    name, detail = "executor ladder", LADDER.get(executor.ladder_level)
+    if detail is None:
+        return Finding(name=name, level="warn", detail="the executor names no level", remedy="update gonogo")
+    if executor.ladder_level == max(LADDER):
+        return _fine(name, detail)
+    remedy = "the executor's other findings and the workspaces' say why, and what to do"
+    return Finding(name=name, level="warn", detail=detail, remedy=remedy)
+
+
 async def _services(state: StateDirectory) -> list[Finding]:
     try:
         async with GonogoClient.connect(state) as client:
@@ -180,7 +210,11 @@ async def _services(state: StateDirectory) -> list[Finding]:
         return [Finding(name="services", level="warn", detail=error.message, remedy=error.remedy)]
     except ClientError as error:
         return [Finding(name="services", level="fail", detail=error.message, remedy=error.remedy)]
-    findings = [_fine("services", f"{executor.executor_id} {executor.version}")]
+    findings = [
+        _fine("services", f"{executor.executor_id} {executor.version}"),
+        _ladder(executor),
+        *_retention(executor),
+    ]
     for one in executor.findings:
         level = "ok" if one.ok else "warn"
         findings.append(Finding(name=f"executor {one.name}", level=level, detail=one.detail, remedy=one.remedy))

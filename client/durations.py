@@ -19,3 +19,9 @@ def parse_duration(text: str) -> timedelta:
     if match is None:
         raise ClientError("USAGE", f"{text!r} is no length of time", "write a number and a unit: 90s, 15m, 1h, 2d")
     return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+
+
+def duration_text(seconds: int) -> str:
+    """Write whole seconds as `parse_duration` reads them, in the largest unit that they fill."""
+    unit = max((name for name, length in UNITS.items() if seconds % length == 0), key=UNITS.__getitem__)
+    return f"{seconds // UNITS[unit]}{unit}"

@@ -40,6 +40,11 @@ max_approval_seconds = 86400
 hidden = [".env", "**/.env"]
 # Changes by itself: not shown to commands and left out of what is compared.
 volatile = [".git/index", "**/__pycache__/**"]
+# For how many seconds a report can be executed, and an ended mission undone: a week each. What is older is let go of.
+report_seconds = 604800
+checkpoint_seconds = 604800
+# Left out, every orchestrator named above may ask for dry runs; an empty list lets nobody.
+# may_dry_run = ["spiffe://gonogo.local/orchestrator"]
 
 [[persons]]
 id = "{person}"

@@ -41,6 +41,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "SetMode": ("path", "mode"),
     "RunCommand": ("argv",),
     "RunTests": ("argv",),
+    "UndoStep": ("mission_id", "step_id"),
     "Scope": (),
 }
 REQUIRED_OTHERWISE = ("path",)

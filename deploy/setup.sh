@@ -11,6 +11,13 @@ as_root() {
     fi
 }
 
+install() {
+    echo "setup: installing $*"
+    command -v apt-get >/dev/null \
+        && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null \
+        && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "$@" >/dev/null
+}
+
 missing=()
 command -v bwrap >/dev/null || missing+=(bubblewrap)
 command -v rg >/dev/null || missing+=(ripgrep)
@@ -20,14 +27,15 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 fi
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 
-if [ "${#missing[@]}" -gt 0 ]; then
-    echo "setup: installing ${missing[*]}"
-    if ! { command -v apt-get >/dev/null \
-        && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update >/dev/null \
-        && as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y "${missing[@]}" >/dev/null; }; then
-        echo "setup: please install: ${missing[*]} (Debian: sudo apt-get install ${missing[*]}), then run make again" >&2
-        exit 1
-    fi
+if [ "${#missing[@]}" -gt 0 ] && ! install "${missing[@]}"; then
+    echo "setup: please install: ${missing[*]} (Debian: sudo apt-get install ${missing[*]}), then run make again" >&2
+    exit 1
+fi
+
+# Only the fault tests want it; without it they are skipped by name, and on CI they fail.
+if ! command -v strace >/dev/null && ! install strace; then
+    echo "setup: for make faults please install: strace (Debian: sudo apt-get install strace)" >&2
+    if [ "${CI:-}" = true ]; then exit 1; fi
 fi
 
 echo "setup: Python environment in $venv"

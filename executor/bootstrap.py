@@ -4,6 +4,7 @@ import fcntl
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from executor.adapters.ledger_sqlite import SqliteLedger
@@ -12,15 +13,19 @@ from executor.adapters.wire import WireDocuments
 from executor.domain.errors import ExecutorError
 from executor.domain.ladder import LadderLevel
 from executor.domain.policy import Policy, Trust
+from executor.runner.clock import EffectiveClock
 from executor.runner.drift import FindDrift
 from executor.runner.execute import Executioner
+from executor.runner.kept_steps import LedgerSteps
 from executor.runner.keyring import DocumentSigner
 from executor.runner.ports import Capabilities, Finding, WorkspaceStanding
-from executor.runner.recovery import AssumeUnknown
+from executor.runner.recovery import JournalRecovery
+from executor.runner.retention import Retention
 from executor.runner.service import ExecutorCore, Parts
 from executor.runner.simulate import Simulator
 from executor.runner.working_copy import CopyLimits
 from executor.sandbox.bubblewrap import Bubblewrap
+from executor.sandbox.cgroups import Cgroups, find_hierarchies
 from executor.sandbox.sandbox import Sandbox
 from executor.sandbox.self_test import Probe, probe
 from executor.settings import Settings, SettingsError
@@ -52,11 +57,13 @@ def build_core(settings: Settings, closing: ExitStack) -> ExecutorCore:
     _lock_state(settings.own, closing)
     ledger = SqliteLedger(settings.own / "ledger.db")
     closing.callback(ledger.close)
+    clock = EffectiveClock(ledger.clock_high_water())
     objects = ObjectStore(settings.own / "objects", ledger.small_object)
     objects.clean()
     workspaces = _workspaces(settings, trust.policy, closing)
-    probed = _probe(settings)
-    sandbox = _sandbox(settings, probed)
+    cgroups = _cgroups(settings, closing)
+    probed = _probe(settings, cgroups)
+    sandbox = _sandbox(settings, probed, cgroups, closing)
     core = ExecutorCore(
         Parts(
             trust=trust,
@@ -64,14 +71,22 @@ def build_core(settings: Settings, closing: ExitStack) -> ExecutorCore:
             documents=WireDocuments(),
             signer=signer,
             workspaces=workspaces,
-            simulator=_simulator(trust, sandbox, probed.level, objects, settings),
+            simulator=replace(
+                _simulator(trust, sandbox, probed.level, objects, settings),
+                kept_steps=LedgerSteps(
+                    ledger=ledger, objects=objects, lifetime=trust.policy.checkpoint_lifetime, now=clock.now
+                ),
+            ),
             find_drift=FindDrift(objects=objects),
             executioner=Executioner(
                 sandbox=sandbox, objects=objects, copy_limits=_copy_limits(trust.policy), tools=settings.tools
             ),
-            recovery=AssumeUnknown(),
+            recovery=JournalRecovery(workspaces=workspaces, objects=objects, ledger=ledger),
             objects=objects,
             capabilities=_capabilities(probed, workspaces, objects),
+            retention=Retention(
+                records=ledger, objects=objects, workspaces=workspaces, policy=trust.policy, now=clock.now
+            ),
         )
     )
     core.start()
@@ -110,6 +125,7 @@ def _workspaces(settings: Settings, policy: Policy, closing: ExitStack) -> dict[
             locks=settings.own / "locks",
             hidden=Globs(policy.hidden),
             volatile=Globs(policy.volatile),
+            largest_file=policy.max_change_bytes,
         )
         for workspace_id, path in settings.workspaces.items()
     }
@@ -120,19 +136,34 @@ def _workspaces(settings: Settings, policy: Policy, closing: ExitStack) -> dict[
     return workspaces
 
 
-def _probe(settings: Settings) -> Probe:
-    """Try the sandbox on the filesystem that the first workspace's changes are staged on."""
-    staging = settings.staging_of(next(iter(settings.workspaces)))
-    staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return probe(staging, _scratch(settings))
-
-
-def _sandbox(settings: Settings, probed: Probe) -> Sandbox | None:
-    """Open the sandbox that the self-test found to work; the state's lock is held, so leftovers are nobody's."""
-    if probed.level is not LadderLevel.L3:
+def _cgroups(settings: Settings, closing: ExitStack) -> Cgroups | None:
+    """Take what the machine delegates to this process; only where commands may run at all."""
+    hierarchies = find_hierarchies() if settings.max_ladder_level.runs_commands else ()
+    if not hierarchies:
         return None
-    sandbox = Bubblewrap.on_this_machine(scratch=_scratch(settings), storage=probed.storage)
+    cgroups = Cgroups(hierarchies=hierarchies)
+    cgroups.clean()
+    closing.callback(cgroups.close)
+    return cgroups
+
+
+def _probe(settings: Settings, cgroups: Cgroups | None) -> Probe:
+    """Try the sandbox on the filesystem that the first workspace's changes are staged on."""
+    staging = settings.staging_of(next(iter(settings.workspaces))).resolve()
+    if any(staging.is_relative_to(workspace.resolve()) for workspace in settings.workspaces.values()):
+        staging = settings.own  # nothing is made inside a workspace; that it can not be staged in is said later
+    staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return probe(staging, _scratch(settings), highest=settings.max_ladder_level, cgroups=cgroups)
+
+
+def _sandbox(settings: Settings, probed: Probe, cgroups: Cgroups | None, closing: ExitStack) -> Sandbox | None:
+    """Open the sandbox that the self-test found to work; the state's lock is held, so leftovers are nobody's."""
+    if not probed.level.runs_commands:
+        return None
+    sandbox = Bubblewrap.on_this_machine(scratch=_scratch(settings), storage=probed.storage, cgroups=cgroups)
     sandbox.clean_scratch()
+    closing.callback(sandbox.close)
+    sandbox.keep_ready()
     return sandbox
 
 
@@ -175,13 +206,11 @@ def _capabilities(probed: Probe, workspaces: Mapping[str, Workspace], objects: O
 
 def _standing(probed: Probe, workspace: Workspace, objects: ObjectStore) -> WorkspaceStanding:
     """Open the workspace's staging now, so that no call pays for it and its fault is known from the start."""
-    level, limitation = probed.level, ""
+    level, limitation = probed.level, probed.limitation
     try:
         workspace.committer(objects)
     except StagingUnavailableError as error:
         level, limitation = LadderLevel.L0, _told(error)
-    if level is LadderLevel.L1:
-        limitation = "; ".join(f"{one.detail}: {one.remedy}" for one in probed.findings if not one.ok)
     return WorkspaceStanding(workspace_id=workspace.workspace_id, ladder_level=level, limitation=limitation)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from executor.domain.errors import ExecutorError
+from executor.domain.ladder import LadderLevel
 from executor.domain.plan_rules import is_identifier
 
 SEPARATOR = ";"
@@ -32,6 +33,7 @@ class Settings:
     die_with_parent: bool
     reflection: bool
     grace_seconds: float
+    max_ladder_level: LadderLevel = LadderLevel.L3
 
     @property
     def trust_file(self) -> Path:
@@ -79,6 +81,7 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
         die_with_parent=given.die_with_parent,
         reflection=given.reflection,
         grace_seconds=given.grace_seconds,
+        max_ladder_level=_level(given.max_ladder_level),
     )
 
 
@@ -97,10 +100,23 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--ready-file", default=value("GONOGO_READY_FILE", ""), help="written when the service answers")
     parser.add_argument("--grace-seconds", type=float, default=10.0, help="how long running work has at the end")
     parser.add_argument(
+        "--max-ladder-level",
+        default=value("GONOGO_MAX_LADDER_LEVEL", LadderLevel.L3.name),
+        metavar="|".join(level.name for level in reversed(LadderLevel)),
+        help="isolate commands no better than this, whatever the machine can do; L1: no commands, L0: reads only",
+    )
+    parser.add_argument(
         "--die-with-parent", action="store_true", help="end when the process that started this one does"
     )
     parser.add_argument("--reflection", action="store_true", help="serve the contract's description, for development")
     return parser
+
+
+def _level(text: str) -> LadderLevel:
+    try:
+        return LadderLevel[text]
+    except KeyError:
+        raise SettingsError(f"--max-ladder-level: there is no level {text!r}", "write L3, L2, L1 or L0") from None
 
 
 def _listed(environment: Mapping[str, str], name: str) -> list[str]:

@@ -28,6 +28,10 @@ def plan_text(plan: plan_pb2.Plan, digest: str) -> str:
             ("paths", shown_argv(scope.paths) if scope.paths else "the whole workspace"),
             ("network", short_name(scope, "network") or "none"),
             ("domains", shown_argv(scope.domains) if scope.domains else ""),
+            (
+                "isolation",
+                f"{short_name(scope, 'min_ladder_level').upper()} or better" if scope.min_ladder_level else "",
+            ),
             ("limits", _limits(scope)),
             ("on failure", short_name(plan, "failure_policy")),
         ]

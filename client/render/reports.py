@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from client.changes import NetChange, net_changes, size_of
+from client.changes import NetChange, besides, metadata_kind, net_changes, size_of, target_text
 from client.json_form import short_name
 from client.render.layout import byte_count, fields, indented, table
 from client.render.plans import bounded_text
@@ -16,7 +16,9 @@ VERBS = {
     "delete": "deleted",
     "move": "moved",
     "type_change": "replaced by another type",
-    "metadata": "with other permissions",
+    "permissions": "with other permissions",
+    "attributes": "with other attributes",
+    "modification time": "with another modification time",
 }
 MARKS = {"create": "+", "modify": "~", "delete": "-", "move": ">", "type_change": "!", "metadata": "m"}
 EXCERPT_LINES = 8
@@ -42,6 +44,8 @@ def report_text(report: evidence_pb2.Report, digest: str) -> str:
         parts.append("risk\n" + indented(_facts(report.risk)))
     if report.problems:
         parts.append("problems\n" + indented(problems_text(report.problems)))
+    if report.notices:
+        parts.append("notices\n" + indented(notices_text(report.notices)))
     parts.append("steps\n" + indented("\n".join(_step(step) for step in report.steps)))
     if net:
         parts.append("changes\n" + indented(changes_text(net)))
@@ -52,13 +56,21 @@ def summary(net: Sequence[NetChange]) -> str:
     """Return how many paths change in which way, in one line."""
     if not net:
         return "nothing changes"
-    counts = Counter(change.kind for change in net)
+    counts = Counter(metadata_kind(change) if change.kind == "metadata" else change.kind for change in net)
     return ", ".join(f"{counts[kind]} {verb}" for kind, verb in VERBS.items() if counts[kind])
 
 
 def changes_text(net: Sequence[NetChange]) -> str:
     """Return net changes as a table; no path is left out."""
-    return table(("", "path", "mode", "size"), [_change_row(change) for change in net])
+    rows = [_change_row(change) for change in net]
+    if any(row[-1] for row in rows):
+        return table(("", "path", "mode", "size", "besides"), rows)
+    return table(("", "path", "mode", "size"), [row[:-1] for row in rows])
+
+
+def notices_text(notices: Sequence[evidence_pb2.Notice]) -> str:
+    """Return what a report says besides."""
+    return table(("notice", "path", "what"), [(notice.kind, notice.path, notice.message) for notice in notices])
 
 
 def problems_text(problems: Sequence[evidence_pb2.Problem]) -> str:
@@ -72,7 +84,7 @@ def problems_text(problems: Sequence[evidence_pb2.Problem]) -> str:
     return "\n".join(lines)
 
 
-def _change_row(change: NetChange) -> tuple[str, str, str, str]:
+def _change_row(change: NetChange) -> tuple[str, str, str, str, str]:
     path = change.shown_path
     if change.moved_from:
         path = f"{change.as_json()['moved_from']} → {path}"
@@ -80,10 +92,17 @@ def _change_row(change: NetChange) -> tuple[str, str, str, str]:
     if node is not None and node.type == evidence_pb2.NODE_TYPE_DIRECTORY:
         path += "/"
     if node is not None and node.type == evidence_pb2.NODE_TYPE_SYMLINK:
-        path += f" → {node.link_target}"
+        path += f" → {target_text(node)}"
     modes = [node.mode for node in (change.old, change.new) if node is not None]
     sizes = [byte_count(size_of(node)) for node in (change.old, change.new) if size_of(node) is not None]
-    return MARKS[change.kind], path, " → ".join(dict.fromkeys(modes)), " → ".join(dict.fromkeys(sizes))
+    aside = ["modification time"] if change.kind == "metadata" and metadata_kind(change) == "modification time" else []
+    return (
+        MARKS[change.kind],
+        path,
+        " → ".join(dict.fromkeys(modes)),
+        " → ".join(dict.fromkeys(sizes)),
+        ", ".join([*aside, *besides(change)]),
+    )
 
 
 def _facts(risk: evidence_pb2.Risk) -> str:
@@ -123,6 +142,8 @@ def _evidence(step: evidence_pb2.StepReport) -> str:
 def _search(found: evidence_pb2.SearchEvidence) -> str:
     lines = [f"{found.count} matching lines"]
     lines += [safe_line(f"{match.path}:{match.line}: {match.text}") for match in found.matches[:EXCERPT_LINES]]
+    left = found.count - len(found.matches[:EXCERPT_LINES])
+    lines += [f"… {left} more"] if found.matches and left > 0 else []
     return "\n".join(lines)
 
 
@@ -147,4 +168,6 @@ def _excerpt(name: str, text: evidence_pb2.Excerpt) -> list[str]:
         return []
     lines = shown.split("\n")
     title = f"{name}: the last {EXCERPT_LINES} lines" if len(lines) > EXCERPT_LINES else f"{name}:"
+    if text.truncated:
+        title = f"{name}: the end of {safe_line(text.total_bytes)} bytes"
     return [title, indented(bounded_text("\n".join(lines[-EXCERPT_LINES:])))]

@@ -3,6 +3,7 @@
 import json
 from datetime import datetime
 
+from executor.domain.plan import FailurePolicy
 from executor.domain.receipt import ApprovalRecord
 from executor.domain.report import SelfApproval
 from executor.runner.ports import Claim
@@ -26,6 +27,8 @@ def claim_to_json(claim: Claim) -> str:
         "self_approval": claim.self_approval.value,
         "policy_digest": claim.policy_digest,
         "claimed_at": claim.claimed_at.isoformat(),
+        "failure_policy": claim.failure_policy.value,
+        "targets": claim.targets,
     }
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -49,6 +52,9 @@ def claim_from_json(text: str) -> Claim:
         self_approval=SelfApproval(value["self_approval"]),
         policy_digest=value["policy_digest"],
         claimed_at=datetime.fromisoformat(value["claimed_at"]),
+        # Claims of the first release carry neither; its plans rolled back unless they said otherwise.
+        failure_policy=FailurePolicy(value.get("failure_policy", FailurePolicy.ROLL_BACK.value)),
+        targets=tuple(value.get("targets", ())),
     )
 
 

@@ -17,7 +17,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from executor.adapters.ledger_checkpoints import Checkpoints, insert_checkpoint
 from executor.adapters.ledger_claims import claim_from_json, claim_to_json
+from executor.adapters.ledger_retention import ObjectUses
 from executor.adapters.migrations import migrate
 from executor.adapters.sql_files import named_queries
 from executor.adapters.sqlite_driver import sqlite3
@@ -26,7 +28,7 @@ from executor.domain.errors import StoreError
 from executor.domain.receipt import Outcome, Refusal
 from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes, Signature
-from executor.runner.ports import Claim, ClaimConflict, Event, ExecutionRecord, RequestRecord, Standing
+from executor.runner.ports import Checkpoint, Claim, ClaimConflict, Event, ExecutionRecord, RequestRecord, Standing
 from gonogo import sealing
 from gonogo.signatures import ED25519
 
@@ -38,7 +40,7 @@ EPOCH_OF_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class SqliteLedger:
+class SqliteLedger(Checkpoints, ObjectUses):
     """The port `executor.runner.ports.Ledger` on one SQLite file."""
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +50,7 @@ class SqliteLedger:
             StoreError: the file can not be opened, or is no ledger.
         """
         self._lock = threading.Lock()
-        self._sql = named_queries("ledger.sql")
+        self._sql = named_queries("ledger.sql") | named_queries("retention.sql")
         try:
             self._connection = _connect(path)
             migrate(self._connection)
@@ -152,12 +154,15 @@ class SqliteLedger:
         ended_at: datetime,
         receipt: SealedBytes,
         events: Sequence[Event],
+        checkpoints: Sequence[Checkpoint] = (),
     ) -> None:
         last_sequence = events[-1].sequence if events else 0
         text = events_to_json(events)
         with self._commit(_micros(ended_at)) as execute:
             _one(execute("insert_receipt", *_signed(receipt), last_sequence, text, execution_id))
             execute("end_execution", _micros(ended_at), outcome.value, execution_id)
+            for checkpoint in checkpoints:
+                insert_checkpoint(execute, checkpoint)
 
     def record_refusal(self, refusal: Refusal, sealed: SealedBytes) -> None:
         refused_at = _micros(refusal.refused_at)

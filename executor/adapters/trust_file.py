@@ -66,7 +66,17 @@ def parse_trust(data: bytes) -> Trust:
         persons=table.take("persons", _persons),
     )
     table.check_empty()
+    _check_dry_runners(trust)
     return trust
+
+
+def _check_dry_runners(trust: Trust) -> None:
+    unknown = sorted(frozenset(trust.policy.may_dry_run or ()) - frozenset(trust.orchestrators))
+    if unknown:
+        raise TrustFileError(
+            f"may_dry_run in policy names {unknown[0]!r}, which is no orchestrator of this file",
+            "correct its spelling, or list it in orchestrators too; an empty list lets nobody dry run",
+        )
 
 
 class _Table:
@@ -87,6 +97,10 @@ class _Table:
             return default
         return read(place, self._left.pop(key))
 
+    def take_if_there(self, key: str, read: Callable[[str, object], T]) -> T | None:
+        """Read one key, or return None where it is not written."""
+        return self.take(key, read) if key in self._left else None
+
     def check_empty(self) -> None:
         """Refuse keys that have no meaning."""
         if self._left:
@@ -106,6 +120,9 @@ def _policy(place: str, value: object) -> Policy:
         max_content_bytes=table.take("max_content_bytes", _number, default=default.max_content_bytes),
         max_change_bytes=table.take("max_change_bytes", _byte_count, default=default.max_change_bytes),
         max_dry_runs=table.take("max_dry_runs", _number, default=default.max_dry_runs),
+        may_dry_run=table.take_if_there("may_dry_run", _texts),
+        report_seconds=table.take("report_seconds", _number, default=default.report_seconds),
+        checkpoint_seconds=table.take("checkpoint_seconds", _number, default=default.checkpoint_seconds),
     )
     table.check_empty()
     return policy

@@ -16,6 +16,7 @@ from executor.domain.report import (
     Evidence,
     Excerpt,
     ListEvidence,
+    Notice,
     Problem,
     ReadEvidence,
     Report,
@@ -55,6 +56,7 @@ def report_to_proto(report: Report) -> evidence_pb2.Report:
             level=RISKS.to_wire(report.risk_level),
             facts=[_fact_to_proto(fact) for fact in report.risk_facts],
         ),
+        notices=[_notice_to_proto(notice) for notice in report.notices],
     )
 
 
@@ -83,6 +85,7 @@ def report_from_proto(message: evidence_pb2.Report) -> Report:
         steps=tuple(_step_from_proto(step) for step in message.steps),
         risk_level=RISKS.from_wire(message.risk.level),
         risk_facts=tuple(_fact_from_proto(fact) for fact in message.risk.facts),
+        notices=tuple(_notice_from_proto(notice) for notice in message.notices),
     )
 
 
@@ -112,6 +115,14 @@ def _fact_to_proto(fact: RiskFact) -> evidence_pb2.RiskFact:
 
 def _fact_from_proto(message: evidence_pb2.RiskFact) -> RiskFact:
     return RiskFact(kind=message.kind, path=message.path, detail=message.detail, level=RISKS.from_wire(message.level))
+
+
+def _notice_to_proto(notice: Notice) -> evidence_pb2.Notice:
+    return evidence_pb2.Notice(kind=notice.kind, path=notice.path, message=notice.message)
+
+
+def _notice_from_proto(message: evidence_pb2.Notice) -> Notice:
+    return Notice(kind=message.kind, path=message.path, message=message.message)
 
 
 def _step_to_proto(step: StepReport) -> evidence_pb2.StepReport:

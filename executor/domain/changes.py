@@ -71,16 +71,27 @@ class Change:
 States = Mapping[bytes, Node | None]
 
 
-def change_between(path: bytes, old: Node | None, new: Node | None) -> Change | None:
-    """Return the change from one state to another, or None where there is none."""
-    if old == new:
+def change_between(path: bytes, old: Node | None, new: Node | None, mtime_ns: int | None = None) -> Change | None:
+    """Return the change from one state to another, or None where there is none.
+
+    A modification time that a step set is a change by itself; what is not there has none.
+    """
+    kept_time = None if new is None else mtime_ns
+    if old == new and kept_time is None:
         return None
-    return Change(path=path, kind=_kind(old, new), old=old, new=new)
+    return Change(path=path, kind=_kind(old, new), old=old, new=new, mtime_ns=kept_time)
 
 
-def changes_between(before: States, after: States) -> tuple[Change, ...]:
-    """Return the changes between two sets of states, sorted by path; a path missing from `after` is as before."""
-    found = (change_between(path, before.get(path), new) for path, new in sorted(after.items()))
+def changes_between(before: States, after: States, times: Mapping[bytes, int] | None = None) -> tuple[Change, ...]:
+    """Return the changes between two sets of states, sorted by path; a path missing from `after` is as before.
+
+    Args:
+        before: what each path was.
+        after: what each path is.
+        times: modification times that were set; see `net_times`.
+    """
+    set_times = times or {}
+    found = (change_between(path, before.get(path), new, set_times.get(path)) for path, new in sorted(after.items()))
     return tuple(change for change in found if change is not None)
 
 
@@ -122,9 +133,88 @@ def net_states(change_sets: Sequence[Iterable[Change]]) -> tuple[dict[bytes, Nod
     return before, after
 
 
+def net_changes(change_sets: Sequence[Iterable[Change]]) -> tuple[Change, ...]:
+    """Return what a sequence of change sets comes to, sorted by path: each path counts once.
+
+    The old name of a move has no change of its own while the move is the whole story of both names.
+    """
+    kept = [tuple(changes) for changes in change_sets]
+    before, after = net_states(kept)
+    moves = _whole_moves(kept, before, after)
+    gone = set(moves.values())
+    left = {path: node for path, node in after.items() if path not in moves and path not in gone}
+    times = net_times(kept)
+    moved = (
+        Change(
+            path=path,
+            kind=ChangeKind.MOVE,
+            old=before[origin],
+            new=after[path],
+            moved_from=origin,
+            mtime_ns=times.get(path),
+        )
+        for path, origin in moves.items()
+    )
+    return tuple(sorted((*changes_between(before, left, times), *moved), key=lambda change: change.path))
+
+
+def net_times(change_sets: Iterable[Iterable[Change]]) -> dict[bytes, int]:
+    """Return the modification times that a sequence of change sets sets, and that nothing later in it moves again.
+
+    Writing a path, or deleting it, ends what an earlier set said of its time; so does a name that comes or goes in a
+    directory. A move takes the time along.
+    """
+    sets = [tuple(changes) for changes in change_sets]
+    if all(change.mtime_ns is None for changes in sets for change in changes):
+        return {}
+    times: dict[bytes, int] = {}
+    for kept in sets:
+        moved = {change.path: times[change.moved_from] for change in kept if change.moved_from in times}
+        for path in _written(kept):
+            times.pop(path, None)
+        times.update(moved)
+        times.update((change.path, change.mtime_ns) for change in kept if change.mtime_ns is not None)
+    return times
+
+
+def parents_of_names(changes: Iterable[Change]) -> set[bytes]:
+    """Return the directories in which a name comes or goes; the workspace itself is `b"."`."""
+    names = (
+        path
+        for change in changes
+        if change.old is None or change.new is None or change.moved_from
+        for path in (change.path, change.moved_from)
+        if path
+    )
+    return {path.rpartition(b"/")[0] or b"." for path in names}
+
+
 def states_fingerprint(states: States) -> str:
     """Return the fingerprint of a set of states."""
     return fingerprint((path, None if node is None else node.record) for path, node in states.items())
+
+
+def _whole_moves(change_sets: Iterable[Iterable[Change]], before: States, after: States) -> dict[bytes, bytes]:
+    """Return new name → old name of the moves that no other change adds a name to or takes one from."""
+    origins: dict[bytes, bytes] = {}
+    for change in (change for changes in change_sets for change in changes):
+        if change.moved_from:
+            origins[change.path] = origins.pop(change.moved_from, change.moved_from)
+    return {
+        path: origin
+        for path, origin in origins.items()
+        if path != origin
+        and before.get(path) is None
+        and after.get(path)
+        and before.get(origin)
+        and not after.get(origin)
+    }
+
+
+def _written(changes: Sequence[Change]) -> set[bytes]:
+    """Return the paths whose modification time a change set moves by what it does to them or to the names in them."""
+    own = {change.path for change in changes if change.kind is not ChangeKind.METADATA}
+    return own | {change.moved_from for change in changes} | parents_of_names(changes)
 
 
 def _kind(old: Node | None, new: Node | None) -> ChangeKind:

@@ -13,7 +13,7 @@ from gonogo.safe_text import shown_argv
 
 
 def action_paths(action: Action) -> tuple[str, ...]:
-    """Return the paths that the plan's scope must hold. Those of a command or an undone step are known only afterwards."""
+    """Return the paths that a scope must hold; those of a command or an undone step are known only afterwards."""
     match action:
         case RunCommand() | RunTests() | UndoStep():
             return ()

@@ -15,6 +15,7 @@ from executor.domain.plan import (
     RunCommand,
     RunTests,
     Step,
+    UndoStep,
     WriteFile,
 )
 
@@ -112,6 +113,15 @@ def _check_step(step: Step, seen: set[str], max_content_bytes: int) -> None:
     if isinstance(step.action, RunCommand | RunTests) and not (step.action.argv and step.action.argv[0]):
         raise RequestMalformedError(
             "PLAN_INVALID", f"step {step.step_id} names no program", "put the program first in argv"
+        )
+    if isinstance(step.action, UndoStep):
+        _check_undone(step.step_id, step.action)
+
+
+def _check_undone(step_id: str, action: UndoStep) -> None:
+    if not (is_identifier(action.mission_id) and is_identifier(action.step_id, MAX_STEP_ID_LENGTH)):
+        raise RequestMalformedError(
+            "PLAN_INVALID", f"step {step_id} names no mission or no step", "name a step of an ended mission by its ids"
         )
 
 

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from executor.domain.report import SelfApproval
 from gonogo.digests import digest
 
 MIB = 1024 * 1024
+WEEK_SECONDS = 7 * 24 * 60 * 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,23 @@ class Policy:
     max_content_bytes: int = MIB
     max_change_bytes: int = 4096 * MIB
     max_dry_runs: int = 4
+    """At once."""
+    may_dry_run: tuple[str, ...] | None = None
+    """The orchestrators that may ask for dry runs; None for all that the trust file lists."""
+    report_seconds: int = WEEK_SECONDS
+    """How long a report may be executed after it was issued; its contents are kept as long."""
+    checkpoint_seconds: int = WEEK_SECONDS
+    """How long the checkpoints of an ended execution are kept: so long it can be undone."""
+
+    @property
+    def report_lifetime(self) -> timedelta:
+        """How long a report may be executed."""
+        return timedelta(seconds=self.report_seconds)
+
+    @property
+    def checkpoint_lifetime(self) -> timedelta:
+        """How long a checkpoint is kept."""
+        return timedelta(seconds=self.checkpoint_seconds)
 
     @property
     def in_force(self) -> bool:
@@ -61,6 +80,12 @@ class Trust:
     def __post_init__(self) -> None:
         object.__setattr__(self, "policy_digest", digest(_canonical(self.policy, self.persons)))
 
+    @property
+    def dry_runners(self) -> frozenset[str]:
+        """The orchestrators that may ask for dry runs."""
+        listed = frozenset(self.orchestrators)
+        return listed if self.policy.may_dry_run is None else listed & frozenset(self.policy.may_dry_run)
+
 
 def _canonical(policy: Policy, persons: tuple[Person, ...]) -> bytes:
     value = {
@@ -72,6 +97,9 @@ def _canonical(policy: Policy, persons: tuple[Person, ...]) -> bytes:
         "max_content_bytes": policy.max_content_bytes,
         "max_change_bytes": policy.max_change_bytes,
         "max_dry_runs": policy.max_dry_runs,
+        "may_dry_run": policy.may_dry_run if policy.may_dry_run is None else sorted(policy.may_dry_run),
+        "report_seconds": policy.report_seconds,
+        "checkpoint_seconds": policy.checkpoint_seconds,
         "persons": {
             person.person_id: sorted([key.scheme, key.public_key] for key in person.keys) for person in persons
         },

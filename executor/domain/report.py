@@ -137,6 +137,15 @@ class RiskFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """Something that whoever decides should know, and that is no problem by itself."""
+
+    kind: str
+    path: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     report_id: str
     mission_id: str
@@ -160,3 +169,4 @@ class Report:
     steps: tuple[StepReport, ...]
     risk_level: RiskLevel
     risk_facts: tuple[RiskFact, ...]
+    notices: tuple[Notice, ...] = ()

@@ -81,6 +81,8 @@ def description_message(description: Description) -> executor_pb2.GetExecutorRes
         policy_digest=trust.policy_digest,
         version=_version(),
         max_content_bytes=policy.max_content_bytes,
+        report_seconds=policy.report_seconds,
+        checkpoint_seconds=policy.checkpoint_seconds,
     )
 
 

@@ -19,10 +19,16 @@ log = logging.getLogger(__name__)
 
 
 class Peers:
-    """The callers that the trust file names. A certificate of the same authority is not enough."""
+    """The callers that the trust file names. A certificate of the same authority is not enough.
 
-    def __init__(self, allowed: frozenset[str]) -> None:
+    Args:
+        allowed: who may call at all.
+        dry_runners: those among them who may ask for dry runs.
+    """
+
+    def __init__(self, allowed: frozenset[str], dry_runners: frozenset[str]) -> None:
         self._allowed = allowed
+        self._dry_runners = dry_runners
 
     def check(self, context: Context) -> None:
         """Refuse a caller whose certificate does not carry exactly one of the allowed SPIFFE ids.
@@ -30,14 +36,34 @@ class Peers:
         Raises:
             ExecutorError: reason PEER_NOT_ALLOWED.
         """
-        # Only the handler's context has the authenticated identity; an interceptor does not see it.
-        ids = tuple(context.auth_context().get("peer_spiffe_id", ()))
-        if len(ids) != 1 or ids[0].decode("ascii", "replace") not in self._allowed:
+        if _identity(context) not in self._allowed:
             raise ExecutorError(
                 "PEER_NOT_ALLOWED",
                 "this executor serves only the orchestrators of its trust file",
                 "add the caller's SPIFFE id to orchestrators in the trust file, or call the orchestrator",
             )
+
+    def check_dry_run(self, context: Context) -> None:
+        """Refuse a caller who may not ask for dry runs: one is an act of its own, before anybody approves anything.
+
+        Raises:
+            ExecutorError: reason PEER_NOT_ALLOWED.
+        """
+        if self._dry_runners == self._allowed:
+            return  # `check` has said so, as it does before every method
+        if _identity(context) not in self._dry_runners:
+            raise ExecutorError(
+                "PEER_NOT_ALLOWED",
+                "the executor's policy does not let this orchestrator ask for dry runs",
+                "have the executor's operator add its SPIFFE id to may_dry_run in the trust file",
+            )
+
+
+def _identity(context: Context) -> str:
+    """Return the caller's SPIFFE id; empty where the certificate does not carry exactly one."""
+    # Only the handler's context has the authenticated identity; an interceptor does not see it.
+    ids = tuple(context.auth_context().get("peer_spiffe_id", ()))
+    return ids[0].decode("ascii", "replace") if len(ids) == 1 else ""
 
 
 class HasPeers(Protocol):

@@ -39,7 +39,8 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
     """One core, served."""
 
     def __init__(self, core: ExecutorCore, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
-        self.peers = Peers(frozenset(core.describe().trust.orchestrators))
+        trust = core.describe().trust
+        self.peers = Peers(frozenset(trust.orchestrators), trust.dry_runners)
         self._core = core
         self._heartbeat = heartbeat_seconds
         self._draining = False
@@ -64,6 +65,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
     async def DryRun(
         self, request: executor_pb2.DryRunRequest, context: Context
     ) -> AsyncGenerator[executor_pb2.DryRunResponse, None]:
+        self.peers.check_dry_run(context)
         attached: list[Recorder] = []
         work = Work(
             self._dry_runners, self._core.dry_run, request.request_id, sealed_from_proto(request.plan), attached.append

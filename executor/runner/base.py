@@ -5,13 +5,13 @@ the former state of every path that a step touches, what reading steps found bef
 commands ran, the manifest of the tree that they could read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from executor.domain.changes import Node, States, net_states, states_fingerprint, touched
 from executor.domain.plan import ListDirectory, Plan, ReadFile, SearchFiles, Step
 from executor.domain.report import ListEvidence, ReadEvidence, SearchEvidence, StepReport
-from executor.workspace.paths import ROOT, relative
+from executor.workspace.paths import ROOT, ancestors, relative
 from gonogo.digests import framed_digest
 
 
@@ -32,18 +32,21 @@ def base_of(plan: Plan, reports: Sequence[StepReport]) -> Base:
     states: dict[bytes, Node | None] = {}
     listings: list[tuple[Step, ListEvidence]] = []
     searches: list[tuple[Step, SearchEvidence]] = []
-    seen: list[bytes] = []
+    seen: set[bytes] = set()
+    above: set[bytes] = set()  # what was seen, and the directories that hold it
     for step, report in zip(plan.steps, reports, strict=False):
         match step.action, report.evidence:
             case ReadFile(path=path), ReadEvidence(node=node) if relative(path) not in seen:
                 states[relative(path)] = node
-            case ListDirectory(path=path), ListEvidence() as listing if not _beneath(seen, relative(path)):
+            case ListDirectory(path=path), ListEvidence() as listing if relative(path) not in above:
                 listings.append((step, listing))
-            case SearchFiles(path=path), SearchEvidence() as search if not _beneath(seen, relative(path)):
+            case SearchFiles(path=path), SearchEvidence() as search if relative(path) not in above:
                 searches.append((step, search))
             case _:
                 pass  # an edit, a command or a test run: its change set tells
-        seen += touched(report.changes)
+        for changed in touched(report.changes):
+            seen.add(changed)
+            above.update((changed, *ancestors(changed), ROOT))
     before, _ = net_states([report.changes for report in reports])
     return Base(states={**states, **before}, listings=tuple(listings), searches=tuple(searches))
 
@@ -54,9 +57,3 @@ def base_fingerprint(plan: Plan, reports: Sequence[StepReport], manifest_digest:
     found = [listing.digest for _, listing in base.listings] + [search.digest for _, search in base.searches]
     parts = [states_fingerprint(base.states), *found, manifest_digest]
     return framed_digest(part.encode() for part in parts)
-
-
-def _beneath(paths: Iterable[bytes], directory: bytes) -> bool:
-    if directory == ROOT:
-        return any(True for _ in paths)
-    return any(path == directory or path.startswith(directory + b"/") for path in paths)

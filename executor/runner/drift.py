@@ -1,18 +1,26 @@
-"""Gate 6: the workspace is still what the report was made from."""
+"""Whether the workspace is still what was seen of it: at the end of a dry run, and at gate 6 before an execution.
 
+Stat comes first; where stat differs, the content's digest decides, as far as one is known. It is known of every path
+that a step names or changes: there a mere touch is no drift. Of what a command may have read without a trace only stat
+is known, and any difference counts.
+"""
+
+import os
+import stat
 from dataclasses import dataclass
 
 from executor.domain.changes import Node, NodeType, States
-from executor.domain.errors import ExecutorError, StepFailedError
+from executor.domain.errors import ExecutorError, StepFailedError, StoreError
 from executor.domain.plan import ListDirectory, Plan, SearchFiles, Step
 from executor.domain.report import ListEvidence, Report, SearchEvidence
 from executor.runner.base import base_of
 from executor.steps.retrieve import retrieve
-from executor.workspace.manifest import Manifest, manifest
+from executor.workspace.manifest import Manifest, ManifestWalk
 from executor.workspace.objects import ObjectStore
-from executor.workspace.paths import ROOT, Directory, parent_of, relative
+from executor.workspace.paths import ROOT, Directory, join, parent_of, relative, same_stamp
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace
+from gonogo.digests import digest as digest_of
 
 MANIFEST_BYTES = 1 << 30
 
@@ -25,17 +33,26 @@ class FindDrift:
 
     def __call__(self, plan: Plan, report: Report, workspace: Workspace) -> tuple[bytes, ...]:
         """Return the paths that differ, sorted."""
-        base = base_of(plan, report.steps)
         root = workspace.open()
+        if not report.manifest_digest:
+            return tuple(sorted(self._known(plan, report, workspace, root)[0]))
+        with ManifestWalk(root, volatile=workspace.volatile, hidden=workspace.hidden) as walk:
+            drifted, same = self._known(plan, report, workspace, root)
+            differing = self._stored(report.manifest_digest).differences(walk.finish())
+        return tuple(sorted(drifted.union(differing) - same))
+
+    def _known(
+        self, plan: Plan, report: Report, workspace: Workspace, root: Directory
+    ) -> tuple[set[bytes], set[bytes]]:
+        """Compare what is known by digest; return the paths that differ, and those that do not."""
+        base = base_of(plan, report.steps)
         drifted = {path for path, node in base.states.items() if not _is(root, path, node)}
         drifted |= {parent for parent in _parents_of_new(base.states) if not _is_directory(root, parent)}
         retrievals: list[tuple[Step, ListEvidence | SearchEvidence]] = [*base.listings, *base.searches]
         for step, found in retrievals:
             if not self._finds_again(root, workspace, step, found):
                 drifted.add(_searched(step))
-        if report.manifest_digest:
-            drifted.update(self._tree_drift(root, workspace, report.manifest_digest))
-        return tuple(sorted(drifted))
+        return drifted, base.states.keys() - drifted
 
     def _finds_again(
         self, root: Directory, workspace: Workspace, step: Step, found: ListEvidence | SearchEvidence
@@ -49,9 +66,39 @@ class FindDrift:
             return False
         return isinstance(again, type(found)) and again.digest == found.digest
 
-    def _tree_drift(self, root: Directory, workspace: Workspace, digest: str) -> tuple[bytes, ...]:
-        now = manifest(root, volatile=workspace.volatile, hidden=workspace.hidden)
-        return Manifest.decode(self.objects.read(digest, 0, MANIFEST_BYTES)).differences(now)
+    def _stored(self, digest: str) -> Manifest:
+        data = self.objects.read(digest, 0, MANIFEST_BYTES)
+        if digest_of(data) != digest:
+            raise StoreError("INTERNAL", "a stored manifest is damaged", "make the dry run again")
+        return Manifest.decode(data)
+
+
+def changed_meanwhile(tree: Tree, workspace: Workspace) -> tuple[bytes, ...]:
+    """Return the paths of a tree's base that are no longer what the tree saw of them, sorted.
+
+    Names that come and go where nothing counts, volatile and hidden ones, are no change of a directory.
+    """
+    changed = {path for path, stamp in tree.stamps.items() if not _is_still(tree, path, stamp)}
+    for path, (stamp, names) in tree.listed.items():
+        now = tree.base.lstat(path)
+        if now is None or stamp is None or not os.path.samestat(now, stamp):
+            changed.add(path)
+        elif now.st_mtime_ns != stamp.st_mtime_ns:
+            paths = {join(path, name) for name in names.symmetric_difference(tree.base.names(path))}
+            changed |= {one for one in paths if not workspace.volatile.covers(one) and not workspace.hidden.covers(one)}
+    return tuple(sorted(changed))
+
+
+def _is_still(tree: Tree, path: bytes, stamp: os.stat_result | None) -> bool:
+    try:
+        now = tree.base.lstat(path)
+        if now is None or stamp is None:
+            return now is stamp
+        if same_stamp(now, stamp) and (stat.S_ISDIR(now.st_mode) or now.st_ctime_ns == stamp.st_ctime_ns):
+            return True
+        return tree.base.node(path) == tree.consulted[path]
+    except (ExecutorError, OSError):
+        return False
 
 
 def _is(root: Directory, path: bytes, expected: Node | None) -> bool:

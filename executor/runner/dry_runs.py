@@ -135,8 +135,12 @@ class DryRuns:
 
 
 def _check_level(plan: Plan, standing: WorkspaceStanding) -> None:
-    """Refuse changes in a workspace that can only be read, before somebody approves what could not be carried out."""
-    if standing.ladder_level is not LadderLevel.L0:
+    """Refuse changes in a workspace that can only be read, before somebody approves what could not be carried out.
+
+    Where the plan itself demands more than there is, its report says so.
+    """
+    demanded = plan.scope.min_ladder_level
+    if standing.ladder_level is not LadderLevel.L0 or (demanded is not None and demanded > LadderLevel.L0):
         return
     for step in plan.steps:
         if not isinstance(step.action, Retrieval):

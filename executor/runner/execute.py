@@ -31,13 +31,15 @@ from executor.domain.plan import FailurePolicy, Plan, Retrieval, RunTests, Stage
 from executor.domain.plan_paths import target_of
 from executor.domain.receipt import ExecutionResult, Outcome, StepReceipt
 from executor.domain.report import ReadEvidence, Report, StepReport, TestEvidence, TestVerdict
-from executor.runner.ports import Emit
+from executor.runner.disk import states_on_disk
+from executor.runner.letting_go import Commits
+from executor.runner.ports import Emit, Ended
 from executor.runner.simulate import output_events
 from executor.runner.working_copy import CopyLimits, WorkingCopy
 from executor.sandbox.sandbox import Sandbox
 from executor.steps.command import run_tests
 from executor.steps.retrieve import retrieve
-from executor.workspace.commit import Applied, CommitConflictError
+from executor.workspace.commit import Applied, CommitConflictError, Committer
 from executor.workspace.objects import ObjectStore
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace
@@ -78,16 +80,13 @@ class Executioner:
     copy_limits: CopyLimits
     tools: tuple[Path, ...]
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> ExecutionResult:
+    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> Ended:
         """Run it. Called once per execution id, after the claim and under the workspace's lock."""
         execution = _Execution(self, plan, report, workspace, emit, execution_id)
-        try:
-            execution.all_steps()
-            result = execution.result()
-        finally:
-            execution.discard_checkpoints()
-        emit(ExecutionCompleted(execution_id=execution_id, outcome=result.outcome))
-        return result
+        execution.all_steps()
+        ended = execution.ended()
+        emit(ExecutionCompleted(execution_id=execution_id, outcome=ended.result.outcome))
+        return ended
 
 
 class _Execution:
@@ -107,77 +106,76 @@ class _Execution:
         self._report = report
         self._workspace = workspace
         self._emit = emit
-        self._execution_id = execution_id
         self._root = workspace.open()
-        self._committer = workspace.committer(house.objects)
+        self._commits = Commits(
+            execution_id=execution_id, mission_id=plan.mission_id, workspace_id=workspace.workspace_id
+        )
         self._stage: Stage | None = None
-        self._applied: dict[str, Applied] = {}
-        self._kept: list[Applied] = []
         self._receipts: dict[str, StepReceipt] = {}
         self._before: dict[bytes, Node | None] = {}
         self._after: dict[bytes, Node | None] = {}
         self._errors: list[str] = []
         self._divergence: list[str] = []
         self._abort_reason = ""
-        self._undone = True
 
     def all_steps(self) -> None:
         """Run the steps in order; after a failure the policy decides."""
-        for step, expected in zip(self._plan.steps, self._report.steps, strict=True):
-            if self._one_step(step, expected):
+        for number, (step, expected) in enumerate(zip(self._plan.steps, self._report.steps, strict=True), 1):
+            if self._one_step(number, step, expected):
                 continue
-            if self._plan.failure_policy is FailurePolicy.CONTINUE:
-                continue
-            break
+            if self._plan.failure_policy is not FailurePolicy.CONTINUE or self._commits.conflicts:
+                break
+        if not self._abort_reason and states_fingerprint(self._after) != self._report.after_fingerprint:
+            self._divergence.append("the after fingerprint is not the report's")
+            self._errors.append("the result is not what the report said, though every step was")
+            self._abort_reason = "DIVERGED"
         if self._abort_reason and self._plan.failure_policy is FailurePolicy.ROLL_BACK:
             self._roll_back()
 
-    def result(self) -> ExecutionResult:
+    def ended(self) -> Ended:
         """Return what came of it."""
-        fingerprint = states_fingerprint(self._after)
-        if not self._abort_reason and fingerprint != self._report.after_fingerprint:
-            self._divergence.append("the after fingerprint is not the report's")
-            self._errors.append("the result is not what the report said, though every step was")
-            self._undone = False
-        return ExecutionResult(
+        result = ExecutionResult(
             outcome=self._outcome(),
             steps=tuple(self._receipts.values()),
             before=tuple(sorted(self._before.items())),
             after=tuple(sorted(self._after.items())),
-            after_fingerprint=fingerprint,
+            after_fingerprint=states_fingerprint(self._after),
             divergence_details=tuple(self._divergence),
             abort_reason=self._abort_reason,
             errors=tuple(self._errors),
         )
+        return Ended(result=result, checkpoints=self._commits.checkpoints(), let_go=self._let_go)
 
-    def discard_checkpoints(self) -> None:
-        """Remove the checkpoints; one whose undoing failed stays, for a person to look at."""
-        for applied in self._kept:
-            if self._undone:
-                self._committer.discard(applied)
-            else:
-                self._committer.keep(applied)
+    def _let_go(self) -> None:
+        commits = self._commits
+        if commits.standing or commits.undone or commits.conflicts:
+            commits.let_go(self._committer)
+
+    @property
+    def _committer(self) -> Committer:
+        return self._workspace.committer(self._house.objects)
 
     def _outcome(self) -> Outcome:
-        if not self._undone:
+        if self._commits.conflicts:
             return Outcome.UNKNOWN
         if not self._abort_reason:
             return Outcome.SUCCESS
-        if self._applied:
+        if self._commits.standing:
             return Outcome.PARTIAL
-        return Outcome.ROLLED_BACK if self._kept else Outcome.ABORTED
+        return Outcome.ROLLED_BACK if self._commits.undone else Outcome.ABORTED
 
-    def _one_step(self, step: Step, expected: StepReport) -> bool:
+    def _one_step(self, number: int, step: Step, expected: StepReport) -> bool:
         self._enter_stage(step.stage)
         target = target_of(step.action)
         self._emit(StepStarted(step_id=step.step_id, kind=step.kind, stage=step.stage, target=target))
         started, clock = datetime.now(UTC), time.monotonic()
         try:
-            done, fault = self._act(step, expected), None
+            done, fault = self._act(number, step, expected), None
         except StepFault as error:
             done, fault = None, error
         except CommitConflictError as error:  # both versions are kept; a person must choose
-            self._undone = False
+            self._commits.conflicts.append(error.applied)
+            self._divergence.append(error.fault.message)
             done, fault = None, StepFault(error.fault.reason, error.fault.message, met=False)
         except ExecutorError as error:
             done, fault = None, StepFault(error.fault.reason, error.fault.message, met=False)
@@ -203,13 +201,13 @@ class _Execution:
             self._stage = stage
             self._emit(StageChanged(stage=stage))
 
-    def _act(self, step: Step, expected: StepReport) -> Done:
+    def _act(self, number: int, step: Step, expected: StepReport) -> Done:
         action = step.action
         if isinstance(action, Retrieval):
             return self._read(step, action, expected)
         if isinstance(action, RunTests):
             return self._test(step, action, expected)
-        return self._commit(step, expected)
+        return self._commit(self._commits.slot(number), step, expected)
 
     def _read(self, step: Step, action: Retrieval, expected: StepReport) -> Done:
         self._emit(RetrievalStarted(step_id=step.step_id, target=target_of(action)))
@@ -240,25 +238,30 @@ class _Execution:
         detail = f"{evidence.tests} tests, {evidence.failures} failures, {evidence.errors} errors"
         return Done(action_type="verify", detail=detail, verdict=evidence.verdict)
 
-    def _commit(self, step: Step, expected: StepReport) -> Done:
+    def _commit(self, slot: str, step: Step, expected: StepReport) -> Done:
         changes = expected.changes
         if not changes:
             return Done(action_type="commit", detail="the dry run changed nothing")
-        slot = f"{self._execution_id}-{len(self._kept) + 1}"
         self._emit(DiffProposed(step_id=step.step_id, change_count=len(changes), risk=self._report.risk_level))
         self._emit(CheckpointCreated(step_id=step.step_id, checkpoint_id=slot, path_count=len(changes)))
         applied = self._committer.apply(slot, changes)
-        self._kept.append(applied)
-        promised = states_after(changes)
-        found = {path: self._root.state(path) for path in promised}
-        details = _differences(promised, found)
-        if details:
-            raise StepFault("DIVERGED", "the result is not what the report said", details=details, undo=applied)
+        self._commits.standing[step.step_id] = applied
         self._before = {**states_before(changes), **self._before}
-        self._after.update(found)
-        self._applied[step.step_id] = applied
+        self._after.update(self._verified(applied))
         counted = "1 path" if len(changes) == 1 else f"{len(changes)} paths"
         return Done(action_type="commit", detail=f"{counted} as the report expected", changes=changes)
+
+    def _verified(self, applied: Applied) -> dict[bytes, Node | None]:
+        """Return what the touched paths really are, which must be what the report said."""
+        promised = states_after(applied.changes)
+        try:
+            found = {path: self._root.state(path) for path in promised}
+        except ExecutorError as error:
+            raise StepFault(error.fault.reason, error.fault.message, undo=applied) from error
+        details = _differences(promised, found) + self._committer.time_differences(applied.changes)
+        if details:
+            raise StepFault("DIVERGED", "the result is not what the report said", details=details, undo=applied)
+        return found
 
     def _fail(self, step: Step, receipt: StepReceipt, fault: StepFault) -> None:
         message = f"{step.step_id}: {fault}"
@@ -273,15 +276,14 @@ class _Execution:
 
     def _roll_back(self) -> None:
         """Undo every committed step, newest first."""
-        for step_id, applied in reversed(list(self._applied.items())):
+        for step_id, applied in reversed(list(self._commits.standing.items())):
             self._receipts[step_id] = self._undo(self._receipts[step_id], applied)
-            self._after.update(states_before(applied.changes))
-            del self._applied[step_id]
 
     def _undo(self, receipt: StepReceipt, applied: Applied) -> StepReceipt:
         self._emit(RollbackStarted(step_id=receipt.step_id))
         undone = self._committer.undo(applied)
-        self._undone = self._undone and undone.success
+        self._commits.took_back(receipt.step_id, applied, undone)
+        self._after.update(states_on_disk(self._root, states_before(applied.changes)))
         self._divergence += undone.differences
         message = "; ".join(undone.differences[:SHOWN_DETAILS])
         self._emit(RollbackCompleted(step_id=receipt.step_id, success=undone.success, message=message))

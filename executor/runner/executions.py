@@ -12,14 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from executor.domain.errors import ExecutorError, NotFoundError, StoreError
-from executor.domain.events import ExecutionCompleted, ExecutionStarted, ReceiptIssued
-from executor.domain.receipt import ExecutionResult, Receipt
+from executor.domain.events import ExecutionStarted, ReceiptIssued
+from executor.domain.receipt import Receipt
 from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes
 from executor.runner.documents import OpenDocuments
 from executor.runner.flusher import Flusher
 from executor.runner.gates import Gates, VerifiedRequest
-from executor.runner.ports import Claim, Event, Executioner, ExecutionRecord, Ledger, Recovery
+from executor.runner.ports import Claim, Ended, Event, Executioner, ExecutionRecord, Ledger, Recovery
 from executor.runner.receipts import Issuer, trailer_text
 from executor.runner.requests import EXECUTE, ExecuteInput, RequestDesk, check_execute, check_same
 from executor.runner.run import Progress, Recorder, Run, Wake
@@ -113,8 +113,15 @@ class Executions:
         self._changed = threading.Condition()
 
     def start(self) -> tuple[Receipt, ...]:
-        """Give every execution of a process that died its receipt. Call it before the first request is served."""
-        receipts = tuple(self._recovered(claim) for claim in self._ledger.unfinished())
+        """Bring every execution of a process that died to its end. Call it before the first request is served.
+
+        Whoever dies in the middle of it is followed by one who does it again: an execution gets its receipt once.
+        Should there be several for one workspace, the newest goes first: its commits lie on top of the others'.
+        """
+        receipts = tuple(self._recovered(claim) for claim in reversed(self._ledger.unfinished()))
+        for workspace in self._workspaces.values():
+            with workspace.lock(LOCK_SECONDS):
+                self._recovery.tidy(workspace)
         self._flusher.start()
         return receipts
 
@@ -196,9 +203,9 @@ class Executions:
         self._flusher.add(started.run)
         try:
             started.recorder(ExecutionStarted(execution_id=started.run.execution_id))
-            result = self._result(started)
+            ended = self._ended(started)
             self._flusher.remove(started.run)
-            self._end(started, result)
+            self._end(started, ended)
         except Exception as error:  # the work is done and its end could not be told; a restart tells it
             log.exception("the receipt of %s could not be issued", started.run.execution_id)
             started.run.fail(_no_receipt(error))
@@ -208,26 +215,27 @@ class Executions:
                 self._active -= 1
                 self._changed.notify_all()
 
-    def _result(self, started: _Started) -> ExecutionResult:
+    def _ended(self, started: _Started) -> Ended:
         verified, recorder = started.verified, started.recorder
-        execution_id = verified.claim.execution_id
+        claim, report = verified.claim, verified.report
         try:
-            return self._executioner.run(verified.plan, verified.report, started.workspace, recorder, execution_id)
-        except Exception as error:  # whatever it was, the mission is claimed and its end must be told
-            log.exception("execution %s broke off", execution_id)
-            told = self._recovery.assess(verified.claim, verified.report, recorder.after(0))
-            recorder(ExecutionCompleted(execution_id=execution_id, outcome=told.outcome))
-            return replace(told, errors=(f"the execution broke off: {trailer_text(str(error))}", *told.errors))
+            return self._executioner.run(verified.plan, report, started.workspace, recorder, claim.execution_id)
+        except Exception as error:  # whatever it was, the mission is claimed: it is brought to its end as after a crash
+            log.exception("execution %s broke off", claim.execution_id)
+            ended = self._recovery.recover(claim, report, recorder.after(0), recorder)
+            told = f"the execution broke off: {trailer_text(str(error))}"
+            return replace(ended, result=replace(ended.result, errors=(told, *ended.result.errors)))
 
-    def _end(self, started: _Started, result: ExecutionResult) -> None:
-        receipt, sealed = self._issuer.receipt(started.verified.claim, started.verified.report, result)
+    def _end(self, started: _Started, ended: Ended) -> None:
+        receipt, sealed = self._issuer.receipt(started.verified.claim, started.verified.report, ended.result)
         started.recorder(_issued(receipt, sealed))
-        self._store_end(receipt, sealed, started.run.pending())
+        self._store_end(receipt, sealed, started.run.pending(), ended)
         started.run.end(_ended_record(receipt, started.recorder.count), sealed)
         with self._changed:
             del self._running[receipt.execution_id]
+        ended.let_go()
 
-    def _store_end(self, receipt: Receipt, sealed: SealedBytes, events: tuple[Event, ...]) -> None:
+    def _store_end(self, receipt: Receipt, sealed: SealedBytes, events: tuple[Event, ...], ended: Ended) -> None:
         for attempt in range(1, STORE_ATTEMPTS + 1):
             try:
                 self._ledger.finish(
@@ -236,6 +244,7 @@ class Executions:
                     ended_at=receipt.completed_at,
                     receipt=sealed,
                     events=events,
+                    checkpoints=ended.checkpoints,
                 )
             except StoreError:
                 if attempt == STORE_ATTEMPTS:
@@ -247,13 +256,17 @@ class Executions:
     def _recovered(self, claim: Claim) -> Receipt:
         report = self._claimed_report(claim)
         events = self._ledger.events(claim.execution_id, 0)
-        result = self._recovery.assess(claim, report, events)
-        receipt, sealed = self._issuer.receipt(claim, report, result)
         recorder = Recorder(claim.mission_id, recorded=len(events))
-        recorder(ExecutionCompleted(execution_id=claim.execution_id, outcome=result.outcome))
-        recorder(_issued(receipt, sealed))
-        self._store_end(receipt, sealed, recorder.after(len(events)))
-        log.warning("execution %s had not ended; its receipt says %s", claim.execution_id, result.outcome.value)
+        with ExitStack() as held:
+            workspace = self._workspaces.get(claim.workspace_id)
+            if workspace is not None:
+                held.enter_context(workspace.lock(LOCK_SECONDS))
+            ended = self._recovery.recover(claim, report, events, recorder)
+            receipt, sealed = self._issuer.receipt(claim, report, ended.result)
+            recorder(_issued(receipt, sealed))
+            self._store_end(receipt, sealed, recorder.after(len(events)), ended)
+            ended.let_go()
+        log.warning("execution %s had not ended; its receipt says %s", claim.execution_id, ended.result.outcome.value)
         return receipt
 
     def _record(self, execution_id: str, mission_id: str) -> ExecutionRecord:

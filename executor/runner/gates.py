@@ -4,7 +4,7 @@ They are checked in the order of their numbers, after one first read: a mission 
 once. The first gate that fails answers, and nothing has been touched, written or used up then.
 
     first   the ledger does not hold the mission
-    1       this executor issued the report, in its present ledger epoch
+    1       this executor issued the report, in its present ledger epoch and not too long ago
     2       the dry run was a success
     3       enough persons approved, by their own signatures, in time
     4       report and approvals are about exactly these plan bytes
@@ -26,6 +26,7 @@ from executor.domain.approval import check_decision, check_report_named, check_w
 from executor.domain.errors import DriftError, GateRefusedError
 from executor.domain.gates import APPROVED, DRIFT, ONCE, REPORT, GivenApproval
 from executor.domain.plan import Plan
+from executor.domain.plan_paths import target_of
 from executor.domain.plan_rules import is_identifier
 from executor.domain.policy import Trust
 from executor.domain.receipt import ApprovalRecord
@@ -118,6 +119,7 @@ class Gates:
         self.check_free(request.named.mission_id)
         sealed = self._check_issued(request.report)
         report = self._documents.report(sealed)
+        self._check_age(report)
         rules.check_simulation(report)
         given = self._approvals(request, report)
         plan = self._matching_plan(request.plan, report, sealed.digest, given)
@@ -170,6 +172,17 @@ class Gates:
                 "dry run the plan again on this executor and have the new report approved",
             )
         return sealed
+
+    def _check_age(self, report: Report) -> None:
+        """Refuse a report whose contents need not be kept any more."""
+        lifetime = self._trust.policy.report_lifetime
+        if self._now() - report.completed_at > lifetime:
+            raise GateRefusedError(
+                REPORT,
+                "REPORT_UNKNOWN",
+                f"the report is older than {int(lifetime.total_seconds())} seconds: its contents need not be here",
+                "make the dry run again and have the new report approved",
+            )
 
     def _approvals(self, request: ExecuteInput, report: Report) -> tuple[GivenApproval, ...]:
         policy = self._trust.policy
@@ -306,6 +319,8 @@ class Gates:
             self_approval=self._trust.policy.self_approval,
             policy_digest=self._trust.policy_digest,
             claimed_at=self._now(),
+            failure_policy=plan.failure_policy,
+            targets=tuple(target_of(step.action) for step in plan.steps),
         )
 
 

@@ -12,9 +12,9 @@ from typing import Protocol
 from executor.domain.approval import Approval
 from executor.domain.events import Payload
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import Plan
+from executor.domain.plan import FailurePolicy, Plan
 from executor.domain.receipt import ApprovalRecord, ExecutionResult, Outcome, Receipt, Refusal
-from executor.domain.report import Problem, Report, ReportStatus, RiskFact, RiskLevel, SelfApproval, StepReport
+from executor.domain.report import Notice, Problem, Report, ReportStatus, RiskFact, RiskLevel, SelfApproval, StepReport
 from executor.domain.sealed import SealedBytes
 from executor.workspace.workspace import Workspace
 
@@ -56,6 +56,7 @@ class Simulation:
     small_objects: Mapping[str, bytes]
     """Contents by digest that are stored in one transaction with the report; larger ones are durable already."""
     ladder_level: LadderLevel
+    notices: tuple[Notice, ...] = ()
 
 
 class Simulator(Protocol):
@@ -89,11 +90,10 @@ class Executioner(Protocol):
     It emits every event from after `execution_started` to `execution_completed`, that one included.
     """
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> ExecutionResult:
+    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> "Ended":
         """Run it. Called at most once per execution id, after the claim, under the workspace's lock.
 
-        It does not raise for what goes wrong with a step. Where it does raise, nobody knows what was done, and the
-        receipt says `unknown`.
+        It does not raise for what goes wrong with a step. Where it does raise, recovery finds out what was done.
         """
         ...
 
@@ -128,6 +128,40 @@ class Claim:
     self_approval: SelfApproval
     policy_digest: str
     claimed_at: datetime
+    failure_policy: FailurePolicy
+    targets: tuple[str, ...]
+    """What each of the plan's steps is about, in the plan's order: recovery has no plan to look it up in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """One step that an ended execution has left committed, and from which slot it can be undone."""
+
+    slot: str
+    execution_id: str
+    mission_id: str
+    step_id: str
+    workspace_id: str
+    kept_at: datetime
+    size: int
+    """Bytes of the old objects in the slot."""
+    record: bytes
+    """What `executor.workspace.record.Applied` encodes."""
+
+
+def nothing() -> None:
+    """Do nothing: there is nothing to let go of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How an execution ended, and what is left to do once its receipt is durable."""
+
+    result: ExecutionResult
+    checkpoints: tuple[Checkpoint, ...] = ()
+    let_go: Callable[[], None] = nothing
+    """Lets go of the journal's records and of the slots that nobody needs. It may be called again, and raises nothing:
+    what it can not do, the next start does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,8 +263,28 @@ class Ledger(Protocol):
         ended_at: datetime,
         receipt: SealedBytes,
         events: Sequence[Event],
+        checkpoints: Sequence[Checkpoint] = (),
     ) -> None:
-        """Record the end of an execution with its receipt and last events, as one commit. Only the first end counts."""
+        """Record the end of an execution with its receipt, last events and checkpoints, as one commit.
+
+        Only the first end counts; a second one is a StoreError.
+        """
+        ...
+
+    def checkpoints(self, mission_id: str) -> tuple[Checkpoint, ...]:
+        """Return what a mission has left to be undone, in the order in which it was committed."""
+        ...
+
+    def checkpoints_before(
+        self, moment: datetime, *, after: Checkpoint | None = None, limit: int = 100
+    ) -> tuple[Checkpoint, ...]:
+        """Return checkpoints that were kept before a moment, the oldest first; the next ones after a last one."""
+        ...
+
+    def has_checkpoint(self, slot: str) -> bool: ...
+
+    def forget_checkpoint(self, slot: str) -> None:
+        """Forget a checkpoint whose slot was removed; one that is not there is no error."""
         ...
 
     def record_refusal(self, refusal: Refusal, sealed: SealedBytes) -> None:
@@ -249,16 +303,25 @@ class Ledger(Protocol):
 
 
 class Recovery(Protocol):
-    """Decides what became of an execution whose process died."""
+    """Brings executions to an end that their own thread, or process, has not."""
 
-    def assess(self, claim: Claim, report: Report, events: Sequence[Event]) -> ExecutionResult:
-        """Return what can be said about it. Nothing is ever run again.
+    def recover(self, claim: Claim, report: Report, events: Sequence[Event], emit: Emit) -> Ended:
+        """Undo what was half made, apply the failure policy, and return what the execution came to.
+
+        Nothing is ever run again. It may be cut off anywhere and called again: it goes on from what the disk shows, and
+        comes to the same end. It emits every event from where the execution broke off to `execution_completed`.
+        The caller holds the workspace's lock where the workspace is served.
 
         Args:
             claim: what was claimed.
             report: what should have been done.
             events: what was recorded before the end; the last ones may be missing.
+            emit: takes the events.
         """
+        ...
+
+    def tidy(self, workspace: Workspace) -> None:
+        """Let go of everything that ended executions have left in a workspace's journal. The caller holds its lock."""
         ...
 
 

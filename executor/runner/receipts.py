@@ -64,6 +64,7 @@ class Issuer:
             steps=simulation.steps,
             risk_level=simulation.risk_level,
             risk_facts=simulation.risk_facts,
+            notices=simulation.notices,
         )
         return report, self.signer.sign(sealing.REPORT, self.documents.seal_report(report))
 

@@ -1,48 +1,115 @@
-"""What can be said about an execution whose process died: which steps may have been done, and nothing more.
+"""Brings to its end what a dead process, or a thread that broke off, has left of an execution.
 
-A mission that was claimed is never run again by itself. Without a journal of the commits nobody can tell a step that
-was done from one that was not, so the outcome is `unknown` and the workspace is left as it is.
+Nothing is run again. What was committed is told by the workspace's journal and the disk, what was read or tested by the
+events that were durable. A commit that was cut off in the middle is undone, whatever the policy. Then, as if the
+execution had failed where it broke off:
+
+    every step is done, and the workspace is what the report said    success
+    roll_back                                                         all commits undone, the newest first: rolled_back
+    stop, continue                                                    what was committed stays: partial
+    nothing was committed                                             aborted
+    somebody else's change is in the way                              unknown: both versions are kept, and named
+
+It may be cut off itself: each call starts from what the disk shows, and comes to the same end.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from executor.domain.changes import net_states
-from executor.domain.events import StepCompleted, StepStarted
+from executor.domain.errors import ExecutorError
+from executor.domain.events import ExecutionCompleted
 from executor.domain.receipt import ExecutionResult, Outcome
-from executor.domain.report import Report, StepReport
-from executor.runner.ports import Claim, Event
+from executor.domain.report import Report
+from executor.runner.letting_go import Commits, execution_of
+from executor.runner.ports import Claim, Emit, Ended, Event, Ledger
+from executor.runner.recovered import Recovered
+from executor.workspace.commit import Applied, Committer
+from executor.workspace.objects import ObjectStore
+from executor.workspace.staging import StagingUnavailableError
+from executor.workspace.workspace import Workspace
 
-REASON = "INTERNAL"
-
-
-class AssumeUnknown:
-    """Recovery by what the ledger alone can prove."""
-
-    def assess(self, claim: Claim, report: Report, events: Sequence[Event]) -> ExecutionResult:
-        """Say of each step whether it was done or may have been done."""
-        payloads = [event.payload for event in events]
-        completed = {one.step_id for one in payloads if isinstance(one, StepCompleted) and one.success}
-        started = {one.step_id for one in payloads if isinstance(one, StepStarted)}
-        before, _ = net_states([step.changes for step in report.steps])
-        return ExecutionResult(
-            outcome=Outcome.UNKNOWN,
-            steps=(),
-            before=tuple(sorted(before.items())),
-            after=(),
-            after_fingerprint="",
-            divergence_details=(),
-            abort_reason=REASON,
-            errors=(
-                f"the executor's process ended during execution {claim.execution_id}; it was not run again",
-                *(_told(step, started=started, completed=completed) for step in report.steps),
-            ),
-        )
+log = logging.getLogger(__name__)
 
 
-def _told(step: StepReport, *, started: set[str], completed: set[str]) -> str:
-    name = f"step {step.step_id} ({step.kind})"
-    if step.step_id in completed:
-        return f"{name} was done"
-    if step.step_id in started:
-        return f"{name} had begun and may have been done"
-    return f"{name} may have been done: nothing about it was recorded before the end"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalRecovery:
+    """The port `executor.runner.ports.Recovery` over the workspaces' journals."""
+
+    workspaces: Mapping[str, Workspace]
+    objects: ObjectStore
+    ledger: Ledger
+
+    def recover(self, claim: Claim, report: Report, events: Sequence[Event], emit: Emit) -> Ended:
+        """Find out how far an execution came, and bring it to its end."""
+        workspace = self.workspaces.get(claim.workspace_id)
+        if workspace is None:
+            return _out_of_reach(claim, report, emit, "the workspace is not served any more")
+        try:
+            root, committer = workspace.open(), self._committer(workspace)
+        except ExecutorError as error:
+            return _out_of_reach(claim, report, emit, error.fault.message)
+        commits = Commits(execution_id=claim.execution_id, mission_id=claim.mission_id, workspace_id=claim.workspace_id)
+        return Recovered(
+            claim=claim, report=report, events=events, emit=emit, root=root, committer=committer, commits=commits
+        ).ended()
+
+    def tidy(self, workspace: Workspace) -> None:
+        """Let go of what ended executions have left: their receipts are durable, and nobody needs the way back there.
+
+        A commit of an execution that the ledger does not know is no step of anything: cut off in the middle it is
+        undone, made in full it is left to a person.
+        """
+        committer = self._committer(workspace)
+        if committer is None:
+            return
+        for applied in reversed(committer.pending()):
+            if self.ledger.has_checkpoint(applied.slot):
+                committer.release([applied])
+            elif not self._is_unfinished(applied):
+                _settle(committer, applied)
+
+    def _committer(self, workspace: Workspace) -> Committer | None:
+        """Return a workspace's committer; without a staging directory nothing was ever committed to it."""
+        try:
+            return workspace.committer(self.objects)
+        except StagingUnavailableError:
+            return None
+
+    def _is_unfinished(self, applied: Applied) -> bool:
+        record = self.ledger.execution(execution_id=execution_of(applied.slot)[0])
+        return record is not None and not record.ended
+
+
+def _settle(committer: Committer, applied: Applied) -> None:
+    if applied.complete:
+        log.warning("commit %s belongs to no step that could be undone; its old objects are kept", applied.slot)
+        committer.keep(applied)
+        return
+    undone = committer.undo(applied)
+    if undone.success:
+        committer.discard(applied)
+        return
+    log.error("commit %s could not be undone in full: %s", applied.slot, "; ".join(undone.differences))
+    committer.keep(applied)
+
+
+def _out_of_reach(claim: Claim, report: Report, emit: Emit, why: str) -> Ended:
+    """Say that nobody can tell: the workspace is not here to be looked at."""
+    before, _ = net_states([step.changes for step in report.steps])
+    result = ExecutionResult(
+        outcome=Outcome.UNKNOWN,
+        steps=(),
+        before=tuple(sorted(before.items())),
+        after=(),
+        after_fingerprint="",
+        divergence_details=(),
+        abort_reason="INTERNAL",
+        errors=(
+            f"execution {claim.execution_id} broke off",
+            f"workspace {claim.workspace_id!r} can not be looked at: {why}",
+        ),
+    )
+    emit(ExecutionCompleted(execution_id=claim.execution_id, outcome=result.outcome))
+    return Ended(result=result)

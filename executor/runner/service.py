@@ -25,6 +25,7 @@ from executor.runner.ports import (
 )
 from executor.runner.receipts import Issuer
 from executor.runner.requests import ExecuteInput, RequestDesk, malformed
+from executor.runner.retention import Retention, Sweeper
 from executor.runner.run import Recorder
 from executor.workspace.workspace import Workspace
 from gonogo.digests import is_digest
@@ -57,6 +58,8 @@ class Parts:
     recovery: Recovery
     objects: Objects
     capabilities: Capabilities
+    retention: Retention | None = None
+    """Without it nothing is ever let go of."""
 
 
 class ExecutorCore:
@@ -75,6 +78,7 @@ class ExecutorCore:
         desk = RequestDesk()
         self._objects = parts.objects
         self._ledger = parts.ledger
+        self._sweeper = None if parts.retention is None else Sweeper(parts.retention)
         self._dry_runs = DryRuns(
             trust=parts.trust,
             ledger=parts.ledger,
@@ -113,7 +117,10 @@ class ExecutorCore:
 
     def start(self) -> tuple[Receipt, ...]:
         """Settle what a former process left behind; before the first request is served."""
-        return self._executions.start()
+        receipts = self._executions.start()
+        if self._sweeper is not None:
+            self._sweeper.start()
+        return receipts
 
     def drain(self, seconds: float) -> bool:
         """Wait for what runs; returns whether all of it ended in time."""
@@ -121,6 +128,8 @@ class ExecutorCore:
 
     def close(self) -> None:
         """End the background work."""
+        if self._sweeper is not None:
+            self._sweeper.close()
         self._executions.close()
 
     def describe(self) -> Description:

@@ -5,54 +5,56 @@ A dry run ends in one of four ways. `success`: every step did what the plan says
 not be committed. The first problem ends it, since later steps stand on earlier ones; the report says which step.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from executor.domain.changes import Change, Node, NodeType, changes_between, net_states, states_fingerprint, touched
+from executor.domain.changes import (
+    Change,
+    Node,
+    NodeType,
+    net_changes,
+    net_states,
+    states_fingerprint,
+    touched,
+)
 from executor.domain.errors import (
     DriftError,
     ExecutorError,
     Fault,
     RequestMalformedError,
-    StepBlockedError,
-    StepFailedError,
-    StepUnsafeError,
 )
 from executor.domain.events import Payload, StepCompleted, StepOutput, StepStarted
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import Edit, Plan, Retrieval, RunCommand, RunTests, Step
-from executor.domain.plan_paths import action_paths, named_paths, target_of
-from executor.domain.report import Evidence, Problem, ReportStatus, StepReport
-from executor.domain.risk import highest, risk_facts
+from executor.domain.plan import Edit, Plan, Retrieval, RunCommand, RunTests, Step, UndoStep
+from executor.domain.plan_paths import named_paths, target_of
+from executor.domain.report import Evidence, Notice, Problem, ReportStatus, StepReport
+from executor.domain.risk import Around, highest, risk_facts
+from executor.domain.unsafe import ResultUnsafeError, commits_without_index, unsafe_changes
+from executor.runner.allowed import Allowed
 from executor.runner.base import base_fingerprint
+from executor.runner.drift import changed_meanwhile
+from executor.runner.notices import KnownIds, output_notices, sandbox_notices
 from executor.runner.ports import Emit, Simulation
+from executor.runner.problems import problems_of, status_of
+from executor.runner.surroundings import around
 from executor.runner.working_copy import CopyLimits, WorkingCopy
 from executor.sandbox.sandbox import Sandbox
 from executor.steps.command import run_command, run_tests
 from executor.steps.edit import EditLimits, apply_edit
 from executor.steps.retrieve import retrieve
-from executor.workspace.globs import Globs
+from executor.steps.undo import NOTHING_KEPT, KeptSteps, Undoing
+from executor.workspace.folding import Folding
+from executor.workspace.links import leaving_links
 from executor.workspace.objects import Batch, ObjectStore
-from executor.workspace.paths import PathInvalidError, PathOutsideError, relative
-from executor.workspace.staging import StagingUnavailableError
+from executor.workspace.paths import PathInvalidError, relative
 from executor.workspace.workspace import Workspace
-from gonogo.safe_text import shown_path
 
 OLD_CONTENT_BYTES = 256 * 1024
 OLD_CONTENT_TOTAL = 16 * 1024 * 1024
 STREAMED_OUTPUT_BYTES = 64 * 1024
-SHOWN_PATHS = 20
-
-STATUS_OF_ERROR: tuple[tuple[type[ExecutorError], ReportStatus], ...] = (
-    (StepBlockedError, ReportStatus.BLOCKED),
-    (PathOutsideError, ReportStatus.BLOCKED),
-    (StagingUnavailableError, ReportStatus.BLOCKED),
-    (StepUnsafeError, ReportStatus.UNSAFE),
-    (StepFailedError, ReportStatus.FAILED),
-    (DriftError, ReportStatus.FAILED),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ class Simulator:
     edit_limits: EditLimits
     copy_limits: CopyLimits
     tools: tuple[Path, ...]
+    kept_steps: KeptSteps = NOTHING_KEPT
 
     def run(self, plan: Plan, workspace: Workspace, emit: Emit) -> Simulation:
         """Run it; nothing in the workspace changes."""
@@ -90,19 +93,20 @@ class Simulator:
         return self._simulation(plan, run, batch, manifest_digest)
 
     def _simulation(self, plan: Plan, run: "_Run", batch: Batch, manifest_digest: str) -> Simulation:
-        before, after = net_states([step.changes for step in run.reports])
-        facts = risk_facts(changes_between(before, after))
+        change_sets = [step.changes for step in run.reports]
+        facts = risk_facts(net_changes(change_sets), run.around())
         return Simulation(
             status=run.status,
             problems=tuple(run.problems),
             steps=tuple(run.reports),
             base_fingerprint=base_fingerprint(plan, run.reports, manifest_digest),
-            after_fingerprint=states_fingerprint(after),
+            after_fingerprint=states_fingerprint(net_states(change_sets)[1]),
             manifest_digest=manifest_digest,
             risk_level=highest(facts),
             risk_facts=facts,
             small_objects=batch.small,
             ladder_level=self.ladder_level,
+            notices=run.notices(),
         )
 
 
@@ -136,16 +140,27 @@ class _Run:
         self._batch = batch
         self._simulator = simulator
         self._emit = emit
-        self._scope = Globs(plan.scope.paths)
+        self._allowed = Allowed(
+            plan,
+            workspace,
+            objects=simulator.objects,
+            ladder_level=simulator.ladder_level,
+            limits=simulator.copy_limits,
+        )
         self._old_bytes = 0
         self._touched: set[bytes] = set()
+        self._folding = Folding(copy.tree)
+        self._undoing = Undoing(copy.tree, batch, limit=simulator.copy_limits.change_bytes)
+        self._undoes = any(isinstance(step.action, UndoStep) for step in plan.steps)
 
     def all_steps(self) -> None:
-        """Run the steps in order until one has a problem."""
+        """Run the steps in order until one has a problem; none where the plan demands more isolation than there is."""
+        if not self._guarded("", self._allowed.check_level):
+            return
         for step in self._plan.steps:
             if not self._guarded(step.step_id, lambda step=step: self._one_step(step)):  # type: ignore[misc]  # bound now
                 return
-        self._guarded("", self._check_size)
+        self._guarded("", lambda: self._allowed.check_size(self.reports))
 
     def finish(self) -> str:
         """Check that nobody changed the workspace meanwhile; keep the manifest of what commands saw.
@@ -153,47 +168,48 @@ class _Run:
         Returns:
             The kept manifest's digest; empty where no command ran.
         """
+        if self.status is ReportStatus.SUCCESS:
+            self._guarded("", lambda: self._check_unchanged(changed_meanwhile(self._copy.tree, self._workspace)))
         before, after = self._copy.manifest_before, self._copy.manifest_after()
         if before is None or after is None:
             return ""
         self._guarded("", lambda: self._check_unchanged(before.differences(after)))
         return self._batch.put_bytes(before.encode())
 
+    def notices(self) -> tuple[Notice, ...]:
+        """Return what the report says besides."""
+        return (*sandbox_notices(self._copy.manifest_before, KnownIds.of_this_process()), *output_notices(self.reports))
+
+    def around(self) -> Around:
+        """Return what the facts of risk need to know."""
+        return around(self._copy.tree, self._folding)
+
     def _guarded(self, step_id: str, work: Callable[[], None]) -> bool:
         try:
             work()
         except ExecutorError as error:
-            status = next((status for kind, status in STATUS_OF_ERROR if isinstance(error, kind)), None)
+            status = status_of(error)
             if status is None:
                 raise
-            self._problem(step_id, status, error.fault)
+            self.status = status if self.status is ReportStatus.SUCCESS else self.status
+            self.problems += problems_of(step_id, error)
             return False
         return True
 
-    def _problem(self, step_id: str, status: ReportStatus, fault: Fault) -> None:
-        self.status = status if self.status is ReportStatus.SUCCESS else self.status
-        for path in fault.paths[:SHOWN_PATHS] or (b"",):
-            self.problems.append(
-                Problem(
-                    step_id=step_id,
-                    path=shown_path(path),
-                    reason=fault.reason,
-                    message=fault.message,
-                    remedy=fault.remedy,
-                )
-            )
-
     def _one_step(self, step: Step) -> None:
         started = time.monotonic()
-        self._check_allowed(step)
+        self._allowed.check_step(step)
         mark = self._copy.tree.mark()
-        evidence, error = self._act(step)
-        changes = self._copy.tree.changes_since(mark)
-        self._check_hidden(touched(changes))  # before anything of it is kept, reported or shown to a command
-        if isinstance(step.action, Edit):
+        evidence, error, faults = self._act(step)
+        changes = self._changes(step, mark)
+        self._allowed.check_hidden(touched(changes))  # before anything of it is kept, reported or shown to a command
+        if isinstance(step.action, Edit | UndoStep):
             self._copy.record(changes)
         self._keep_old_content(changes)
         self._touched.update(touched(changes))
+        faults += self._unsafe(step, changes)
+        if error is None and faults:
+            error = ResultUnsafeError(faults)
         report = StepReport(
             step_id=step.step_id,
             kind=step.kind,
@@ -208,8 +224,25 @@ class _Run:
             self._emit_completed(report)
         if error is not None:
             raise error
-        self._check_scope(change.path for change in changes)
-        self._check_scope(change.moved_from for change in changes if change.moved_from)
+        if not isinstance(step.action, UndoStep):  # checked before; what came to it are times of directories
+            self._allowed.check_scope(change.path for change in changes)
+            self._allowed.check_scope(change.moved_from for change in changes if change.moved_from)
+
+    def _changes(self, step: Step, mark: int) -> tuple[Change, ...]:
+        command = isinstance(step.action, RunCommand)
+        changes = self._copy.changes_of_command(mark) if command else self._copy.tree.changes_since(mark)
+        return self._undoing.timed(changes) if self._undoes else changes
+
+    def _unsafe(self, step: Step, changes: tuple[Change, ...]) -> tuple[Fault, ...]:
+        """Return why a step's changes may not be committed, whoever made them."""
+        tree = self._copy.tree
+        hidden = self._copy.volatile if isinstance(step.action, RunCommand) else ()
+        return (
+            *commits_without_index(changes, hidden),
+            *unsafe_changes(changes, tree.node),
+            *leaving_links(changes, tree, os.fsencode(self._workspace.root)),
+            *self._folding.collisions(changes),
+        )
 
     def _emit_completed(self, report: StepReport) -> None:
         self._emit(
@@ -223,71 +256,33 @@ class _Run:
             )
         )
 
-    def _act(self, step: Step) -> tuple[Evidence | None, ExecutorError | None]:
+    def _act(self, step: Step) -> tuple[Evidence | None, ExecutorError | None, tuple[Fault, ...]]:
         action = step.action
         if isinstance(action, Edit):
             apply_edit(self._copy.tree, action, self._simulator.edit_limits)
-            return None, None
+            return None, None, ()
         if isinstance(action, Retrieval):
-            return retrieve(self._copy.tree, action, hidden=self._workspace.hidden), None
+            return retrieve(self._copy.tree, action, hidden=self._workspace.hidden), None, ()
+        if isinstance(action, UndoStep):
+            self._take_back(action)
+            return None, None, ()
         return self._in_sandbox(step, action)
 
-    def _in_sandbox(self, step: Step, action: RunCommand | RunTests) -> tuple[Evidence, ExecutorError | None]:
+    def _take_back(self, action: UndoStep) -> None:
+        kept = self._simulator.kept_steps.find(action, self._workspace)
+        paths = touched(kept.changes)
+        self._allowed.check_scope(paths)
+        self._allowed.check_hidden(paths)  # before the first byte of a former content is read
+        self._undoing.take_back(kept)
+
+    def _in_sandbox(
+        self, step: Step, action: RunCommand | RunTests
+    ) -> tuple[Evidence, ExecutorError | None, tuple[Fault, ...]]:
         self._emit(StepStarted(step_id=step.step_id, kind=step.kind, stage=step.stage, target=target_of(action)))
         run = self._copy.sandbox_run(action, output_events(step.step_id, self._emit))
-        evidence: Evidence
         if isinstance(action, RunCommand):
-            evidence, error = run_command(run, action)
-            self._copy.absorb()
-        else:
-            evidence, error = run_tests(run, action)
-        return evidence, error
-
-    def _check_allowed(self, step: Step) -> None:
-        if isinstance(step.action, Edit | RunCommand):
-            self._workspace.committer(self._simulator.objects)  # refuses where nothing could be committed
-        paths = [relative(path) for path in action_paths(step.action)]
-        self._check_scope(paths)
-        self._check_hidden(paths)
-
-    def _check_hidden(self, paths: Iterable[bytes]) -> None:
-        """Refuse a step that names a hidden path, or whose change would reach one beneath what it names."""
-        hidden = tuple(path for path in paths if self._workspace.hidden.covers(path))
-        if hidden:
-            raise StepBlockedError(
-                "PATH_OUTSIDE_SCOPE",
-                "the executor's policy hides this path",
-                "leave it out of the plan, or ask the executor's operator to change `hidden`",
-                paths=hidden,
-            )
-
-    def _check_scope(self, paths: Iterable[bytes]) -> None:
-        if not self._scope.patterns:
-            return
-        outside = tuple(path for path in paths if not self._scope.matches(path))
-        if outside:
-            raise StepBlockedError(
-                "PATH_OUTSIDE_SCOPE",
-                "the plan's scope does not hold this path",
-                "add it to scope.paths, or change the step",
-                paths=outside,
-            )
-
-    def _check_size(self) -> None:
-        limit = min(
-            self._plan.scope.max_bytes or self._simulator.copy_limits.change_bytes,
-            self._simulator.copy_limits.change_bytes,
-        )
-        _, after = net_states([step.changes for step in self.reports])
-        total = sum(node.size for node in after.values() if node is not None)
-        if total > limit:
-            raise StepBlockedError(
-                "TOO_LARGE",
-                f"the change set holds {total} bytes; the limit is {limit}",
-                "raise scope.max_bytes or split the plan",
-            )
-        if len(after) > self._simulator.copy_limits.change_count:
-            raise StepBlockedError("TOO_LARGE", f"{len(after)} paths change", "split the plan")
+            return *run_command(run, action), self._copy.absorb()
+        return *run_tests(run, action), ()
 
     def _check_unchanged(self, differences: tuple[bytes, ...]) -> None:
         if differences:

@@ -7,7 +7,7 @@ nothing of a plan can be read as an option.
 import os
 import resource
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,16 +16,23 @@ from executor.sandbox import files, view
 from executor.sandbox.sandbox import CommandSpec, Limits, SandboxRefusedError
 from gonogo.safe_text import shown_path
 
-# Pid 1 inside: keeps its own remarks to itself, sets the limits, says that the sandbox stands, makes /dev/null the
-# standard input, and runs the command as a child: as pid 1 that would be deaf to most signals.
+# Pid 1 inside: keeps its own remarks to itself, looks at what was covered, sets the limits, says that the sandbox
+# stands, makes /dev/null the standard input, and runs the command as a child: as pid 1 that would be deaf to most
+# signals. The number of paths to look at, and these, come before the command. Should somebody have put a link where
+# something was to be covered since the server looked, then something else was covered, and nothing runs.
 _INIT = (
-    'exec 3>&2 2>/dev/null && umask 022 && {limits} && echo >&0 && exec 0</dev/null && (exec "$@" 2>&3 3>&-); exit $?'
+    "exec 3>&2 2>/dev/null; left=$1; shift; "
+    'while [ "$left" -gt 0 ]; do '
+    'if [ -L "$1" ] || ! {{ [ -d "$1" ] || [ -c "$1" ]; }}; then echo "a hidden path was replaced" >&3; exit 1; fi; '
+    "shift; left=$((left - 1)); done; "
+    'umask 022 && {limits} && echo >&0 && exec 0</dev/null && (exec "$@" 2>&3 3>&-); exit $?'
 )
 # bash and dash name the number of processes differently; each refuses the other's letter.
 _LIMITS = (
     "ulimit -c 0 && ulimit -n {files} && {{ ulimit -u {processes} || ulimit -p {processes}; }} && ulimit -f {blocks}"
 )
 _LIMIT_BLOCK = 512
+_TEMPORARY = {"/tmp": "tmp", "/dev/shm": "shm"}  # noqa: S108  # inside, where they are the command's own
 _KIB = 1024
 _CONFINE = (
     *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"),
@@ -74,11 +81,12 @@ class Inside:
     hidden: tuple[bytes, ...]
     identity: Identity
 
-    def arguments(self, spec: CommandSpec, *, merged: Path, search_path: tuple[str, ...]) -> list[str | bytes]:
+    def arguments(
+        self, spec: CommandSpec, *, bound: str, covers: Sequence["Cover"], search_path: tuple[str, ...]
+    ) -> list[str | bytes]:
         """All of a launcher's options for one command.
 
-        Raises:
-            SandboxRefusedError: a hidden path can not be covered.
+        `bound` is where in the cellar the workspace's view is.
         """
         environment = {
             "PATH": ":".join(search_path),
@@ -89,12 +97,24 @@ class Inside:
         }
         variables = [word for name, value in environment.items() for word in ("--setenv", name, value)]
         start = ["--chdir", str(self.workspace / spec.cwd)]
-        return [*_CONFINE, *self._trees(), *self._masks(merged), *variables, *start, "--remount-ro", "/"]
+        masks = [word for cover in covers for word in cover.arguments]
+        return [*_CONFINE, *self._trees(bound), *masks, *variables, *start, "--remount-ro", "/"]
+
+    @property
+    def mount_points(self) -> list[str]:
+        """What the launcher itself makes in the temporary folders for trees to be bound there, deepest first."""
+        found: dict[str, None] = {}
+        for tree in (self.workspace, *(Path(tool) for tool in self.tools)):
+            for place, name in _TEMPORARY.items():
+                if tree.is_relative_to(place):
+                    below = tree.relative_to(place)
+                    found.update({f"{name}/{one}": None for one in (below, *below.parents[:-1])})
+        return sorted(found, reverse=True)
 
     def hides(self, path: bytes) -> bool:
         return any(_is_below(path, hidden) for hidden in self.hidden)
 
-    def _trees(self) -> list[str]:
+    def _trees(self, bound: str) -> list[str]:
         """Later mounts lie over earlier ones: the workspace comes last, whatever holds it."""
         arguments = ["--uid", str(self.identity.uid), "--gid", str(self.identity.gid), *self.system]
         arguments += view.etc_arguments(f"{self.cellar}/etc")
@@ -103,16 +123,16 @@ class Inside:
         arguments += [*_READ_ONLY, "--bind", f"{self.cellar}/scratch/tmp", "/tmp"]  # noqa: S108  # the command's own
         for tool in self.tools:
             arguments += ["--ro-bind", tool, tool]
-        return [*arguments, "--bind", f"{self.cellar}/merged", str(self.workspace)]
+        return [*arguments, "--bind", f"{self.cellar}/{bound}", str(self.workspace)]
 
-    def _masks(self, merged: Path) -> list[str | bytes]:
+    def covers(self, merged: Path) -> list["Cover"]:
         """Covers each hidden path that is there now: a file by /dev/null, a directory by an empty one.
 
         Raises:
             SandboxRefusedError: a hidden path is, or is behind, a symbolic link, so that covering it would cover
                 something else, or nothing.
         """
-        arguments: list[str | bytes] = []
+        covers: list[Cover] = []
         covered: list[bytes] = []
         for path in sorted(self.hidden):
             if any(_is_below(path, folder) for folder in covered):
@@ -124,10 +144,29 @@ class Inside:
             place = os.fsencode(self.workspace) + b"/" + path
             if kind == stat.S_IFDIR:
                 covered.append(path)
-                arguments += ["--perms", "0555", "--tmpfs", place, "--remount-ro", place]
+                covers.append(
+                    Cover(place=place, arguments=("--perms", "0555", "--tmpfs", place, "--remount-ro", place))
+                )
             elif kind is not None:
-                arguments += ["--ro-bind", "/dev/null", place]
-        return arguments
+                covers.append(Cover(place=place, arguments=("--ro-bind", "/dev/null", place)))
+        return covers
+
+    def to_look_at(self, covers: Sequence["Cover"]) -> list[bytes]:
+        """The covered paths, with the directories on the way to them: none may be a link once the sandbox stands."""
+        top = os.fsencode(self.workspace)
+        found = dict.fromkeys(cover.place for cover in covers)
+        for place in list(found):
+            while (place := place.rpartition(b"/")[0]) != top:
+                found[place] = None
+        return list(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cover:
+    """One hidden path, as commands name it, and the launcher's options that cover it."""
+
+    place: bytes
+    arguments: tuple[str | bytes, ...]
 
 
 def init_script(limits: Limits) -> str:

@@ -15,10 +15,14 @@ from executor.sandbox.sandbox import CapturedOutput, OutputListener
 
 _BLOCK = 1 << 16
 # After the launcher has ended its pipes end with it. Where they do not, something of the command is still there.
-_LINGER_SECONDS = 1.0
+_LINGER_SECONDS = 3.0
 _LOOK_SECONDS = 0.2
 _SIGNALLED = 128
 _LAST_SIGNAL = 64
+
+
+class ChildlessError(Exception):
+    """A launcher has no child process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,12 +179,20 @@ class RunningCommand:
     def _end(self) -> None:
         """Kills pid 1 inside; the launcher then ends by itself, once the kernel has ended all of the pid namespace.
 
-        Where pid 1 can not be found the launcher is killed instead. That ends the rest too, but not before this
-        returns, so `lingering` is then reported.
+        A launcher loses its child only when that has ended with all of its pid namespace: where the command had
+        started and the child is gone there is nothing left to kill. Where pid 1 can not be found for another reason
+        the launcher is killed instead. That ends the rest too, but not before this returns: `lingering` is reported.
         """
         try:
-            _kill_process(_only_child(_only_child(self._process.pid)))
+            inner = _only_child(_only_child(self._process.pid))
+            _kill_process(inner)
+        except ChildlessError:
+            self._force(unless=self._started)
         except (OSError, ValueError):
+            self._force()
+
+    def _force(self, *, unless: bool = False) -> None:
+        if not unless:
             self._forced = True
             self._process.kill()
 
@@ -203,9 +215,13 @@ def _only_child(pid: int) -> int:
 
     Raises:
         OSError: the process is gone, or this kernel does not list children.
-        ValueError: it has none yet.
+        ChildlessError: it has none yet, or no more.
+        ValueError: it has several.
     """
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    if not children:
+        raise ChildlessError
+    (child,) = children
     return int(child)
 
 

@@ -40,22 +40,33 @@ _MOUNT_FLAGS = {
 _OWN_INODES = 64
 _OWN_BYTES = 2 << 20
 
-# $1 cellar, $2 tmpfs options, $3 workspace, $4 under root the options that make /dev read-only: a command's device
-# nodes are the machine's own, bound from there, and `chmod 0 /dev/null` needs no capability of root's. $5 a directory
-# on disk that stands in for the tmpfs; its overlay is `volatile`, which spares a sync of each file that is copied up.
+# $1: under root the options that make /dev read-only: a command's device nodes are the machine's own, bound from there,
+# and `chmod 0 /dev/null` needs no capability of root's. /proc is made anew because bwrap looks itself up there by the
+# numbers of this pid namespace. Up to here every session is alike, so that a holder can be kept ready (`spare.py`).
+# Then come, a line each: the cellar; the tmpfs's options; the workspace; a directory on disk that stands in for the
+# tmpfs, whose overlay is `volatile`, which spares a sync of each file that is copied up; and whether a copy of the
+# workspace is in there already and no overlay is wanted. A path that holds a newline comes in octal.
 # The overlay's lower layer is ".", so that no workspace's name, whatever characters it has, is ever part of a mount
-# option. /proc is made anew because bwrap looks itself up there by the numbers of this pid namespace. What does not
-# depend on each other is mounted at the same time.
+# option. What does not depend on each other is mounted at the same time.
 _SESSION_SCRIPT = """
 IFS=' ' read -r pid rest < /proc/self/stat && echo "$pid" && read -r go || exit 1
 mount -n -i -c -t proc -o nosuid,nodev,noexec proc /proc & proc=$!
-[ -z "$4" ] || mount -n -i -c -o "$4" /dev & dev=$!
-if [ -n "$5" ]; then mount -n -i -c --bind "$5" "$1"; else mount -n -i -c -t tmpfs -o "$2" tmpfs "$1"; fi || exit 1
+[ -z "$1" ] || mount -n -i -c -o "$1" /dev & dev=$!
+IFS= read -r form && IFS= read -r cellar && IFS= read -r options || exit 1
+IFS= read -r workspace && IFS= read -r disk && IFS= read -r copied || exit 1
+if [ "$form" = octal ]; then
+    workspace=$(printf '%b.' "$workspace") && disk=$(printf '%b.' "$disk") || exit 1
+    workspace=${workspace%.} disk=${disk%.}
+fi
+if [ -n "$disk" ]; then mount -n -i -c --bind "$disk" "$cellar"
+else mount -n -i -c -t tmpfs -o "$options" tmpfs "$cellar"; fi || exit 1
 echo cellar; read -r go || exit 1
 wait $proc && wait $dev || exit 1
-options="userxattr,nosuid,nodev${5:+,volatile}"
-cd "$3" && mount -n -i -c -t overlay -o "lowerdir=.,upperdir=$1/upper,workdir=$1/work,$options" \\
-    overlay "$1/merged" || exit 1
+layers="lowerdir=.,upperdir=$cellar/upper,workdir=$cellar/work"
+[ -n "$copied" ] || {
+    cd "$workspace" && mount -n -i -c -t overlay \\
+        -o "$layers,userxattr,nosuid,nodev${disk:+,volatile}" overlay "$cellar/merged"
+} || exit 1
 cd / && echo ready; read -r go
 """
 
@@ -146,30 +157,42 @@ class Holder:
         self.pid = 0
 
     @classmethod
-    def for_session(
-        cls, launchers: Launchers, *, workspace: Path, cellar: str, limits: Limits, disk: Path | None = None
-    ) -> Self:
-        """Starts a session's holder and mounts the overlay of the workspace at `merged` in the cellar.
-
-        `disk` is a directory that takes the tmpfs's place.
-        """
+    def for_any_session(cls, launchers: Launchers) -> Self:
+        """Starts a holder that has its namespaces and waits to be told for which session."""
         root = os.geteuid() == 0
         argv = [launchers.unshare, "--user", "--mount", "--pid", "--fork", "--kill-child"]
         argv += [] if root else ["--map-root-user"]
-        argv += [launchers.shell, "-c", _SESSION_SCRIPT, "holder", cellar, tmpfs_options(limits), str(workspace)]
-        argv += [_read_only_again("/dev") if root else "", str(disk or "")]
+        argv += [launchers.shell, "-c", _SESSION_SCRIPT, "holder", _read_only_again("/dev") if root else ""]
         holder = cls(argv, what="the session's namespaces and mounts")
         with holder._closed_on_error():
             holder._learn_pid()
             if root:
                 holder._map_all_ids()
-            holder._go_on_to("cellar")
-            holder._open_cellar(cellar)
-            holder._make_layer(".", like=workspace)
-            for name in ("merged", "layer"):
-                os.mkdir(name, 0o711, dir_fd=holder._cellar_fd)
-            holder._go_on_to("ready")
+            holder._stdin.write(b"\n")
         return holder
+
+    def serve(
+        self, *, workspace: Path, cellar: str, limits: Limits, disk: Path | None = None, copied: bool = False
+    ) -> None:
+        """Mounts the overlay of the workspace at `merged` in the cellar; once, or the holder is closed.
+
+        `disk` is a directory that takes the tmpfs's place. `copied`: a copy of the workspace is at `merged` in it
+        already, and nothing is laid over it.
+        """
+        with self._closed_on_error():
+            paths = [os.fsencode(workspace), os.fsencode(disk or "")]
+            octal = any(b"\n" in path for path in paths)
+            shown = [_octal(path) for path in paths] if octal else paths
+            form, how = (b"octal" if octal else b"plain"), (b"copied" if copied else b"")
+            lines = [form, cellar.encode("ascii"), tmpfs_options(limits).encode("ascii"), *shown, how]
+            self._stdin.write(b"".join(line + b"\n" for line in lines))
+            self._expect("cellar")
+            self._open_cellar(cellar)
+            if not copied:
+                self._make_layer(".", like=workspace)
+                for name in ("merged", "layer"):
+                    os.mkdir(name, 0o711, dir_fd=self._cellar_fd)
+            self._go_on_to("ready")
 
     @classmethod
     def for_layer(
@@ -248,6 +271,9 @@ class Holder:
     def _go_on_to(self, expected: str) -> None:
         """Lets the shell go on, and waits until it says that it came to `expected`."""
         self._stdin.write(b"\n")
+        self._expect(expected)
+
+    def _expect(self, expected: str) -> None:
         if self._read_line() != expected:
             raise self._failure(self._complaint())
 
@@ -283,6 +309,11 @@ class Holder:
         for xattr in os.listxattr(like):
             if xattr.startswith("user.") and not xattr.startswith("user.overlay."):
                 os.setxattr(upper, xattr, os.getxattr(like, xattr))
+
+
+def _octal(path: bytes) -> bytes:
+    """A path as printf's `%b` reads it, without a byte that a line could end with."""
+    return b"".join(b"\\0%03o" % byte for byte in path)
 
 
 def _given(stream: IO[bytes] | None) -> IO[bytes]:

@@ -32,7 +32,9 @@ class Limits:
     filesystem can not, by measuring (`SandboxFullError`).
     `output_bytes` is kept per stream (half from the start, half from the end); `output_hard_bytes` ends the command.
     `max_processes` does not bind a command that runs as the machine's root: the kernel exempts it.
-    `memory_bytes` is address space per process.
+    `memory_bytes` is address space per process. `session_memory_bytes` is what all processes of a session may take
+    together, besides what it writes; it holds, and `max_processes` for all together, where there is a cgroup for it.
+    `copy_bytes` and `copy_inodes` bound the copy of the workspace itself where one has to be made (level L2).
     """
 
     max_duration_seconds: int = 30
@@ -44,6 +46,9 @@ class Limits:
     max_open_files: int = 1024
     max_file_bytes: int = 1 << 30
     memory_bytes: int | None = None
+    session_memory_bytes: int = 4 << 30
+    copy_bytes: int = 4 << 30
+    copy_inodes: int = 500_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,12 +134,18 @@ class SandboxSession(Protocol):
 
     @property
     def merged(self) -> Path:
-        """The tree as commands see it, hidden files included."""
+        """The tree as commands see it, hidden files included (at level L2: their names, without content)."""
         ...
 
     @property
     def upper(self) -> Path:
-        """What differs from the workspace, in the overlay's own form."""
+        """What differs from the workspace, in the overlay's own form.
+
+        Where there is no overlay (level L2) it is brought up to date when it is asked for.
+
+        Raises:
+            StepUnsafeError: what commands made can not be looked at.
+        """
         ...
 
     def run(self, spec: CommandSpec, on_output: OutputListener | None = None) -> CommandResult:
@@ -146,6 +157,16 @@ class SandboxSession(Protocol):
             SandboxRefusedError: the command was not started; its reason says why.
             SandboxFullError: the command wrote more than the session may.
             SandboxUnavailableError: the sandbox could not be built, or broke.
+        """
+        ...
+
+    def hide(self, paths: tuple[bytes, ...]) -> None:
+        """Hides these paths too, as if the request had named them; only before the first command.
+
+        So a session can be opened while what is to be hidden in it is still looked for.
+
+        Raises:
+            SandboxRefusedError: one is no path inside the workspace.
         """
         ...
 

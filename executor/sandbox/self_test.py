@@ -1,7 +1,9 @@
 """Finding out, by really doing it, how far this machine can isolate a command.
 
 A kernel that lists a feature, a distribution's switch and a container's filter tell different stories; only a run
-tells what holds. Whatever fails becomes a finding with a remedy: the level is then L1, where commands are refused.
+tells what holds. Whatever fails becomes a finding with a remedy. Where no session works on an overlay, L3, the same
+trials are made on a private copy, L2; where those fail too the level is L1, and commands are refused. The level is
+found once, at the start: a sandbox that fails later is an error of that run, and never a reason for a lower level.
 """
 
 import errno
@@ -11,17 +13,21 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from executor.domain.errors import ExecutorError
 from executor.domain.ladder import LadderLevel
 from executor.sandbox.bubblewrap import Bubblewrap, find_launchers
+from executor.sandbox.cgroups import Cgroups, describe
+from executor.sandbox.copy_session import CopySession
 from executor.sandbox.sandbox import CommandResult, CommandSpec, Limits, SandboxSession, SessionRequest
+from executor.sandbox.seccomp import shipped_filter
 from executor.sandbox.storage import Storage
 from gonogo.safe_text import safe_line
 
+_CAP = "max_ladder_level"
 _OLDEST_BWRAP = (0, 8)
 _SECONDS = 10
 _LIMITS = Limits(max_duration_seconds=_SECONDS, upper_bytes=8 << 20, upper_inodes=500, output_bytes=8192)
@@ -58,6 +64,14 @@ class Probe:
     findings: tuple[Finding, ...]
     storage: Storage = Storage.TMPFS
 
+    @property
+    def limitation(self) -> str:
+        """Why the level is not the highest, and what to do; empty where it is."""
+        if self.level is max(LadderLevel):
+            return ""
+        failed = [one for one in self.findings if not one.ok] or [one for one in self.findings if one.name == _CAP]
+        return "; ".join(f"{one.detail}: {one.remedy}" for one in failed)
+
 
 class _TrialError(Exception):
     """A trial did not come out as it must; the arguments are what was seen and what to do."""
@@ -68,24 +82,71 @@ class _TrialError(Exception):
         self.remedy = remedy
 
 
-def probe(workspace_staging_dir: Path, scratch: Path | None = None, *, storage: Storage | None = None) -> Probe:
+def probe(
+    workspace_staging_dir: Path,
+    scratch: Path | None = None,
+    *,
+    storage: Storage | None = None,
+    highest: LadderLevel = LadderLevel.L3,
+    cgroups: Cgroups | None = None,
+) -> Probe:
     """Tries everything that a dry run of commands needs, in a throw-away workspace; never raises.
 
     Args:
         workspace_staging_dir: A directory on the workspaces' filesystem that this process may write to.
         scratch: Where sessions may lie on disk, should this kernel's tmpfs not do.
         storage: On what they are to lie; by default what works here is found out.
+        highest: The highest level that the operator allows.
+        cgroups: What is to bound each session as a whole.
     """
-    findings = [_try("bubblewrap", _bubblewrap), _try("user_namespaces", _user_namespaces)]
-    chosen, why = storage or Storage.TMPFS, ""
-    if all(finding.ok for finding in findings):
-        if storage is None and scratch is not None and not _tmpfs_has_attributes(workspace_staging_dir):
-            chosen, why = Storage.DISK, ", since this kernel's tmpfs has no user attributes"
-        sandbox = Bubblewrap.on_this_machine(scratch=scratch, storage=chosen)
-        where = "on a capped tmpfs" if chosen is Storage.TMPFS else f"on disk in {scratch}{why}; {_MEASURED}"
-        findings += _try_sessions(workspace_staging_dir, sandbox, safe_line(where))
-    level = LadderLevel.L3 if all(finding.ok for finding in findings) else LadderLevel.L1
-    return Probe(level=level, findings=tuple(findings), storage=chosen)
+    findings = [] if highest is max(LadderLevel) else [_capped(highest)]
+    if not highest.runs_commands:
+        return Probe(level=highest, findings=tuple(findings))
+    findings += [
+        _try("bubblewrap", _bubblewrap),
+        _try("user_namespaces", _user_namespaces),
+        _try("seccomp_filter", lambda: f"{shipped_filter()} is for this machine"),
+        Finding(name="cgroups", ok=True, detail=describe(cgroups.hierarchies if cgroups else ()), remedy=""),
+    ]
+    if not _all_hold(findings):
+        return Probe(level=LadderLevel.L1, findings=tuple(findings))
+    failed: list[Finding] = []
+    for one, where in _candidates(workspace_staging_dir, scratch, storage, highest):
+        sandbox = Bubblewrap.on_this_machine(scratch=scratch, storage=one, cgroups=cgroups)
+        found = _try_sessions(workspace_staging_dir, sandbox, safe_line(where))
+        if _all_hold(found):
+            return Probe(level=one.level, findings=(*findings, *failed, *found), storage=one)
+        failed += [finding for finding in found if not finding.ok]
+    return Probe(level=LadderLevel.L1, findings=(*findings, *failed))
+
+
+def _all_hold(findings: list[Finding]) -> bool:
+    return all(finding.ok for finding in findings)
+
+
+def _capped(highest: LadderLevel) -> Finding:
+    return Finding(
+        name=_CAP,
+        ok=True,
+        detail=f"the operator allows no more than level {highest.name}",
+        remedy="start the executor with a higher --max-ladder-level, or without it",
+    )
+
+
+def _candidates(
+    staging: Path, scratch: Path | None, wanted: Storage | None, highest: LadderLevel
+) -> Iterator[tuple[Storage, str]]:
+    """On what sessions might lie, best first, with what is said about it."""
+    if highest >= Storage.TMPFS.level and wanted is not Storage.COPY:
+        on_disk = f"on disk in {scratch}%s; {_MEASURED}"
+        if wanted is Storage.DISK:
+            yield Storage.DISK, on_disk % ""
+        elif wanted is None and scratch is not None and not _tmpfs_has_attributes(staging):
+            yield Storage.DISK, on_disk % ", since this kernel's tmpfs has no user attributes"
+        else:
+            yield Storage.TMPFS, "on a capped tmpfs"
+    if scratch is not None and wanted in (None, Storage.COPY):
+        yield Storage.COPY, f"on disk in {scratch}; {_MEASURED}"
 
 
 def _tmpfs_has_attributes(staging: Path) -> bool:
@@ -120,7 +181,7 @@ def _try(name: str, trial: Callable[[], str]) -> Finding:
     except _TrialError as error:
         return Finding(name=name, ok=False, detail=error.detail, remedy=error.remedy)
     except ExecutorError as error:
-        return Finding(name=name, ok=False, detail=error.fault.message, remedy=error.fault.remedy)
+        return Finding(name=name, ok=False, detail=safe_line(error.fault.message), remedy=error.fault.remedy)
     except Exception as error:  # noqa: BLE001  # whatever goes wrong is what was to be found out
         detail = f"{type(error).__name__}: {safe_line(str(error))}"
         return Finding(name=name, ok=False, detail=detail, remedy="correct what the detail names, then probe again")
@@ -163,9 +224,11 @@ def _try_sessions(staging: Path, sandbox: Bubblewrap, where: str) -> list[Findin
             request = SessionRequest(workspace=workspace, workspace_id="probe", limits=_LIMITS)
             with sandbox.open(request) as session:
                 findings.extend(_try(name, functools.partial(trial, session, workspace)) for name, trial in _TRIALS)
-        return f"the workspace can be covered at its own path by an overlay {where}"
+        what = "a private copy" if sandbox.level is LadderLevel.L2 else "an overlay"
+        return f"the workspace can be covered at its own path by {what} {where}"
 
-    return [_try("overlay", in_session), *findings]
+    name = "private_copy" if sandbox.level is LadderLevel.L2 else "overlay"
+    return [_try(name, in_session), *findings]
 
 
 def _fill(workspace: Path) -> None:
@@ -232,6 +295,25 @@ def _confinement(session: SandboxSession, _workspace: Path) -> str:
     return "no capability, nothing writable but the copy and temporary folders"
 
 
+def _seccomp(session: SandboxSession, _workspace: Path) -> str:
+    """The kernel says that a filter is there, and a call that nothing else would deny is denied."""
+    script = """
+    grep -q '^Seccomp:.2$' /proc/self/status || echo no-filter
+    command -v setarch >/dev/null || echo no-setarch
+    setarch "$(uname -m)" -R true 2>/dev/null && echo not-denied
+    echo tried
+    """
+    result = _shell(session, script)
+    said = result.stdout.head.decode("ascii", "replace").split()
+    if said == ["no-setarch", "tried"]:
+        raise _TrialError("there is no setarch to try the filter with", "install the package util-linux")
+    if said != ["tried"]:
+        raise _TrialError(
+            f"the system call filter is not in force: {_said(result)}", "use a kernel with seccomp filters"
+        )
+    return f"{shipped_filter()} is in force: what it denies was denied"
+
+
 def _kill(session: SandboxSession, _workspace: Path) -> str:
     began = time.monotonic()
     result = _shell(session, "setsid sh -c 'trap \"\" TERM; sleep 60' & sleep 60", seconds=0.3)
@@ -241,9 +323,11 @@ def _kill(session: SandboxSession, _workspace: Path) -> str:
     return f"a command and its background children were ended in {round(took * 1000)} ms"
 
 
-def _ids(_session: SandboxSession, _workspace: Path) -> str:
+def _ids(session: SandboxSession, _workspace: Path) -> str:
     if os.geteuid() == 0:
         return "all users and groups are known inside; commands run as the owner of the workspace"
+    if isinstance(session, CopySession):
+        return "only this user and its primary group are known inside; in the copy every file is this user's own"
     return (
         "only this user and its primary group are known inside: a command can not change files that belong to another "
         "user or group (it sees EOVERFLOW); run the executor as root, or chown and chgrp such files"
@@ -252,8 +336,9 @@ def _ids(_session: SandboxSession, _workspace: Path) -> str:
 
 def _limits(_session: SandboxSession, _workspace: Path) -> str:
     if os.geteuid() == 0:
-        return "bytes, inodes, output, time; processes only for workspaces that root does not own (the kernel's rule)"
-    return "bytes, inodes, output, time, processes"
+        exempt = "(by rlimit only for workspaces that root does not own: the kernel's rule)"
+        return f"bytes, inodes, output, time, open files, file size, processes {exempt}"
+    return "bytes, inodes, output, time, open files, file size, processes"
 
 
 _TRIALS: tuple[tuple[str, Callable[[SandboxSession, Path], str]], ...] = (
@@ -261,6 +346,7 @@ _TRIALS: tuple[tuple[str, Callable[[SandboxSession, Path], str]], ...] = (
     ("discard", _discard),
     ("network", _network),
     ("confinement", _confinement),
+    ("seccomp", _seccomp),
     ("kill", _kill),
     ("identities", _ids),
     ("limits", _limits),

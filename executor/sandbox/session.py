@@ -5,16 +5,18 @@ import os
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from executor.sandbox import files, view
 from executor.sandbox.arguments import Inside, init_script
+from executor.sandbox.cgroups import Cgroups, Slot
 from executor.sandbox.command import Ending, RunningCommand
 from executor.sandbox.holder import Holder, Launchers
-from executor.sandbox.requests import check_command
+from executor.sandbox.requests import check_command, check_relative
 from executor.sandbox.sandbox import (
     CommandResult,
     CommandSpec,
@@ -25,6 +27,7 @@ from executor.sandbox.sandbox import (
     SandboxUnavailableError,
     SessionRequest,
 )
+from executor.sandbox.seccomp import SeccompFilter
 from executor.sandbox.storage import DiskPlace
 from gonogo.safe_text import safe_line
 
@@ -36,30 +39,65 @@ _OVERFLOW_HINT = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What one command works on.
+
+    `mounts` holds the mount namespace, `bound` is the view's place in the cellar, and below `written` a file that the
+    command wrote is.
+    """
+
+    mounts: Holder
+    bound: str
+    written: Path
+
+    @property
+    def merged(self) -> Path:
+        return self.mounts.path(self.bound)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenSlot:
+    """A slot that a session has, and whom to give it back to."""
+
+    slot: Slot
+    cgroups: Cgroups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionParts:
+    """What a session is made of; it closes the holder, and the place on disk and the slot where there are any.
+
+    `closed` is called when that is done.
+    """
+
+    request: SessionRequest
+    holder: Holder
+    inside: Inside
+    launchers: Launchers
+    seccomp: SeccompFilter
+    place: DiskPlace | None = None
+    slot: TakenSlot | None = None
+    closed: Callable[[], None] | None = None
+
+
 class BubblewrapSession:
     """One open session; see `SandboxSession` for what it promises."""
 
-    def __init__(
-        self,
-        *,
-        request: SessionRequest,
-        holder: Holder,
-        inside: Inside,
-        launchers: Launchers,
-        seccomp: bytes | None,
-        place: DiskPlace | None = None,
-    ) -> None:
-        self._request = request
-        self._place = place
-        self._holder = holder
-        self._inside = inside
-        self._launchers = launchers
-        self._seccomp = seccomp
+    def __init__(self, parts: SessionParts) -> None:
+        self._request = parts.request
+        self._place = parts.place
+        self._holder = parts.holder
+        self._inside = parts.inside
+        self._launchers = parts.launchers
+        self._seccomp = parts.seccomp
+        self._slot = parts.slot
+        self._on_closed = parts.closed
         self._running = threading.Lock()
         self._closed = False
         self._left = 0
         self._layers = 0
-        view.make_etc(holder.path("etc"), inside.identity.accounts)
+        view.make_etc(self._holder.path("etc"), self._inside.identity.accounts)
         self._make_scratch()
 
     @property
@@ -69,6 +107,11 @@ class BubblewrapSession:
     @property
     def upper(self) -> Path:
         return self._holder.path("upper")
+
+    def hide(self, paths: tuple[bytes, ...]) -> None:
+        for path in paths:
+            check_relative(path, what="hidden path")
+        self._inside = replace(self._inside, hidden=(*self._inside.hidden, *paths))
 
     def find_program(self, argv0: str, cwd: str = "") -> bool:
         return self.lookup_program(argv0, cwd).found
@@ -94,6 +137,11 @@ class BubblewrapSession:
             self._holder.close()
             if self._place is not None:
                 self._place.close()
+            taken, self._slot = self._slot, None
+            if taken is not None:
+                taken.cgroups.give_back(taken.slot)
+        if self._on_closed is not None:
+            self._on_closed()
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +152,8 @@ class BubblewrapSession:
         self.close()
 
     def _view(self) -> view.View:
-        return view.View(workspace=str(self._request.workspace), merged=str(self.merged), tools=self._inside.tools)
+        merged = self._holder.path("merged")
+        return view.View(workspace=str(self._request.workspace), merged=str(merged), tools=self._inside.tools)
 
     def _check_alive(self) -> None:
         if self._closed or not self._holder.alive:
@@ -121,13 +170,16 @@ class BubblewrapSession:
 
     def _run_layered(self, spec: CommandSpec, on_output: OutputListener | None) -> CommandResult:
         if not spec.discard_changes:
-            return self._run_on(self._holder, self.upper, spec, on_output)
-        with self._throw_away_layer() as (layer, upper):
-            return self._run_on(layer, upper, spec, on_output)
+            return self._run_on(self._ground(), spec, on_output)
+        with self._throw_away_ground() as ground:
+            return self._run_on(ground, spec, on_output)
+
+    def _ground(self) -> Ground:
+        return Ground(mounts=self._holder, bound="merged", written=self._holder.path("upper"))
 
     @contextlib.contextmanager
-    def _throw_away_layer(self) -> Iterator[tuple[Holder, Path]]:
-        """One more layer over what commands see, and its upper directory."""
+    def _throw_away_ground(self) -> Iterator[Ground]:
+        """One more layer over what commands see."""
         name, limits = "layer", self._request.limits
         if self._place is not None:
             # Never the same one twice: the kernel may take a moment to let go of the last.
@@ -143,36 +195,53 @@ class BubblewrapSession:
                 limits=limits if self._place is None else None,
             )
             try:
-                yield layer, layer.path(f"{name}/upper")
+                yield Ground(mounts=layer, bound="merged", written=layer.path(f"{name}/upper"))
             finally:
                 layer.close()
         finally:
             if self._place is not None:
                 self._place.remove(name)
 
-    def _run_on(
-        self, mounts: Holder, upper: Path, spec: CommandSpec, on_output: OutputListener | None
-    ) -> CommandResult:
-        before = {path: files.stamp(mounts.path("merged"), path) for path in spec.collect}
-        ending = self._ending_on(mounts, spec, on_output)
+    def _run_on(self, ground: Ground, spec: CommandSpec, on_output: OutputListener | None) -> CommandResult:
+        before = {path: files.stamp(ground.merged, path) for path in spec.collect}
+        ending = self._ending_on(ground, spec, on_output)
         self._check_ending(ending)
         self._check_room(ending)
-        return self._result(ending, *self._collect(mounts.path("merged"), upper, before))
+        return self._result(ending, *self._collect(ground, before))
 
-    def _ending_on(self, mounts: Holder, spec: CommandSpec, on_output: OutputListener | None) -> Ending:
+    def _ending_on(self, ground: Ground, spec: CommandSpec, on_output: OutputListener | None) -> Ending:
         limits = self._request.limits
-        options = self._inside.arguments(spec, merged=mounts.path("merged"), search_path=self._view().search_path)
+        covers = self._inside.covers(ground.merged)
+        looked_at = self._inside.to_look_at(covers)
+        options = self._inside.arguments(spec, bound=ground.bound, covers=covers, search_path=self._view().search_path)
+        slot = None if self._slot is None else self._slot.slot
         with _passed(self._seccomp) as seccomp:
-            argv: list[str | bytes] = [*self._enter(mounts), self._launchers.bwrap, *options]
-            argv += [word for fd in seccomp for word in ("--seccomp", str(fd))]
-            argv += ["--", "/bin/sh", "-c", init_script(limits), "init", *spec.argv]
-            running = RunningCommand(
-                argv,
-                keep=limits.output_bytes,
-                hard_limit=limits.output_hard_bytes,
-                pass_fds=seccomp,
-                overflows=None if self._place is None else self._place.overflows,
-            )
+            argv: list[str | bytes] = [
+                *(slot.prefix if slot else ()),
+                *self._enter(ground.mounts),
+                self._launchers.bwrap,
+                *options,
+            ]
+            argv += [
+                "--seccomp",
+                str(seccomp),
+                "--",
+                "/bin/sh",
+                "-c",
+                init_script(limits),
+                "init",
+                str(len(looked_at)),
+                *looked_at,
+                *spec.argv,
+            ]
+            with slot.joined() if slot else contextlib.nullcontext():
+                running = RunningCommand(
+                    argv,
+                    keep=limits.output_bytes,
+                    hard_limit=limits.output_hard_bytes,
+                    pass_fds=(seccomp,),
+                    overflows=None if self._place is None else self._place.overflows,
+                )
             return running.wait(min(spec.timeout_seconds, limits.max_duration_seconds), on_output)
 
     def _check_ending(self, ending: Ending) -> None:
@@ -228,14 +297,14 @@ class BubblewrapSession:
         return [*enter, f"--setuid={identity.uid}", f"--setgid={identity.gid}"]
 
     def _collect(
-        self, merged: Path, upper: Path, before: Mapping[bytes, tuple[int, int] | None]
+        self, ground: Ground, before: Mapping[bytes, tuple[int, int] | None]
     ) -> tuple[dict[bytes, bytes], dict[bytes, str]]:
         taken: dict[bytes, bytes] = {}
         missed: dict[bytes, str] = {}
         for path, former in before.items():
             try:
-                self._check_written(path, merged, files.stamp(upper, path), former)
-                taken[path] = files.read_file(upper, path, limit=COLLECT_BYTES)
+                self._check_written(path, ground.merged, files.stamp(ground.written, path), former)
+                taken[path] = files.read_file(ground.written, path, limit=COLLECT_BYTES)
             except files.UnreadableFileError as error:
                 missed[path] = str(error)
         return taken, missed
@@ -277,7 +346,7 @@ class BubblewrapSession:
         scratch = self._holder.path("scratch")
         try:
             with contextlib.suppress(OSError):
-                for name in ("tmp/home", "tmp", "shm"):
+                for name in (*self._inside.mount_points, "tmp/home", "tmp", "shm"):
                     scratch.joinpath(name).rmdir()
             if any(scratch.iterdir()):
                 self._put_away(scratch)
@@ -304,15 +373,12 @@ class BubblewrapSession:
 
 
 @contextlib.contextmanager
-def _passed(seccomp: bytes | None) -> Iterator[tuple[int, ...]]:
+def _passed(seccomp: SeccompFilter) -> Iterator[int]:
     """The filter as a descriptor for the launcher, which closes it before the command starts."""
-    if seccomp is None:
-        yield ()
-        return
     fd = os.memfd_create("seccomp")
     try:
-        os.write(fd, seccomp)
+        os.write(fd, seccomp.program)
         os.lseek(fd, 0, os.SEEK_SET)
-        yield (fd,)
+        yield fd
     finally:
         os.close(fd)

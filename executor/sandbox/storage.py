@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from executor.domain.ladder import LadderLevel
 from executor.sandbox.holder import Launchers, capacity
 from executor.sandbox.sandbox import Limits, SandboxUnavailableError
 from gonogo.safe_text import safe_line
@@ -29,10 +30,19 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 
 class Storage(enum.Enum):
-    """On what a session's upper directory lies."""
+    """On what a session's view of the workspace lies.
+
+    TMPFS: an overlay whose upper directory is on a capped tmpfs. DISK: one whose upper directory is on disk.
+    COPY: no overlay, but a private copy of the workspace on disk.
+    """
 
     TMPFS = "tmpfs"
     DISK = "disk"
+    COPY = "copy"
+
+    @property
+    def level(self) -> LadderLevel:
+        return LadderLevel.L2 if self is Storage.COPY else LadderLevel.L3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,29 +107,51 @@ class DiskPlace:
         self._free = os.statvfs(own)
         # What may go from the filesystem, whoever takes it, before it is worth while to measure again.
         self._unmeasured = (self._bytes, self._inodes)
+        self._borne = (0, 0)
+        self._measured = False
+
+    @property
+    def room(self) -> int:
+        """How many bytes of the disk may still be taken."""
+        now = os.statvfs(self._own)
+        return max(0, now.f_bavail * now.f_frsize - _RESERVE_BYTES)
+
+    def allow(self, more_bytes: int, more_inodes: int) -> None:
+        """Counts what the server itself put here, or took away again, on top of what commands may write."""
+        self._bytes, self._inodes = self._bytes + more_bytes, self._inodes + more_inodes
+        self._free = os.statvfs(self._own)
 
     def excess(self) -> str | None:
-        """Measures; says what is too much, or None."""
-        free = os.statvfs(self._own)
+        """Measures; says what is too much, or None. While the next command runs no more than that is borne."""
+        free, self._measured = os.statvfs(self._own), False
         try:
             used, inodes = self._measure("--block-size=1"), self._measure("--inodes")
         except (OSError, ValueError, subprocess.TimeoutExpired):
             return "what it wrote can not be measured"
+        self._free, self._unmeasured = free, (max(0, self._bytes - used), max(0, self._inodes - inodes))
+        self._borne, self._measured = (used, inodes), True
         if used > self._bytes or inodes > self._inodes:
             return (
                 f"it holds {used} bytes in {inodes} files and directories; "
                 f"the limits are {self._bytes} bytes and {self._inodes} files and directories"
             )
-        self._free, self._unmeasured = free, (self._bytes - used, self._inodes - inodes)
         return None
 
     def overflows(self) -> bool:
-        """Looks while a command runs: one call of the kernel, unless the disk lost more than is allowed here."""
+        """Looks while a command runs: one call of the kernel, unless the disk lost more than is allowed here.
+
+        A command may begin with too much, left by the one before, and is then the one that clears it away.
+        """
         now = os.statvfs(self._own)
         if now.f_bavail * now.f_frsize < _RESERVE_BYTES:
             return True
         lost = (self._free.f_bfree - now.f_bfree) * now.f_frsize, self._free.f_ffree - now.f_ffree
-        return (lost[0] > self._unmeasured[0] or lost[1] > self._unmeasured[1]) and self.excess() is not None
+        if lost[0] <= self._unmeasured[0] and lost[1] <= self._unmeasured[1]:
+            return False
+        former = self._borne
+        if self.excess() is None:
+            return False
+        return not self._measured or self._borne[0] > former[0] or self._borne[1] > former[1]
 
     def remove(self, name: str) -> None:
         """Removes a directory of the cellar, whatever bits a command gave to what is in it."""

@@ -1,67 +1,68 @@
 """The commit of one change set: exactly these changes, or none, and the way back.
 
 New objects are made ready and durable in a slot of the staging directory. Every touched path is compared with what
-the change set starts from. The record of what is about to happen is written into the slot. Then each change is one
-rename: a replaced object changes places with the new one, so that the old inode *is* the backup, with its bytes,
-times, attributes and holes; a deleted one moves into the slot. What comes out is compared once more with what was
-looked at, since an editor may have saved in between. Last, every directory that changed is made durable, once.
+the change set starts from. The record of what is about to happen is written into the journal: from then on another
+process could unmake whatever this one makes. Then each change is one rename: a replaced object changes places with the
+new one, so that the old inode *is* the backup, with its bytes, times, attributes and holes; a deleted one moves into
+the slot. What comes out is compared once more with what was looked at, since an editor may have saved in between.
+Last, every directory that changed is made durable, once.
 
-The record is the place where a crash-safe journal belongs: it is complete before the first rename, and what a slot
-holds tells by inode number which renames were made.
+What a process that dies leaves, by the moment at which it dies:
+
+    before the record is whole     entries in the slot, which the next start removes; the workspace is untouched
+    before the first rename        a record, and a slot that shows that nothing was made
+    between two renames            a record, and a slot that shows which renames were made (`undoing`)
+    after the last rename          a record whose operations are all made: the commit stands, or is undone whole
+    in the middle of an undo       the same as between two renames; `undo` goes on where it was cut off
+
+No state needs a second record that is waited for: what was made is told by inodes, and a note in the journal says it
+where somebody may have touched a path since.
 """
 
-import base64
 import contextlib
 import errno
-import json
 import os
-import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from executor.domain.changes import Change, ChangeKind, Node, NodeType, states_after
 from executor.domain.errors import ExecutorError, StepFailedError, StoreError
+from executor.workspace.directories import (
+    restore_times,
+    status_of,
+    sync_directories,
+    sync_with_patience,
+    times_after,
+    times_before,
+)
+from executor.workspace.journal import Note
 from executor.workspace.objects import Objects
-from executor.workspace.operations import Operation, OperationKind, plan_operations, staged_operations
-from executor.workspace.paths import ChangedError, Directory, PathOutsideError, join, parent_of, shown
+from executor.workspace.operations import Operation, plan_operations, staged_operations
+from executor.workspace.owners import Owners
+from executor.workspace.paths import ChangedError, Directory, PathOutsideError, join, shown
+from executor.workspace.record import Applied, DirectoryTimes, Seen
 from executor.workspace.staging import Former, Slot, Staging, StagingUnavailableError
-from executor.workspace.switch import Seen, Switch, UndoConflictError, drifted, look
+from executor.workspace.switch import Switch, drifted, look
+from executor.workspace.undoing import Unmaking
 
-__all__ = ["Applied", "CommitConflictError", "Committer", "StagingUnavailableError", "Undone"]
+__all__ = ["Applied", "CommitConflictError", "Committer", "DirectoryTimes", "StagingUnavailableError", "Undone"]
 
 _DRIFT = frozenset({errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
-_RENAMES = frozenset({OperationKind.PLACE, OperationKind.EXCHANGE, OperationKind.TAKE, OperationKind.MOVE})
+_LEAVING = frozenset({ChangeKind.DELETE, ChangeKind.MOVE, ChangeKind.TYPE_CHANGE})
 
 
 class CommitConflictError(ExecutorError):
-    """A commit failed midway and could not be undone in full; both versions are kept, and a person must choose."""
+    """A commit failed midway and could not be undone in full; both versions are kept, and a person must choose.
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DirectoryTimes:
-    """When a directory was last read and changed, before a commit and after it.
-
-    `mtime_after_ns` is None where the commit itself took the directory from its place.
+    `applied` is what is left of it. It stays in the journal until it is undone after all, or kept.
     """
 
-    inode: int
-    atime_ns: int
-    mtime_ns: int
-    mtime_after_ns: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """A commit that was made, and all that undoing it needs."""
-
-    slot: str
-    changes: tuple[Change, ...]
-    operations: tuple[Operation, ...]
-    seen: Mapping[bytes, Seen]
-    made: Mapping[int, int]
-    times: Mapping[bytes, DirectoryTimes]
+    def __init__(self, applied: Applied, message: str) -> None:
+        super().__init__("CONFLICT", message, "compare both versions and keep the right one")
+        self.applied = applied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +87,29 @@ class _Work:
     seen: dict[bytes, Seen]
     made: dict[int, int] = field(default_factory=dict)
     times: dict[bytes, DirectoryTimes] = field(default_factory=dict)
-    done: list[Operation] = field(default_factory=list)
+
+    @property
+    def moved(self) -> dict[bytes, bytes]:
+        return {change.path: change.moved_from for change in self.changes if change.moved_from}
+
+    def applied(self, *, complete: bool) -> Applied:
+        return Applied(
+            slot=self.slot.name,
+            changes=self.changes,
+            operations=self.operations,
+            seen=self.seen,
+            made=self.made,
+            times=self.times,
+            complete=complete,
+            made_whole=complete,
+        )
 
 
 class Committer:
     """Commits change sets to one workspace. The caller holds the workspace's lock.
+
+    What a commit leaves in its slot, and its record in the journal, stay until the caller lets go of them: by
+    `discard`, which removes the slot, by `release`, which leaves the old objects where they are, or by `keep`.
 
     Args:
         root: the workspace.
@@ -108,6 +127,14 @@ class Committer:
 
     def close(self) -> None:
         self._staging.close()
+
+    def take_journal(self) -> None:
+        """Hold the workspace's journal until the committer is closed: an executor needs it for itself.
+
+        Raises:
+            StagingUnavailableError: another executor commits to the workspace from the same staging directory.
+        """
+        self._staging.take_journal()
 
     def check(self, changes: Sequence[Change]) -> tuple[bytes, ...]:
         """Return the touched paths that are not what the changes start from, sorted."""
@@ -131,44 +158,116 @@ class Committer:
         if different:
             raise drifted(different, "not what the report was made from")
         kept = tuple(changes)
-        work = _Work(slot=self._staging.slot(slot), changes=kept, operations=plan_operations(kept), seen=seen)
+        work = _Work(slot=self._staging.new_slot(slot), changes=kept, operations=plan_operations(kept), seen=seen)
         try:
             self._prepare(work)
             self._switch_all(work)
-        except (OSError, ExecutorError, UndoConflictError) as error:
+        except (OSError, ExecutorError) as error:
             raise self._undo_failed(work, error) from error
         except BaseException as error:
             self._undo_failed(work, error)
             raise
-        return self._applied(work)
+        work.times = times_after(self._root, work.times)
+        work.slot.note(Note.MADE, times=[one.mtime_after_ns for one in work.times.values()])
+        return work.applied(complete=True)
 
     def verify(self, changes: Iterable[Change]) -> tuple[str, ...]:
         """Return in words how the workspace differs from what the changes end in; nothing where it does not."""
-        found = (self._difference(path, node) for path, node in sorted(states_after(changes).items()))
-        return tuple(text for text in found if text)
+        kept = tuple(changes)
+        found = [self._difference(path, node) for path, node in sorted(states_after(kept).items())]
+        return (*(text for text in found if text), *self.time_differences(kept))
+
+    def time_differences(self, changes: Iterable[Change]) -> tuple[str, ...]:
+        """Return in words which paths have another modification time than the changes give them."""
+        return tuple(
+            f"{shown(change.path)}: another modification time than the report's"
+            for change in changes
+            if change.mtime_ns is not None and self._mtime_ns(change.path) not in {None, change.mtime_ns}
+        )
+
+    def pending(self) -> tuple[Applied, ...]:
+        """Return the commits whose records are in the journal, oldest first: nobody has let go of them.
+
+        At the start these are what a dead process has left. What it had not begun is removed here.
+
+        A commit is `complete` when every operation is made. The journal may say so, or a later record, which is only
+        written when everything before it was made or said to be undone; of the latest commit the inodes tell.
+        """
+        self._staging.sweep()
+        found: list[Applied] = []
+        journal = self._staging.journal
+        for name in reversed(journal.slots()):
+            slot = self._staging.slot(name)
+            record = journal.record(name)
+            if record is not None and not slot.standing.entries_go:
+                found.insert(0, self._rebuilt(slot, Applied.decode(record), latest=not found))
+        return tuple(found)
 
     def undo(self, applied: Applied) -> Undone:
         """Restore what was there before, exactly: bytes, bits, times, attributes, deleted files, directory times.
 
-        A path that somebody else changed since stays as it is, and its former version stays in the slot.
+        Of a commit that was cut off what was made is unmade, and an undo that was cut off is finished; what was undone
+        before stays so. A path that somebody else changed since stays as it is, its former version in the slot.
         """
         slot = self._staging.slot(applied.slot)
-        switch = Switch(self._root, slot, applied.seen, applied.made)
-        untouched = {
-            path: times for path, times in applied.times.items() if times.mtime_after_ns in {None, self._mtime_ns(path)}
-        }
-        differences = _undo_all(switch, applied.operations)
-        self._restore_times(untouched)
-        self._sync_directories(applied.operations)
-        return Undone(success=not differences, differences=differences)
+        notes = slot.standing.notes
+        if Note.UNDONE in notes:
+            return Undone(success=True, differences=())
+        left = self._left_alone(applied, notes.get(Note.UNDOING))
+        resumed = Note.UNDOING in notes
+        slot.note(Note.UNDOING, left=[path.decode("utf-8", "surrogateescape") for path in left])
+        with contextlib.suppress(OSError):
+            # Without the note a power failure would leave our own renames' directory times for somebody else's.
+            self._staging.journal.sync()
+        return self._unmade(slot, applied, left, resumed=resumed)
 
-    def discard(self, applied: Applied) -> None:
-        """Give up the way back: remove the slot with the old objects. Not after an undo without success."""
-        self._staging.slot(applied.slot).remove(operation.entry for operation in applied.operations)
+    def discard(self, applied: Applied) -> bool:
+        """Give up the way back: remove the slot with the old objects. Not after an undo without success.
+
+        Returns:
+            Whether nothing is left of it.
+        """
+        return self._staging.slot(applied.slot).drop(operation.entry for operation in applied.operations)
+
+    def release(self, applied: Iterable[Applied]) -> None:
+        """Let go of commits' records and leave their slots: the old objects stay until somebody discards them."""
+        journal = self._staging.journal
+        live = set(journal.slots())
+        names = [one.slot for one in applied if one.slot in live]
+        if names:
+            journal.note(Note.RELEASED, *names)
 
     def keep(self, applied: Applied) -> None:
         """Leave the slot to a person: after an undo without success, in place of `discard`."""
         self._staging.slot(applied.slot).keep()
+
+    def former(self, applied: Applied, path: bytes) -> os.stat_result | None:
+        """Return what a path was just before a commit, or None where nothing was there."""
+        seen = applied.seen.get(path)
+        return None if seen is None else seen.status
+
+    def old_file(self, applied: Applied, path: bytes) -> int:
+        """Open the former content of a file that a commit replaced or removed; the descriptor is the caller's.
+
+        Raises:
+            FileNotFoundError: it is not in the slot, or no longer what it was.
+        """
+        place, seen = applied.place_of(path), applied.seen.get(path)
+        if place is None or seen is None or seen.node.type is not NodeType.FILE:
+            raise FileNotFoundError(errno.ENOENT, "the commit keeps no such file", path)
+        entry, beneath = place
+        name = self._staging.slot(applied.slot).entry(entry)
+        fd = self._staging.directory.open_file(join(name, beneath) if beneath else name)
+        status = os.fstat(fd)
+        expected = seen.status
+        if (status.st_ino, status.st_size, status.st_mtime_ns) != (
+            expected.st_ino,
+            expected.st_size,
+            expected.st_mtime_ns,
+        ):
+            os.close(fd)
+            raise FileNotFoundError(errno.ENOENT, "what the commit kept was changed", path)
+        return fd
 
     def _difference(self, path: bytes, expected: Node | None) -> str:
         try:
@@ -186,7 +285,7 @@ class Committer:
         leaving = {change.moved_from or change.path for change in changes if change.kind in _LEAVING}
         for change in changes:
             path = change.moved_from or change.path
-            if change.moved_from and self._lstat(change.path) is not None:
+            if change.moved_from and status_of(self._root, change.path) is not None:
                 different.add(change.path)
             found = self._seen(path)
             if (found and found.node) != change.old:
@@ -209,31 +308,22 @@ class Committer:
         except (PathOutsideError, ChangedError):
             return None  # a directory above it has become a link, or somebody is writing it: not what was planned on
 
-    def _lstat(self, path: bytes) -> os.stat_result | None:
-        try:
-            return self._root.lstat(path)
-        except PathOutsideError:
-            return None
-
     def _mtime_ns(self, path: bytes) -> int | None:
-        status = self._lstat(path)
+        status = status_of(self._root, path)
         return None if status is None else status.st_mtime_ns
 
     def _prepare(self, work: _Work) -> None:
         """Make everything new ready, write the record, and make both durable. Nothing of it can be seen yet."""
-        moved = {change.path: change.moved_from for change in work.changes if change.moved_from}
-        owners = _Owners(self._root, moved)
+        work.slot.begin()
+        owners = Owners(self._root, work.moved)
         for operation in staged_operations(work.operations):
             if operation.new is not None:
                 former = self._former(work, operation) or owners.of_new(operation.path)
-                work.made[operation.entry] = work.slot.make(operation.entry, operation.new, self._objects, former)
-        for path in {moved.get(path, path) for path in _directories(work.operations)}:
-            status = self._lstat(path)
-            if status is not None:
-                work.times[path] = DirectoryTimes(
-                    inode=status.st_ino, atime_ns=status.st_atime_ns, mtime_ns=status.st_mtime_ns
+                work.made[operation.entry] = work.slot.make(
+                    operation.entry, operation.new, self._objects, former, operation.mtime_ns
                 )
-        work.slot.write_record(_record(work))
+        work.times = times_before(self._root, work.operations, work.moved)
+        work.slot.write_record(work.applied(complete=False).encode())
         work.slot.sync()
 
     def _former(self, work: _Work, operation: Operation) -> Former | None:
@@ -249,127 +339,62 @@ class Committer:
                 switch.forward(operation)
             except OSError as error:
                 raise _translated(operation, error) from error
-            work.done.append(operation)
-        self._sync_directories(work.operations)
-
-    def _applied(self, work: _Work) -> Applied:
-        times = {}
-        for path, before in work.times.items():
-            status = self._lstat(path)
-            if status is not None and status.st_ino == before.inode:
-                times[path] = DirectoryTimes(
-                    inode=before.inode,
-                    atime_ns=before.atime_ns,
-                    mtime_ns=before.mtime_ns,
-                    mtime_after_ns=status.st_mtime_ns,
-                )
-        return Applied(
-            slot=work.slot.name,
-            changes=work.changes,
-            operations=work.operations,
-            seen=work.seen,
-            made=work.made,
-            times={**work.times, **times},
-        )
+        sync_directories(self._root, work.operations)
 
     def _undo_failed(self, work: _Work, error: BaseException) -> ExecutorError:
         """Restore what was there before a commit that failed midway, and return the error that says so."""
         work.slot.close()
-        switch = Switch(self._root, work.slot, work.seen, work.made)
-        differences = _undo_all(switch, work.done)
-        self._restore_times(work.times)
-        if differences:
-            work.slot.keep()
-            message = f"the commit failed ({error}) and could not be undone in full: " + "; ".join(differences)
-            return CommitConflictError("CONFLICT", message, "compare both versions and keep the right one")
-        work.slot.remove(operation.entry for operation in work.operations)
+        undone = Undone(success=True, differences=())
+        if work.slot.is_live:  # else nothing was begun
+            work.slot.note(Note.UNDOING, left=[])
+            undone = self._unmade(work.slot, work.applied(complete=False), (), resumed=False)
+        if not undone.success:
+            message = f"the commit failed ({error}) and could not be undone in full: " + "; ".join(undone.differences)
+            return CommitConflictError(work.applied(complete=False), message)
+        work.slot.drop(operation.entry for operation in work.operations)
         if isinstance(error, PathOutsideError):
             return drifted(error.fault.paths, "a directory above it is a link now")
         if isinstance(error, OSError):
             return _storage_failed(error)
         return error if isinstance(error, ExecutorError) else StoreError("INTERNAL", str(error), "see the log")
 
-    def _restore_times(self, times: Mapping[bytes, DirectoryTimes]) -> None:
-        """Set directories' times back, each only where it still is the same directory."""
-        for path, before in times.items():
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PathOutsideError):
-                fd = self._root.open_directory(path)
-                try:
-                    if os.fstat(fd).st_ino == before.inode:
-                        os.utime(fd, ns=(before.atime_ns, before.mtime_ns))
-                finally:
-                    os.close(fd)
+    def _unmade(self, slot: Slot, applied: Applied, left: Sequence[bytes], *, resumed: bool) -> Undone:
+        """Unmake a commit, restore its directories' times but for those left alone, and make all of it durable."""
+        differences = list(Unmaking(self._root, slot, applied, resumed=resumed).all())
+        restored = {path: times for path, times in applied.times.items() if path not in left}
+        differences += restore_times(self._root, restored)
+        not_durable = sync_with_patience(self._root, applied.operations)
+        if not_durable:
+            differences.append(not_durable)
+        if not differences:
+            slot.note(Note.UNDONE)
+        return Undone(success=not differences, differences=tuple(differences))
 
-    def _sync_directories(self, operations: Iterable[Operation]) -> None:
-        """Make the names of every directory that changed durable, and the bits of what stayed in its place."""
-        for path in _directories(operations):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PathOutsideError):
-                _fsync(self._root.open_directory(path))
-        for operation in operations:
-            if operation.kind is OperationKind.METADATA and operation.old and operation.old.type is NodeType.FILE:
-                # Unreadable for us: its directory, synced above, brings the bits along on journalling file systems.
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PathOutsideError, StepFailedError):
-                    _fsync(self._root.open_file(operation.path))
+    def _left_alone(self, applied: Applied, undoing: Mapping[str, Any] | None) -> tuple[bytes, ...]:
+        """Return the directories that somebody else has changed since: their times stay.
 
+        Once undoing has begun the times tell nothing any more; then the journal knows what was found at its beginning.
+        """
+        if undoing is not None:
+            return tuple(path.encode("utf-8", "surrogateescape") for path in undoing["left"])
+        return tuple(
+            path for path, times in applied.times.items() if times.mtime_after_ns not in {None, self._mtime_ns(path)}
+        )
 
-class _Owners:
-    """Whom new names belong to where root commits: the owner of the directory that they come into.
-
-    A directory that comes in the same commit belongs to the owner of its own, and so on upwards; one that moves keeps
-    its owner. An ordinary user can make nothing but its own.
-    """
-
-    def __init__(self, root: Directory, moved: Mapping[bytes, bytes]) -> None:
-        self._root = root
-        self._moved = moved
-        self._root_commits = os.geteuid() == 0
-        self._known: dict[bytes, Former] = {}
-
-    def of_new(self, path: bytes) -> Former | None:
-        return self._of_directory(parent_of(path)) if self._root_commits else None
-
-    def _of_directory(self, path: bytes) -> Former:
-        known = self._known.get(path)
-        if known is None:
-            known = self._known[path] = self._found(path)
-        return known
-
-    def _found(self, path: bytes) -> Former:
-        # Behind a link there is nothing of ours: the link is about to make way for a directory.
-        with contextlib.suppress(PathOutsideError):
-            status = self._root.lstat(self._moved.get(path, path))
-            if status is not None and stat.S_ISDIR(status.st_mode):
-                return Former.directory(path, status)
-        return self._of_directory(parent_of(path))
-
-
-_LEAVING = frozenset({ChangeKind.DELETE, ChangeKind.MOVE, ChangeKind.TYPE_CHANGE})
-
-
-def _undo_all(switch: Switch, operations: Sequence[Operation]) -> tuple[str, ...]:
-    """Unmake operations, the last one first; what can not be unmade does not keep the others from it."""
-    differences = []
-    for operation in reversed(operations):
-        try:
-            switch.backward(operation)
-        except UndoConflictError as conflict:
-            differences.append(str(conflict))
-        except (OSError, ExecutorError) as error:
-            differences.append(f"{shown(operation.path)} could not be restored: {error}")
-    return tuple(differences)
-
-
-def _directories(operations: Iterable[Operation]) -> tuple[bytes, ...]:
-    """Return every directory in which a name comes, goes or changes, and each whose own bits change, sorted."""
-    found: set[bytes] = set()
-    for operation in operations:
-        if operation.kind in _RENAMES:
-            found.add(parent_of(operation.path))
-        if operation.kind is OperationKind.MOVE:
-            found.add(parent_of(operation.origin))
-        elif operation.kind is OperationKind.METADATA and operation.new and operation.new.type is NodeType.DIRECTORY:
-            found.add(operation.path)
-    return tuple(sorted(found))
+    def _rebuilt(self, slot: Slot, applied: Applied, *, latest: bool) -> Applied:
+        """Add to a record what the journal, or else the disk, says of how far its commit came."""
+        notes = slot.standing.notes
+        if Note.MADE in notes:
+            after = notes[Note.MADE]["times"]
+            times = {
+                path: replace(before, mtime_after_ns=mtime_ns)
+                for (path, before), mtime_ns in zip(applied.times.items(), after, strict=True)
+            }
+            return replace(applied, times=times, complete=Note.UNDOING not in notes)
+        if Note.UNDOING in notes:
+            return replace(applied, complete=False, made_whole=False)
+        made = not latest or Unmaking(self._root, slot, applied, resumed=False).is_made()
+        return replace(applied, complete=made, made_whole=made)
 
 
 def _translated(operation: Operation, error: OSError) -> Exception:
@@ -394,38 +419,3 @@ def _described(node: Node | None) -> str:
     content = node.digest or shown(node.link_target)
     attributes = f" {len(node.xattrs)} attributes" if node.xattrs else ""
     return f"{node.type.value} {node.mode:04o} {content}".rstrip() + attributes
-
-
-def _fsync(fd: int) -> None:
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _record(work: _Work) -> bytes:
-    """Return the slot's record: every operation with the inodes that tell whether it was made."""
-    operations = [
-        {
-            "kind": operation.kind.value,
-            "path": _text(operation.path),
-            "origin": _text(operation.origin),
-            "entry": operation.entry,
-            "new_inode": work.made.get(operation.entry),
-            "old_inode": _inode(work.seen.get(operation.origin or operation.path)),
-            "old_mode": operation.old and operation.old.mode,
-            "old_xattrs": [[name, _text(value)] for name, value in operation.old.xattrs] if operation.old else [],
-        }
-        for operation in work.operations
-    ]
-    times = [[_text(path), kept.inode, kept.atime_ns, kept.mtime_ns] for path, kept in work.times.items()]
-    value = {"version": 1, "slot": work.slot.name, "operations": operations, "directories": times}
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _inode(seen: Seen | None) -> int | None:
-    return seen.status.st_ino if seen else None

@@ -3,6 +3,9 @@
 A dry run puts what its steps made into a `Batch`. Small content stays in memory, and goes into the ledger in the very
 transaction that issues the report: no file and no sync of its own. Large content is streamed into a file that gets
 its name only once it is durable (`Batch.sync`), so a file under a digest's name always holds that digest's bytes.
+
+The modification time of such a file tells when somebody last stored or relied on it. Whoever collects what no report
+needs any more leaves alone what is young: a dry run that relies on an object which is there already has no report yet.
 """
 
 import contextlib
@@ -10,7 +13,10 @@ import errno
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +47,14 @@ class Objects(Protocol):
         """Return at most `limit` bytes from an offset on."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectUse:
+    """When an object was last named by a report that was issued."""
+
+    digest: str
+    last_used: datetime
+
+
 class ObjectStore:
     """The executor's durable objects: small ones where `small_lookup` finds them, the others as files."""
 
@@ -49,6 +63,7 @@ class ObjectStore:
         self._small_lookup = small_lookup
         self._unfinished = directory / "unfinished"
         self._unfinished.mkdir(parents=True, exist_ok=True)
+        self._aging = threading.Lock()
 
     def batch(self) -> "Batch":
         """Return a new batch on top of what is stored."""
@@ -77,6 +92,37 @@ class ObjectStore:
     def read(self, digest: str, offset: int, limit: int) -> bytes:
         return _read(self, digest, offset, limit)
 
+    def renew(self, digest: str) -> bool:
+        """Make a large object young again, and tell whether it is here at all."""
+        with self._aging:
+            try:
+                os.utime(self.path(digest))
+            except FileNotFoundError:
+                return False
+            return True
+
+    def remove(self, digest: str, *, unused_since: float) -> bool:
+        """Remove a large object that nobody stored or relied on since a moment, in seconds since 1970.
+
+        Returns:
+            Whether it is gone now; it may have been before.
+        """
+        path = self.path(digest)
+        with self._aging:
+            try:
+                if path.stat().st_mtime > unused_since:
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                pass
+            return True
+
+    def large(self) -> Iterator[str]:
+        """Yield the digest of every large object; what else somebody put there is none."""
+        for folder in sorted(self._directory.iterdir()):
+            if folder != self._unfinished and folder.is_dir():
+                yield from filter(is_digest, (PREFIX + folder.name + path.name for path in folder.iterdir()))
+
     def path(self, digest: str) -> Path:
         """Return where the file of a large object is or would be."""
         if not is_digest(digest):
@@ -100,6 +146,7 @@ class Batch:
     def __init__(self, store: ObjectStore, unfinished: Path) -> None:
         self.small: dict[str, bytes] = {}
         self._large: dict[str, Path] = {}
+        self._relied: set[str] = set()
         self._store = store
         self._unfinished = unfinished
 
@@ -108,7 +155,7 @@ class Batch:
         digest = digest_of(data)
         if len(data) <= SMALL_BYTES:
             self.small[digest] = data
-        elif not self.has(digest):
+        elif not self._rely(digest):
             with _full_disk_is_store_error(), self._new_file() as (path, fd):
                 _write_all(fd, data)
                 self._large[digest] = path
@@ -123,18 +170,41 @@ class Batch:
         size = os.fstat(fd).st_size
         if size > limit:
             raise _over(limit)
-        if size <= SMALL_BYTES:
+        if size <= SMALL_BYTES and not has_holes(fd, size):
             data = read_up_to(fd, 0, limit + 1)
             if len(data) > limit:
                 raise _over(limit)
             return self.put_bytes(data), len(data)
         with _full_disk_is_store_error(), self._new_file() as (path, target):
             digest = _copy_hashed(fd, target, size)
-            if self.has(digest):
+            if self._rely(digest) and not (has_holes(target, size) and self._is_fuller(digest, target, size)):
                 path.unlink()
             else:
-                self._large[digest] = path
+                self._put_large(digest, path)
         return digest, size
+
+    def _rely(self, digest: str) -> bool:
+        """Tell whether a large object is here already; if so it stays, as long as the batch is of use."""
+        if digest in self._large:
+            return True
+        if not self._store.renew(digest):
+            return False
+        self._relied.add(digest)
+        return True
+
+    def _is_fuller(self, digest: str, fd: int, size: int) -> bool:
+        """Tell whether the object that is here has fewer holes than the same content in another file."""
+        known = self.open(digest)
+        try:
+            return _data_bytes(known, size) > _data_bytes(fd, size)
+        finally:
+            os.close(known)
+
+    def _put_large(self, digest: str, path: Path) -> None:
+        former = self._large.get(digest)
+        if former is not None:
+            former.unlink()
+        self._large[digest] = path
 
     def has(self, digest: str) -> bool:
         return digest in self.small or digest in self._large or self._store.has(digest)
@@ -146,9 +216,9 @@ class Batch:
         return path.stat().st_size if path else self._store.size(digest)
 
     def open(self, digest: str) -> int:
-        if digest in self.small:
+        path = self._large.get(digest)  # the one with holes comes first
+        if path is None and digest in self.small:
             return _memory_fd(self.small[digest])
-        path = self._large.get(digest)
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else self._store.open(digest)
 
     def read(self, digest: str, offset: int, limit: int) -> bytes:
@@ -156,7 +226,14 @@ class Batch:
         return _read(self, digest, offset, limit) if data is None else data[offset : offset + limit]
 
     def sync(self) -> None:
-        """Make the large objects durable, and only then give them their names."""
+        """Make the large objects durable, and only then give them their names.
+
+        Raises:
+            StoreError: the disk is full, or an object that the batch relies on is gone.
+        """
+        for digest in self._relied:
+            if not self._store.renew(digest):
+                raise StoreError("INTERNAL", "an object went while the dry run relied on it", "make the dry run again")
         if not self._large:
             return
         with _full_disk_is_store_error():
@@ -172,6 +249,7 @@ class Batch:
         for path in self._large.values():
             path.unlink(missing_ok=True)
         self._large.clear()
+        self._relied.clear()
         self.small.clear()
 
     def _named(self, digest: str, path: Path) -> Path:
@@ -216,6 +294,18 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
             return
         yield start, end
         offset = end
+
+
+def has_holes(fd: int, size: int) -> bool:
+    """Tell whether a file has parts that nobody ever wrote; where holes can not be told it has none."""
+    try:
+        return os.lseek(fd, 0, os.SEEK_HOLE) < size
+    except OSError:
+        return False
+
+
+def _data_bytes(fd: int, size: int) -> int:
+    return sum(end - start for start, end in data_ranges(fd, size))
 
 
 def _copy_hashed(source: int, target: int, size: int) -> str:

@@ -1,8 +1,9 @@
 """From a change set to the renames that make it real, in an order in which every one of them can be made.
 
 The order is: directories become writable, what goes is taken out (children before parents), what comes is put in
-(parents before children), and the other permission bits are set. One rename is enough for a whole subtree that goes
-or moves, since the change set names everything beneath it. Undone backwards, the same list restores the old tree.
+(parents before children), modification times are set that the last of the renames would else have moved, and then the
+other permission bits, which may close a directory. One rename is enough for a whole subtree that goes or moves, since
+the change set names everything beneath it. Undone backwards, the same list restores the old tree.
 """
 
 import enum
@@ -17,7 +18,7 @@ _OWNER_MAY_CHANGE = stat.S_IWUSR | stat.S_IXUSR
 
 
 class OperationKind(enum.Enum):
-    """What one operation does; each but the last is one rename."""
+    """What one operation does; each but the last two is one rename."""
 
     PLACE = "place"
     """From the slot to a free name."""
@@ -29,6 +30,8 @@ class OperationKind(enum.Enum):
     """From one name to a free name."""
     METADATA = "metadata"
     """Permission bits or extended attributes of an object that stays where it is."""
+    TIMES = "times"
+    """The modification time of an object that is in its place, and in which no name changes any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +41,13 @@ class Operation:
     kind: OperationKind
     path: bytes
     entry: int
-    """The slot's entry that it takes from or puts into; unused by a move and by metadata."""
+    """The slot's entry that it takes from or puts into; unused by a move, and where what was there stays there."""
     old: Node | None
     new: Node | None
     origin: bytes = b""
     """For a move, and for a place of something that was taken before: the path that it had."""
+    mtime_ns: int | None = None
+    """The modification time that the change asks for."""
 
 
 def plan_operations(changes: Sequence[Change]) -> tuple[Operation, ...]:
@@ -69,12 +74,16 @@ class _Planner:
         self._filled = {parent_of(path) for path in self._coming}
 
     def operations(self) -> tuple[Operation, ...]:
-        metadata = [self._operation(OperationKind.METADATA, c) for c in self._changes if c.kind is ChangeKind.METADATA]
+        touched = [self._operation(OperationKind.METADATA, c) for c in self._changes if c.kind is ChangeKind.METADATA]
+        metadata = [operation for operation in touched if operation.old != operation.new]
         opening = [operation for operation in metadata if _opens(operation.new)]
         closing = [operation for operation in metadata if not _opens(operation.new)]
         taken, waiting = self._departures()
         placed, tightened = self._arrivals(waiting)
-        return (*opening, *taken, *placed, *tightened, *closing)
+        along = [self._operation(OperationKind.MOVE, c) for c in self._changes if c.moved_from and self._moves_along(c)]
+        set_last = _timed((*touched, *taken, *placed, *along))
+        timed = [replace(operation, kind=OperationKind.TIMES) for operation in set_last]
+        return (*opening, *taken, *placed, *timed, *tightened, *closing)
 
     def _departures(self) -> tuple[list[Operation], list[Operation]]:
         """Return what goes, children first, and the moves that must wait in the slot for their directory."""
@@ -125,8 +134,24 @@ class _Planner:
         entry = self._entry
         self._entry += 1
         return Operation(
-            kind=kind, path=change.path, entry=entry, old=change.old, new=change.new, origin=change.moved_from
+            kind=kind,
+            path=change.path,
+            entry=entry,
+            old=change.old,
+            new=change.new,
+            origin=change.moved_from,
+            mtime_ns=change.mtime_ns,
         )
+
+
+def _timed(operations: Iterable[Operation]) -> Iterator[Operation]:
+    """Yield the operations whose object gets its modification time in its place; staging gave it to the others."""
+    for operation in operations:
+        if operation.mtime_ns is None or operation.new is None:
+            continue
+        stays = operation.origin or operation.kind is OperationKind.METADATA
+        if stays or operation.new.type is NodeType.DIRECTORY:
+            yield operation
 
 
 _COMING = frozenset({ChangeKind.CREATE, ChangeKind.MOVE, ChangeKind.TYPE_CHANGE})

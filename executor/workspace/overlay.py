@@ -7,9 +7,7 @@ The upper directory holds, in the kernel's own form, exactly what differs from t
   anything below the directories that were then made in it, which carry no mark of their own;
 * anything else is present as it stands, new or copied up.
 
-A command can forge none of this. The attributes that it sets under `user.overlay.` are stored one level deeper, as
-`user.overlay.overlay.`, and are read back here as what the command meant them to be; the overlay's own are never
-reported. Whatever mark is not known here is an error, never a guess.
+A command can forge none of this (`overlay_attributes`). Whatever mark is not known is an error, never a guess.
 
 Names are bytes; paths are relative, joined by `/`; the workspace itself is `b"."`.
 """
@@ -19,18 +17,34 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from executor.domain.errors import StepUnsafeError
-from gonogo.safe_text import shown_path
+from executor.workspace.overlay_attributes import (
+    NO_ATTRIBUTES,
+    UpperAttributes,
+    UpperUnreadableError,
+    Xattrs,
+    lower_attributes,
+    upper_attributes,
+)
+
+__all__ = ["ROOT", "Former", "UpperEntry", "UpperIndex", "UpperScan", "UpperUnreadableError", "read_upper"]
 
 ROOT = b"."
-_OWN = "user.overlay."
-_ESCAPED = "user.overlay.overlay."
-_OPAQUE = "user.overlay.opaque"
-# What the overlay notes for itself on an upper node; none of it is part of the tree.
-_PRIVATE = frozenset({_OPAQUE, *(f"{_OWN}{name}" for name in ("origin", "impure", "nlink", "protattr", "uuid"))})
 
-Xattrs = tuple[tuple[str, bytes], ...]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Former:
+    """What had an entry's name until something changed it: in the upper directory at the last scan, or below."""
+
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    """Names of the inode; what was copied up or made in the upper directory had one."""
+    mtime_ns: int
+    foreign: Xattrs
+    """Attributes that are not of the `user.` name space, or are named as the overlay's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +53,9 @@ class UpperEntry:
 
     `deleted`: the name is gone, with everything that was below it; the other fields are then empty.
     Else `mode` is the whole `st_mode`, type included, `xattrs` are those of the `user.` name space as the command set
-    them, sorted, and `opaque` says that the directory shows nothing of what was below. A directory that is present
-    only because something in it changed is reported too: compare it.
+    them, sorted, `foreign` those of any other name space, and `opaque` says that the directory shows nothing of what
+    was below. A directory that is present only because something in it changed is reported too: compare it.
+    `former` is looked up for what changed since the previous scan; None where the name was free.
     """
 
     path: bytes
@@ -52,21 +67,44 @@ class UpperEntry:
     gid: int = 0
     nlink: int = 0
     ino: int = 0
+    dev: int = 0
     mtime_ns: int = 0
     link_target: bytes = b""
     xattrs: Xattrs = ()
+    foreign: Xattrs = ()
     opaque: bool = False
+    former: Former | None = None
 
 
-# What has to be equal for a node to be the same as at an earlier scan; None is a deletion.
-_Mark = tuple[int, int, int, int, int, int, int, Xattrs, bool] | None
+class Mark(NamedTuple):
+    """What has to be equal for a node to be the same as at an earlier scan."""
+
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    mode: int
+    uid: int
+    gid: int
+    attributes: UpperAttributes
+
+    def as_former(self) -> Former:
+        """Return what an entry had been that was like this at the last scan."""
+        return Former(
+            mode=self.mode,
+            uid=self.uid,
+            gid=self.gid,
+            nlink=1,
+            mtime_ns=self.mtime_ns,
+            foreign=self.attributes.foreign,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpperIndex:
-    """What one scan found, for the next one to compare with."""
+    """What one scan found, for the next one to compare with: each path's mark, None for a deletion."""
 
-    marks: Mapping[bytes, _Mark]
+    marks: Mapping[bytes, Mark | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,24 +118,13 @@ class UpperScan:
     index: UpperIndex
 
 
-class UpperUnreadableError(StepUnsafeError):
-    """The upper directory holds what this reader does not know or can not reach, so the changes are not known."""
-
-    def __init__(self, path: bytes, why: str) -> None:
-        super().__init__(
-            "SIMULATION_UNSAFE",
-            f"the changes can not be read: {shown_path(path)!r} {why}",
-            "let the command leave plain files and directories, less deeply nested",
-            paths=(path,),
-        )
-
-
 def read_upper(upper: Path, lower: Path, previous: UpperIndex | None) -> UpperScan:
     """Reads an overlay's upper directory while no command runs.
 
     Args:
         upper: The upper directory.
-        lower: The tree below, which is only looked at where an opaque directory replaced one of its directories.
+        lower: The tree below, which is only looked at where an entry changed, or an opaque directory replaced one of
+            its directories.
         previous: The index of an earlier scan of the same upper directory.
 
     Raises:
@@ -122,8 +149,8 @@ class _Reader:
     def __init__(self, upper: bytes, lower: bytes, previous: UpperIndex | None) -> None:
         self._upper = upper
         self._lower = lower
-        self._before: Mapping[bytes, _Mark] = {} if previous is None else previous.marks
-        self._marks: dict[bytes, _Mark] = {}
+        self._before: Mapping[bytes, Mark | None] = {} if previous is None else previous.marks
+        self._marks: dict[bytes, Mark | None] = {}
         self._entries: list[UpperEntry] = []
 
     def scan(self) -> UpperScan:
@@ -137,17 +164,28 @@ class _Reader:
         return UpperScan(entries=tuple(self._entries), index=UpperIndex(marks=self._marks))
 
     def _read_root(self) -> None:
-        """The workspace's own directory is an entry only where a command changed its mode or attributes."""
-        above, below = os.lstat(self._upper), os.lstat(self._lower)
-        xattrs = self._xattrs(ROOT, self._upper)[0]
-        plain = tuple(item for item in _user_xattrs(self._lower) if not item[0].startswith(_OWN))
-        if above.st_mode != below.st_mode or xattrs != plain or ROOT in self._before:
-            self._add_node(ROOT, self._upper, above)
+        """The workspace's own directory is an entry only where a command changed its mode, attributes or time.
+
+        The upper one is as old as the overlay: its time tells something only by comparison with an earlier scan.
+        """
+        status = os.lstat(self._upper)
+        attributes = upper_attributes(ROOT, self._upper)
+        mark = self._marks[ROOT] = _mark(status, attributes)
+        before = self._before.get(ROOT)
+        if before is None:
+            plain = lower_attributes(self._lower).user
+            changed = (mark.mode, attributes.user) != (os.lstat(self._lower).st_mode, plain)
+        else:
+            changed = (mark.mode, mark.mtime_ns, attributes) != (before.mode, before.mtime_ns, before.attributes)
+        if changed:
+            former = mark if before is None else before
+            self._entries.append(_entry(ROOT, status, attributes, changed=True, former=former.as_former()))
 
     def _read_directory(self, folder: _Folder) -> list[_Folder]:
         """Reads one directory; returns the directories in it."""
         further = []
         names = self._names(folder.path)
+        shines = folder.lower and not folder.hides
         for name in names:
             path = _join(folder.path, name)
             place = self._upper + b"/" + path
@@ -155,7 +193,7 @@ class _Reader:
             if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
                 self._add_deletion(path)
                 continue
-            entry = self._add_node(path, place, status)
+            entry = self._add_node(path, place, status, shines=shines)
             if stat.S_ISDIR(status.st_mode):
                 lower = folder.lower and _is_directory(self._lower + b"/" + path)
                 further.append(_Folder(path=path, lower=lower, hides=folder.hides or entry.opaque))
@@ -166,7 +204,7 @@ class _Reader:
     def _add_vanished(self) -> None:
         """What only the upper directory had, and has no more, leaves no whiteout; the earlier scan knows of it."""
         gone = {entry.path for entry in self._entries if entry.deleted}
-        for path in sorted(self._before.keys() - self._marks.keys() - {ROOT}):
+        for path in sorted(self._before.keys() - self._marks.keys()):
             if self._before[path] is not None and not any(above in gone for above in _ancestors(path)):
                 gone.add(path)
                 self._entries.append(UpperEntry(path=path, deleted=True, changed_since_previous=True))
@@ -194,63 +232,82 @@ class _Reader:
         changed = path not in self._before or self._before[path] is not None
         self._entries.append(UpperEntry(path=path, deleted=True, changed_since_previous=changed))
 
-    def _add_node(self, path: bytes, place: bytes, status: os.stat_result) -> UpperEntry:
-        xattrs, opaque = self._xattrs(path, place) if _may_have_xattrs(status.st_mode) else ((), False)
-        mark = (
-            *(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns),
-            *(status.st_mode, status.st_uid, status.st_gid),
-            *(xattrs, opaque),
-        )
-        self._marks[path] = mark
-        entry = UpperEntry(
-            path=path,
-            deleted=False,
-            changed_since_previous=self._before.get(path) != mark,
-            mode=status.st_mode,
-            size=status.st_size,
-            uid=status.st_uid,
-            gid=status.st_gid,
-            nlink=status.st_nlink,
-            ino=status.st_ino,
-            mtime_ns=status.st_mtime_ns,
-            link_target=_target(place) if stat.S_ISLNK(status.st_mode) else b"",
-            xattrs=xattrs,
-            opaque=opaque,
-        )
+    def _add_node(self, path: bytes, place: bytes, status: os.stat_result, *, shines: bool) -> UpperEntry:
+        """Adds what is present. `shines`: what the lower tree had under this name was to be seen."""
+        attributes = upper_attributes(path, place) if _may_have_xattrs(status.st_mode) else NO_ATTRIBUTES
+        mark = self._marks[path] = _mark(status, attributes)
+        before = self._before.get(path)
+        changed = before != mark
+        former = before and before.as_former()
+        if changed and shines and path not in self._before:
+            former = _below(self._lower + b"/" + path)
+        target = _target(place) if stat.S_ISLNK(status.st_mode) else b""
+        entry = _entry(path, status, attributes, changed=changed, former=former, link_target=target)
         self._entries.append(entry)
         return entry
 
-    def _xattrs(self, path: bytes, place: bytes) -> tuple[Xattrs, bool]:
-        """The attributes as the command set them, and whether the directory is opaque."""
-        found = []
-        opaque = False
-        for name, value in _user_xattrs(place):
-            if name.startswith(_ESCAPED):
-                found.append((_OWN + name.removeprefix(_ESCAPED), value))
-            elif not name.startswith(_OWN):
-                found.append((name, value))
-            elif name not in _PRIVATE:
-                raise UpperUnreadableError(path, f"carries the unknown overlay mark {name!r}")
-            elif name == _OPAQUE:
-                opaque = _is_opaque(path, value)
-        return tuple(sorted(found)), opaque
+
+def _mark(status: os.stat_result, attributes: UpperAttributes) -> Mark:
+    return Mark(
+        ino=status.st_ino,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        attributes=attributes,
+    )
 
 
-def _is_opaque(path: bytes, value: bytes) -> bool:
-    if value != b"y":
-        raise UpperUnreadableError(path, "carries an overlay mark of an unknown kind")
-    return True
+def _entry(
+    path: bytes,
+    status: os.stat_result,
+    attributes: UpperAttributes,
+    *,
+    changed: bool,
+    former: Former | None,
+    link_target: bytes = b"",
+) -> UpperEntry:
+    return UpperEntry(
+        path=path,
+        deleted=False,
+        changed_since_previous=changed,
+        mode=status.st_mode,
+        size=status.st_size,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        nlink=status.st_nlink,
+        ino=status.st_ino,
+        dev=status.st_dev,
+        mtime_ns=status.st_mtime_ns,
+        link_target=link_target,
+        xattrs=attributes.user,
+        foreign=attributes.foreign,
+        opaque=attributes.opaque,
+        former=former,
+    )
+
+
+def _below(place: bytes) -> Former | None:
+    try:
+        status = os.lstat(place)
+        attributes = lower_attributes(place) if _may_have_xattrs(status.st_mode) else NO_ATTRIBUTES
+    except OSError:
+        return None
+    return Former(
+        mode=status.st_mode,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        nlink=status.st_nlink,
+        mtime_ns=status.st_mtime_ns,
+        foreign=attributes.foreign,
+    )
 
 
 def _may_have_xattrs(mode: int) -> bool:
-    """Only files and directories may have attributes of the `user.` name space."""
+    """Only files and directories may have attributes that a change set can carry."""
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
-def _user_xattrs(place: bytes) -> Iterator[tuple[str, bytes]]:
-    for name in sorted(os.listxattr(place, follow_symlinks=False)):
-        if name.startswith("user."):
-            yield name, os.getxattr(place, name, follow_symlinks=False)
 
 
 def _target(place: bytes) -> bytes:

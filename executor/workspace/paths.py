@@ -29,6 +29,7 @@ ROOT = b"."
 MAX_PATH = 4096
 MAX_NAME = 255
 BLOCK = 1 << 20
+LARGEST_FILE = 4 << 30
 
 _LOOKS = 3
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -139,11 +140,11 @@ def same_stamp(one: os.stat_result, other: os.stat_result) -> bool:
     return stat.S_ISDIR(one.st_mode) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
-def digest_fd(fd: int) -> str:
-    """Return the digest of a file's bytes, read from its beginning in blocks."""
+def digest_fd(fd: int, size: int) -> str:
+    """Return the digest of a file's first bytes, read in blocks; a file that grows meanwhile is not chased."""
     hasher = hashlib.sha256()
     offset = 0
-    while block := os.pread(fd, BLOCK, offset):
+    while offset < size and (block := os.pread(fd, min(BLOCK, size - offset), offset)):
         hasher.update(block)
         offset += len(block)
     return PREFIX + hasher.hexdigest()
@@ -167,17 +168,23 @@ class Directory:
     a path that leads out is always `PathOutsideError`.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, largest: int = LARGEST_FILE) -> None:
         status = os.fstat(fd)
         self.fd = fd
+        self._largest = largest
         self.device = status.st_dev
         self.inode = status.st_ino
         self._open = opener(fd)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open a directory that the operator named; only here are links followed."""
-        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    def open(cls, path: Path, *, largest: int = LARGEST_FILE) -> Self:
+        """Open a directory that the operator named; only here are links followed.
+
+        Args:
+            path: of the directory.
+            largest: bytes of the largest file that is ever read for its digest.
+        """
+        return cls(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), largest=largest)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -270,6 +277,7 @@ class Directory:
 
         Raises:
             ChangedError: it was replaced or written again and again while it was read.
+            StepFailedError: its digest is asked for, and it is too large to be read for one.
         """
         for attempt in range(_LOOKS):
             try:
@@ -295,8 +303,10 @@ class Directory:
                 return Node(type=NodeType.DIRECTORY, mode=mode, xattrs=user_xattrs(fd)), status
         if not stat.S_ISREG(status.st_mode):
             return Node(type=NodeType.OTHER, mode=mode), status
+        if digest and status.st_size > self._largest:  # holes cost no space, and hours to read
+            raise too_large(path, self._largest)
         with self._same(path, _READ, status) as fd:
-            content = digest_fd(fd) if digest else ""
+            content = digest_fd(fd, status.st_size) if digest else ""
             node = Node(type=NodeType.FILE, mode=mode, digest=content, size=status.st_size, xattrs=user_xattrs(fd))
             if not same_stamp(os.fstat(fd), status):
                 raise ChangedError(path)

@@ -8,6 +8,8 @@ the executor's life; a commit makes no file of its own beside what it brings int
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import functools
 import os
 import re
@@ -20,9 +22,9 @@ from typing import Self
 
 from executor.domain.changes import Node, NodeType
 from executor.domain.errors import ExecutorError, StepUnsafeError
-from executor.workspace.journal import Journal, write_aside
-from executor.workspace.objects import Objects, data_ranges
-from executor.workspace.paths import Directory, shown
+from executor.workspace.journal import Journal, Note, Standing, write_aside
+from executor.workspace.objects import Objects, data_ranges, has_holes
+from executor.workspace.paths import BLOCK, Directory, read_up_to, shown
 
 _SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -68,17 +70,48 @@ class Staging:
         self.journal.close()
         self.directory.close()
 
+    def take_journal(self) -> None:
+        """Hold the workspace's journal against other executors, whose slots it would not know."""
+        try:
+            fcntl.flock(self.journal.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another executor commits to this workspace from the staging directory {str(self.path)!r}"
+            raise StagingUnavailableError(message) from None
+
     def _open_journal(self, root: Directory) -> Journal:
-        """Open the journal, and put aside the records of slots that a process which died has left here.
+        """Open the journal, and put aside what a former version of this program has written and left here.
 
         It has the workspace in its name: two workspaces may share a staging directory, and not a lock.
         """
         journal = Journal(self.fd, f"journal.{root.device:x}.{root.inode:x}")
-        held = {name.rpartition(".")[0] for name in os.listdir(self.fd)}  # noqa: PTH208 - a descriptor, not a path
-        for slot, record in journal.left_over():
-            if slot in held:
+        former = [slot for slot in journal.slots() if _is_former(journal.record(slot))]
+        held = self._held() if former else {}
+        for slot in former:
+            record = journal.record(slot)
+            if slot in held and record is not None:
                 write_aside(self.fd, slot, record)
+            journal.note(Note.RELEASED, slot)
         return journal
+
+    def sweep(self) -> None:
+        """Remove the entries of slots that nobody needs: of commits that were not begun, or are done with.
+
+        Only slots of this workspace's journal are looked at; others may share the directory.
+        """
+        going = [slot for slot in self.journal.slots() if self.journal.standing(slot).entries_go]
+        held = self._held() if going else {}
+        for slot in going:
+            if self.slot(slot).remove(held.get(slot, ())):
+                self.journal.forget(slot)
+
+    def _held(self) -> dict[str, list[int]]:
+        """Return the entries that are here, by slot."""
+        held: dict[str, list[int]] = {}
+        for name in os.listdir(self.fd):  # noqa: PTH208 - a descriptor, not a path
+            slot, _, number = name.rpartition(".")
+            if number.isdecimal():
+                held.setdefault(slot, []).append(int(number))
+        return held
 
     def slot(self, name: str) -> "Slot":
         """Return the slot of one commit; its name is the caller's and never used twice."""
@@ -86,6 +119,13 @@ class Staging:
             message = f"not a slot name: {name!r}"
             raise ValueError(message)
         return Slot(self, name)
+
+    def new_slot(self, name: str) -> "Slot":
+        """Return the slot of a commit that is about to be made."""
+        if name in self.journal.slots():
+            message = f"a slot is used once: {name!r}"
+            raise ValueError(message)
+        return self.slot(name)
 
 
 class Slot:
@@ -104,7 +144,13 @@ class Slot:
         """Return an entry's place for a person to find it."""
         return str(self.staging.path / f"{self.name}.{number}")
 
-    def make(self, number: int, node: Node, objects: Objects, former: "Former | None") -> int:
+    def begin(self) -> None:
+        """Write down that entries are about to be made, so that they are found if nothing else ever is."""
+        self.staging.journal.note(Note.STAGED, self.name)
+
+    def make(
+        self, number: int, node: Node, objects: Objects, former: "Former | None", mtime_ns: int | None = None
+    ) -> int:
         """Make an object ready and return its inode number. `sync` makes it durable.
 
         Args:
@@ -112,19 +158,17 @@ class Slot:
             node: what to make.
             objects: where a file's bytes are.
             former: the object it will replace, or the directory it comes into, whose owner it takes over.
+            mtime_ns: its modification time; None leaves it at this moment.
         """
-        name, parent = self.entry(number), self.staging.fd
         if node.type is NodeType.SYMLINK:
-            os.symlink(node.link_target, name, dir_fd=parent)
-            if former is not None and os.geteuid() == 0:
-                with contextlib.suppress(PermissionError):  # root without the capability; nobody's right depends on it
-                    os.chown(name, former.uid, former.gid, dir_fd=parent, follow_symlinks=False)
-            return os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
-        fd = self._made(name, node)
+            return self._make_link(self.entry(number), node, former, mtime_ns)
+        fd = self._made(self.entry(number), node)
         try:
             if node.type is NodeType.FILE:
                 _fill(fd, node, objects)
             _dress(fd, node, former)
+            if mtime_ns is not None:
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
             inode = os.fstat(fd).st_ino
         except BaseException:
             os.close(fd)
@@ -133,6 +177,16 @@ class Slot:
         if len(self._open) >= _MOST_OPEN:
             self._sync_objects()
         return inode
+
+    def _make_link(self, name: bytes, node: Node, former: "Former | None", mtime_ns: int | None) -> int:
+        parent = self.staging.fd
+        os.symlink(node.link_target, name, dir_fd=parent)
+        if former is not None and os.geteuid() == 0:
+            with contextlib.suppress(PermissionError):  # root without the capability; nobody's right depends on it
+                os.chown(name, former.uid, former.gid, dir_fd=parent, follow_symlinks=False)
+        if mtime_ns is not None:
+            os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino
 
     def _made(self, name: bytes, node: Node) -> int:
         if node.type is NodeType.FILE:
@@ -175,11 +229,36 @@ class Slot:
         while self._open:
             os.close(self._open.pop())
 
-    def remove(self, numbers: Iterable[int]) -> None:
-        """Remove entries, with all beneath them, and let go of the record; what is not there is no error."""
-        for number in numbers:
-            self._remove_entry(self.entry(number).decode())
-        self.staging.journal.release(self.name)
+    @property
+    def standing(self) -> Standing:
+        """What the journal holds of it."""
+        return self.staging.journal.standing(self.name)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the journal holds its record."""
+        return self.standing.place is not None
+
+    def note(self, note: Note, **facts: object) -> None:
+        """Write down what becomes of it, while it is live."""
+        if self.is_live:
+            self.staging.journal.note(note, self.name, **facts)
+
+    def drop(self, numbers: Iterable[int]) -> bool:
+        """Remove entries, with all beneath them, and let go of the record; what is not there is no error.
+
+        What can not be removed now is removed at the next start, as long as the journal knows of the slot.
+
+        Returns:
+            Whether nothing is left.
+        """
+        journal = self.staging.journal
+        if self.name in journal.slots():
+            journal.note(Note.DROPPED, self.name)
+        removed = self.remove(numbers)
+        if removed:
+            journal.forget(self.name)
+        return removed
 
     def keep(self) -> None:
         """Leave the slot as it is for a person to look at, and free the journal from its record."""
@@ -187,7 +266,17 @@ class Slot:
         if record is not None:
             with contextlib.suppress(OSError):  # no room: then the journal keeps it
                 write_aside(self.staging.fd, self.name, record)
-                self.staging.journal.release(self.name)
+                self.note(Note.RELEASED)
+
+    def remove(self, numbers: Iterable[int]) -> bool:
+        """Remove entries; returns whether none of them is left."""
+        removed = True
+        for number in numbers:
+            try:
+                self._remove_entry(self.entry(number).decode())
+            except OSError:
+                removed = False
+        return removed
 
     def _remove_entry(self, name: str) -> None:
         try:
@@ -222,6 +311,10 @@ class Former:
         return cls(path=path, uid=status.st_uid, gid=status.st_gid, required=False)
 
 
+def _is_former(record: bytes | None) -> bool:
+    return record is not None and record.startswith(b'{"version":1,')
+
+
 def _access_list(root: Directory, path: bytes) -> bytes:
     fd = root.open_file(path)
     try:
@@ -234,11 +327,11 @@ def _access_list(root: Directory, path: bytes) -> bytes:
 
 def _fill(fd: int, node: Node, objects: Objects) -> None:
     """Write a file's bytes: in one go where they are small, else copied by the kernel, holes left out."""
-    if node.size <= 1 << 20:
-        _write(fd, objects.read(node.digest, 0, node.size))
-        return
     source = objects.open(node.digest)
     try:
+        if node.size <= 1 << 20 and not has_holes(source, node.size):
+            _write(fd, read_up_to(source, 0, node.size))
+            return
         for start, end in data_ranges(source, node.size):
             _copy_range(source, fd, start, end)
     finally:
@@ -248,11 +341,21 @@ def _fill(fd: int, node: Node, objects: Objects) -> None:
 
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
     while start < end:
-        copied = os.copy_file_range(source, target, end - start, start, start)
+        copied = _copied(source, target, start, end)
         if copied == 0:
             message = "an object is shorter than its size says"
             raise OSError(message)
         start += copied
+
+
+def _copied(source: int, target: int, start: int, end: int) -> int:
+    """Copy some of a range; the kernel does it only within one file system, and the objects may be on another."""
+    try:
+        return os.copy_file_range(source, target, end - start, start, start)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}:
+            raise
+    return os.pwrite(target, os.pread(source, min(BLOCK, end - start), start), start)
 
 
 def _write(fd: int, data: bytes) -> None:
@@ -287,8 +390,19 @@ def _take_over(fd: int, former: Former) -> None:
 
 def _open_directories(parent: int, name: str) -> None:
     """Let the owner empty every directory of a subtree, whatever its bits."""
-    for _, _, _, fd in os.fwalk(name, dir_fd=parent):
-        os.fchmod(fd, stat.S_IRWXU)
+    look = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        os.chmod(f"/proc/self/fd/{look}", stat.S_IRWXU)  # noqa: PTH101 - a descriptor's own name
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    finally:
+        os.close(look)
+    try:
+        with os.scandir(fd) as entries:
+            beneath = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        for child in beneath:
+            _open_directories(fd, child)
+    finally:
+        os.close(fd)
 
 
 def _check_place(root: Directory, path: Path) -> None:

@@ -1,41 +1,27 @@
-"""One operation of a commit made, checked against what was looked at before, and unmade.
+"""One operation of a commit made, and checked against what was looked at before.
 
 Between the look at a path and the rename that changes it, an editor may save the file. The rename itself tells: what
 comes out of the workspace is compared with what was looked at, and if it is anything else, it goes back.
 """
 
 import contextlib
-import errno
 import functools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from executor.domain.changes import Node, NodeType
 from executor.domain.errors import DriftError
 from executor.workspace.beneath import exchange, rename_new
 from executor.workspace.operations import Operation, OperationKind
-from executor.workspace.paths import Directory, join, same_stamp, shown
+from executor.workspace.paths import Directory, join, parent_of, same_stamp, shown
+from executor.workspace.record import Seen
 from executor.workspace.staging import Slot
 
 # A write soon after the look may leave the modification time as it was: file systems take it from a clock that only
 # ticks every few milliseconds. Within this time the content itself is compared again.
 _TICK_NS = 50_000_000
-
-
-class UndoConflictError(Exception):
-    """An operation can not be unmade, because somebody changed its path since; both versions are kept."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What a path was when it was looked at."""
-
-    node: Node
-    status: os.stat_result
-    at_ns: int
 
 
 def look(root: Directory, path: bytes) -> Seen | None:
@@ -45,8 +31,67 @@ def look(root: Directory, path: bytes) -> Seen | None:
     return found and Seen(node=found[0], status=found[1], at_ns=at_ns)
 
 
+class Renames:
+    """The renames between a workspace and a slot, each one atomic.
+
+    Args:
+        root: the workspace.
+        slot: the commit's slot.
+        seen: what the commit changes; bits that forbid a rename may be lifted for it in these directories only.
+    """
+
+    def __init__(self, root: Directory, slot: Slot, seen: Container[bytes]) -> None:
+        self._root = root
+        self._slot = slot
+        self._seen = seen
+        self._staging = slot.staging.directory
+
+    def swap(self, operation: Operation) -> None:
+        """Let the slot's entry and what is at the path change places."""
+        entry = self._slot.entry(operation.entry)
+        parent, name = self._root.open_parent(operation.path)
+        try:
+            swap = functools.partial(exchange, self._staging.fd, entry, parent, name)
+            _despite_bits(swap, *self._places(self._root, operation.path), (self._staging, entry))
+        finally:
+            os.close(parent)
+
+    def place(self, operation: Operation) -> None:
+        """Move the slot's entry to the path, which must be free."""
+        self._rename(self._staging, self._slot.entry(operation.entry), self._root, operation.path)
+
+    def take(self, operation: Operation) -> None:
+        """Move what is at the path into the slot."""
+        self._rename(self._root, operation.path, self._staging, self._slot.entry(operation.entry))
+
+    def move(self, old: bytes, new: bytes) -> None:
+        """Move what is at one path to another, which must be free."""
+        self._rename(self._root, old, self._root, new)
+
+    def _rename(self, source: Directory, old: bytes, target: Directory, new: bytes) -> None:
+        old_parent, old_name = source.open_parent(old)
+        try:
+            new_parent, new_name = target.open_parent(new)
+            try:
+                _despite_bits(
+                    lambda: rename_new(old_parent, old_name, new_parent, new_name),
+                    *self._places(source, old),
+                    *self._places(target, new)[1:],
+                )
+            finally:
+                os.close(new_parent)
+        finally:
+            os.close(old_parent)
+
+    def _places(self, where: Directory, path: bytes) -> list[tuple[Directory, bytes]]:
+        """Return what a rename of a path writes to: what is there and, where the commit changes it, its directory."""
+        above = parent_of(path)
+        own = where is self._root and above in self._seen
+        return [(where, path), *([(where, above)] if own else [])]
+
+
 class Switch:
-    """Makes and unmakes the operations of one commit.
+    """Makes the operations of one commit.
 
     Args:
         root: the workspace.
@@ -61,59 +106,31 @@ class Switch:
         self._seen = seen
         self._made = made
         self._staging = slot.staging.directory
+        self._renames = Renames(root, slot, seen)
 
     def forward(self, operation: Operation) -> None:
         """Make one operation, or leave everything as it was.
 
         Raises:
             DriftError: what it took out of the workspace is not what was looked at.
-            OSError: the name is taken, missing or not to be written.
+            OSError: the name is taken, missing or not to be written; or what was taken out could not be put back,
+                which `Unmaking` finds.
         """
         entry = self._slot.entry(operation.entry)
         match operation.kind:
             case OperationKind.PLACE:
-                self._rename(self._staging, entry, self._root, operation.path)
+                self._renames.place(operation)
             case OperationKind.EXCHANGE:
-                self._swap(operation.path, entry)
+                self._renames.swap(operation)
                 self._check_or(operation, operation.path, self._staging, entry)
             case OperationKind.TAKE:
-                self._rename(self._root, operation.path, self._staging, entry)
+                self._renames.take(operation)
                 self._check_or(operation, operation.path, self._staging, entry)
             case OperationKind.MOVE:
-                self._rename(self._root, operation.origin, self._root, operation.path)
+                self._renames.move(operation.origin, operation.path)
                 self._check_or(operation, operation.origin, self._root, operation.path)
-            case OperationKind.METADATA:
-                self._set_metadata(operation, operation.old, operation.new)
-
-    def backward(self, operation: Operation) -> None:
-        """Unmake one operation.
-
-        Raises:
-            UndoConflictError: somebody changed its path since.
-            OSError: the file system does not let us.
-        """
-        entry = self._slot.entry(operation.entry)
-        match operation.kind:
-            case OperationKind.PLACE:
-                status = self._still_ours(operation)
-                if status is not None:
-                    self._rename(self._root, operation.path, self._staging, entry)
-                    self._confirm(operation, status)
-            case OperationKind.EXCHANGE:
-                status = self._still_ours(operation)
-                if status is None:
-                    raise self._conflict(operation, "was removed by somebody else")
-                self._swap(operation.path, entry)
-                self._confirm(operation, status)
-            case OperationKind.TAKE:
-                self._return(operation, self._staging, entry, operation.path)
-            case OperationKind.MOVE:
-                status = self._root.lstat(operation.path)
-                if status is None or not same_stamp(status, self._seen[operation.origin].status):
-                    raise self._conflict(operation, "is not what was moved there any more")
-                self._return(operation, self._root, operation.path, operation.origin)
-            case OperationKind.METADATA:
-                self._unset_metadata(operation)
+            case OperationKind.METADATA | OperationKind.TIMES:
+                self._change_in_place(operation)
 
     def _check_or(self, operation: Operation, path: bytes, where: Directory, name: bytes) -> None:
         """Compare what left its place, with all beneath it, and put it back where it is not what was looked at."""
@@ -123,14 +140,13 @@ class Switch:
             raise drifted(different, "changed while it was committed")
 
     def _put_back(self, operation: Operation) -> None:
-        entry = self._slot.entry(operation.entry)
         match operation.kind:
             case OperationKind.EXCHANGE:
-                self._swap(operation.path, entry)
+                self._renames.swap(operation)
             case OperationKind.MOVE:
-                self._rename(self._root, operation.path, self._root, operation.origin)
+                self._renames.move(operation.path, operation.origin)
             case _:
-                self._rename(self._staging, entry, self._root, operation.path)
+                self._renames.place(operation)
 
     def _differences(self, path: bytes, where: Directory, name: bytes) -> Iterator[bytes]:
         expected = self._seen[path]
@@ -150,97 +166,52 @@ class Switch:
             else:
                 yield beneath
 
-    def _still_ours(self, operation: Operation) -> os.stat_result | None:
-        """Return the status of what was put at a path, or None where it is gone.
-
-        Raises:
-            UndoConflictError: it is something else by now.
-        """
-        found = self._root.examine(operation.path, digest=not operation.origin)
-        if found is None:
-            return None
-        node, status = found
-        if operation.origin:
-            ours = same_stamp(status, self._seen[operation.origin].status)
-        else:
-            ours = status.st_ino == self._made[operation.entry] and node == operation.new
-        if not ours:
-            raise self._conflict(operation, "was changed by somebody else")
-        if node.type is NodeType.DIRECTORY and not operation.origin and self._root.names(operation.path):
-            raise self._conflict(operation, "holds names that somebody else made")
-        return status
-
-    def _confirm(self, operation: Operation, status: os.stat_result) -> None:
-        """Compare what came back into the slot with what was looked at; an edit in between goes back to its place."""
-        came = self._staging.lstat(self._slot.entry(operation.entry))
-        if operation.origin or (came is not None and same_stamp(came, status)):
-            return
-        self._put_back(operation)
-        raise self._conflict(operation, "was changed by somebody else at this very moment")
-
-    def _return(self, operation: Operation, source: Directory, old: bytes, new: bytes) -> None:
-        try:
-            self._rename(source, old, self._root, new)
-        except OSError as error:
-            if error.errno in {errno.EEXIST, errno.ENOENT, errno.ENOTDIR}:
-                raise self._conflict(operation, "was made again, or lost its directory, by somebody else") from None
-            raise
-
-    def _set_metadata(self, operation: Operation, old: Node | None, new: Node | None) -> None:
+    def _change_in_place(self, operation: Operation) -> None:
         fd = self._root.open_look(operation.path)
         try:
-            if os.fstat(fd).st_ino != self._expected_inode(operation):
+            if os.fstat(fd).st_ino != inode_of(operation, self._seen, self._made):
                 raise drifted((operation.path,), "was replaced while it was committed")
-            if old is not None and new is not None:
-                _change_metadata(fd, old, new)
+            if operation.kind is OperationKind.TIMES:
+                set_mtime(fd, operation.mtime_ns or 0)
+            elif operation.old is not None and operation.new is not None:
+                change_metadata(fd, operation.old, operation.new)
         finally:
             os.close(fd)
 
-    def _expected_inode(self, operation: Operation) -> int:
-        """Return whose bits are to change: a new object's where this commit made it, else what was looked at."""
-        made = self._made.get(operation.entry)
-        return self._seen[operation.path].status.st_ino if made is None else made
 
-    def _unset_metadata(self, operation: Operation) -> None:
-        node = self._root.node(operation.path, digest=False)
-        new = operation.new
-        if node is None or new is None or (node.type, node.mode, node.xattrs) != (new.type, new.mode, new.xattrs):
-            raise self._conflict(operation, "was changed by somebody else")
-        try:
-            self._set_metadata(operation, new, operation.old)
-        except DriftError:
-            raise self._conflict(operation, "was replaced by somebody else") from None
-
-    def _rename(self, source: Directory, old: bytes, target: Directory, new: bytes) -> None:
-        old_parent, old_name = source.open_parent(old)
-        try:
-            new_parent, new_name = target.open_parent(new)
-            try:
-                _despite_bits(lambda: rename_new(old_parent, old_name, new_parent, new_name), (source, old))
-            finally:
-                os.close(new_parent)
-        finally:
-            os.close(old_parent)
-
-    def _swap(self, path: bytes, entry: bytes) -> None:
-        parent, name = self._root.open_parent(path)
-        try:
-            swap = functools.partial(exchange, self._staging.fd, entry, parent, name)
-            _despite_bits(swap, (self._root, path), (self._staging, entry))
-        finally:
-            os.close(parent)
-
-    def _conflict(self, operation: Operation, what: str) -> UndoConflictError:
-        kept = ""
-        if operation.kind in {OperationKind.EXCHANGE, OperationKind.TAKE}:
-            kept = f"; the former version is kept at {self._slot.where(operation.entry)}"
-        return UndoConflictError(f"{shown(operation.path)} {what} and stays as it is{kept}")
+def inode_of(operation: Operation, seen: Mapping[bytes, Seen], made: Mapping[int, int]) -> int:
+    """Return whose bits or times are to change: a new object's where this commit makes it, else what was looked at."""
+    inode = made.get(operation.entry)
+    return seen[operation.origin or operation.path].status.st_ino if inode is None else inode
 
 
 def drifted(paths: tuple[bytes, ...], what: str) -> DriftError:
     """Return the error for paths that are not what the report was made from."""
     names = ", ".join(shown(path) for path in paths[:3]) + (", …" if len(paths) > 3 else "")  # noqa: PLR2004 - a few
     return DriftError("BASE_DRIFTED", f"{names}: {what}", "make the dry run again", paths=paths)
+
+
+def change_metadata(fd: int, old: Node, new: Node) -> None:
+    """Change bits and attributes of whatever a descriptor stands for, an unreadable file too."""
+    place = f"/proc/self/fd/{fd}"
+    former, wanted = dict(old.xattrs), dict(new.xattrs)
+    for name in former.keys() - wanted.keys():
+        os.removexattr(place, name)
+    for name, value in wanted.items():
+        if former.get(name) != value:
+            os.setxattr(place, name, value)
+    if old.mode != new.mode:
+        set_bits(fd, new.mode)
+
+
+def set_mtime(fd: int, mtime_ns: int) -> None:
+    """Set the modification time of whatever a descriptor stands for, a symbolic link too."""
+    os.utime(f"/proc/self/fd/{fd}", ns=(os.fstat(fd).st_atime_ns, mtime_ns))
+
+
+def set_bits(fd: int, mode: int) -> None:
+    """Set the permission bits of whatever a descriptor stands for."""
+    os.chmod(f"/proc/self/fd/{fd}", mode)  # noqa: PTH101 - a descriptor's own name, no path of the workspace
 
 
 def _despite_bits(rename: Callable[[], None], *places: tuple[Directory, bytes]) -> None:
@@ -267,32 +238,15 @@ def _writable(where: Directory, path: bytes) -> Iterator[bool]:
         mode = os.fstat(fd).st_mode
         locked = stat.S_ISDIR(mode) and not mode & stat.S_IWUSR
         if locked:
-            _set_bits(fd, stat.S_IMODE(mode) | stat.S_IWUSR)
+            set_bits(fd, stat.S_IMODE(mode) | stat.S_IWUSR)
         try:
             yield locked
         finally:
             if locked:
-                _set_bits(fd, stat.S_IMODE(mode))
+                set_bits(fd, stat.S_IMODE(mode))
     finally:
         os.close(fd)
 
 
 def _is_fresh(seen: Seen) -> bool:
     return seen.node.type is NodeType.FILE and seen.status.st_mtime_ns > seen.at_ns - _TICK_NS
-
-
-def _change_metadata(fd: int, old: Node, new: Node) -> None:
-    """Change bits and attributes of whatever a descriptor stands for, an unreadable file too."""
-    place = f"/proc/self/fd/{fd}"
-    former, wanted = dict(old.xattrs), dict(new.xattrs)
-    for name in former.keys() - wanted.keys():
-        os.removexattr(place, name)
-    for name, value in wanted.items():
-        if former.get(name) != value:
-            os.setxattr(place, name, value)
-    if old.mode != new.mode:
-        _set_bits(fd, new.mode)
-
-
-def _set_bits(fd: int, mode: int) -> None:
-    os.chmod(f"/proc/self/fd/{fd}", mode)  # noqa: PTH101 - a descriptor's own name, no path of the workspace

@@ -1,12 +1,12 @@
 """The workspace as it would be after the steps so far: the real one below, what the steps made of it in memory.
 
 Nothing is written. Every path of the base that was looked at is remembered with what it was (`consulted`): these are
-the paths that must still be the same when the change is committed. The cost of an edit follows the paths it touches,
-never the size of the workspace.
+the paths that must still be the same when the change is committed. `stamps` and `listed` tell cheaply whether the base
+is still what was seen of it. The cost of an edit follows the paths it touches, never the size of the workspace.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from executor.domain.changes import Change, ChangeKind, Node, NodeType, change_between
@@ -41,11 +41,15 @@ class _State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Touch:
-    """One entry of the tree's history: what a path was before it was touched, and where it was moved from."""
+    """One entry of the tree's history: what a path was before it was touched, and where it was moved from.
+
+    `mtime_ns`: the modification time that whoever touched it set besides.
+    """
 
     path: bytes
     before: _State
     moved_from: bytes = b""
+    mtime_ns: int | None = None
 
 
 _ABSENT = _State(node=None)
@@ -66,6 +70,8 @@ class Tree:
         self.base = base
         self.batch = batch
         self.consulted: dict[bytes, Node | None] = {}
+        self.stamps: dict[bytes, os.stat_result | None] = {}
+        self.listed: dict[bytes, tuple[os.stat_result | None, frozenset[bytes]]] = {}
         self._states: dict[bytes, _State] = {}
         self._history: list[_Touch] = []
         # Directories whose names in the base are not theirs any more: made, moved or deleted here.
@@ -89,6 +95,14 @@ class Tree:
     def states(self) -> Mapping[bytes, Node | None]:
         """Return every touched path and what it is now."""
         return {path: state.node for path, state in self._states.items()}
+
+    def link_target(self, path: bytes) -> bytes | None:
+        """Return where a symbolic link points to, None where the path is no link; no file is read for it."""
+        if path in self._states or path in self.consulted:
+            node = self.node(path)
+        else:
+            node = None if self._covered(path) else self.base.state(path, digest=False)
+        return node.link_target if node is not None and node.type is NodeType.SYMLINK else None
 
     def children(self, path: bytes) -> list[bytes]:
         """Return the names in a directory, sorted.
@@ -142,11 +156,18 @@ class Tree:
         node = Node(type=NodeType.FILE, mode=mode, digest=digest, size=len(data), xattrs=xattrs)
         self._touch(path, _State(node=node))
 
-    def put_node(self, path: bytes, node: Node | None) -> None:
-        """Take over what a command made of a path; a file's content is in the batch already, unless it is unchanged."""
+    def put_node(self, path: bytes, node: Node | None, *, mtime_ns: int | None = None) -> None:
+        """Take over what a command made of a path; a file's content is in the batch already, unless it is unchanged.
+
+        Args:
+            path: of the tree.
+            node: what is there now.
+            mtime_ns: the modification time, where the command set one; a change by itself.
+        """
         before = self._state(path)
         kept = node is not None and before.node is not None and node.digest == before.node.digest
-        self._touch(path, _State(node=node, base_path=before.base_path if kept else None))
+        state = _State(node=node, base_path=before.base_path if kept else None)
+        self._record(path, before, state, mtime_ns=mtime_ns)
         if not (_is_directory(node) and _is_directory(before.node)):
             self._opaque.add(path)
 
@@ -192,6 +213,25 @@ class Tree:
         self._refuse_shared(path)
         self._touch(path, replace(self._state(path), node=replace(node, mode=mode)))
 
+    def replay(self, changes: Sequence[Change]) -> None:
+        """Make a change set that was worked out elsewhere, all of it at once.
+
+        Args:
+            changes: each must start from what its path is here. The bytes of a file that comes or changes are in the
+                batch; a file that moves, or changes only its bits, keeps its own.
+        """
+        going = [change.moved_from or change.path for change in changes if change.moved_from or change.new is None]
+        before = {path: self._state(path) for path in going}
+        for path in sorted(going, reverse=True):
+            self._record(path, before[path], _ABSENT)
+            self._opaque.add(path)
+        for change in sorted(changes, key=lambda change: change.path):
+            if change.moved_from:
+                self._touch(change.path, before[change.moved_from], moved_from=change.moved_from)
+                self._opaque.add(change.path)
+            elif change.new is not None:
+                self.put_node(change.path, change.new)
+
     def mark(self) -> int:
         """Return a point in the tree's history, for `changes_since`."""
         return len(self._history)
@@ -204,8 +244,10 @@ class Tree:
         """
         before: dict[bytes, Node | None] = {}
         moves: dict[bytes, bytes] = {}
+        times: dict[bytes, int | None] = {}
         for touch in self._history[mark:]:
             before.setdefault(touch.path, touch.before.node)
+            times[touch.path] = touch.mtime_ns
             moved_from = moves.pop(touch.moved_from, touch.moved_from)
             moves.pop(touch.path, None)
             if moved_from:
@@ -214,7 +256,10 @@ class Tree:
         changes = [self._move(old, to) for to, old in pure.items()]
         gone = set(pure.values())
         for path, old in before.items():
-            if path not in pure and path not in gone and (change := change_between(path, old, self.node(path))):
+            if path in pure or path in gone:
+                continue
+            change = change_between(path, old, self.node(path), times[path])
+            if change is not None:
                 self._store_content(change)
                 changes.append(change)
         return tuple(sorted(changes, key=lambda change: change.path))
@@ -227,10 +272,13 @@ class Tree:
         return Change(path=to, kind=ChangeKind.MOVE, old=node, new=node, moved_from=old)
 
     def _base_names(self, path: bytes) -> set[bytes]:
-        try:
-            return set(self.base.names(path))
-        except (FileNotFoundError, NotADirectoryError):
-            raise ChangedError(path) from None
+        if path not in self.listed:
+            stamp = self.base.lstat(path)  # before the names: what comes while they are read is seen, too
+            try:
+                self.listed[path] = stamp, frozenset(self.base.names(path))
+            except (FileNotFoundError, NotADirectoryError):
+                raise ChangedError(path) from None
+        return set(self.listed[path][1])
 
     def _store_content(self, change: Change) -> None:
         """Bring a file's bytes from the base into the batch where the change needs them under a new name."""
@@ -252,7 +300,8 @@ class Tree:
         if self._covered(path):
             return _ABSENT
         if path not in self.consulted:
-            self.consulted[path] = self.base.node(path)
+            found = self.base.examine(path)
+            self.consulted[path], self.stamps[path] = found or (None, None)
         return _State(node=self.consulted[path], base_path=path)
 
     def _covered(self, path: bytes) -> bool:
@@ -279,8 +328,10 @@ class Tree:
     def _touch(self, path: bytes, state: _State, *, moved_from: bytes = b"") -> None:
         self._record(path, self._state(path), state, moved_from=moved_from)
 
-    def _record(self, path: bytes, before: _State, state: _State, *, moved_from: bytes = b"") -> None:
-        self._history.append(_Touch(path=path, before=before, moved_from=moved_from))
+    def _record(
+        self, path: bytes, before: _State, state: _State, *, moved_from: bytes = b"", mtime_ns: int | None = None
+    ) -> None:
+        self._history.append(_Touch(path=path, before=before, moved_from=moved_from, mtime_ns=mtime_ns))
         self._states[path] = state
         if path != ROOT:
             self._names.setdefault(parent_of(path), set()).add(name_of(path))

@@ -13,7 +13,7 @@ from executor.domain.errors import ExecutorError
 from executor.workspace.commit import Committer
 from executor.workspace.globs import Globs
 from executor.workspace.objects import Objects
-from executor.workspace.paths import Directory
+from executor.workspace.paths import LARGEST_FILE, Directory
 from executor.workspace.staging import StagingUnavailableError
 
 _POLL_SECONDS = 0.005
@@ -40,10 +40,19 @@ class Workspace:
         locks: the executor's directory of lock files.
         hidden: paths that no dry run shows.
         volatile: paths that change by themselves and that no command sees.
+        largest_file: bytes of the largest file that is read for its digest; steps that touch a larger one are refused.
     """
 
     def __init__(
-        self, *, workspace_id: str, root: Path, staging: Path | None, locks: Path, hidden: Globs, volatile: Globs
+        self,
+        *,
+        workspace_id: str,
+        root: Path,
+        staging: Path | None,
+        locks: Path,
+        hidden: Globs,
+        volatile: Globs,
+        largest_file: int = LARGEST_FILE,
     ) -> None:
         self.workspace_id = workspace_id
         self.root = root
@@ -51,9 +60,10 @@ class Workspace:
         self.hidden = hidden
         self.volatile = volatile
         self._locks = locks
+        self._largest_file = largest_file
         self._directory: Directory | None = None
         self._committer: Committer | None = None
-        self._lock_fd: int | None = None
+        self._lock_fds: tuple[int, ...] = ()
         self._opening = threading.Lock()
         self._thread_lock = threading.Lock()
 
@@ -86,7 +96,13 @@ class Workspace:
         directory = self.open()
         with self._opening:
             if self._committer is None:
-                self._committer = Committer(directory, self.staging, objects)
+                committer = Committer(directory, self.staging, objects)
+                try:
+                    committer.take_journal()
+                except StagingUnavailableError:
+                    committer.close()
+                    raise
+                self._committer = committer
             return self._committer
 
     @contextlib.contextmanager
@@ -103,11 +119,11 @@ class Workspace:
         if not self._thread_lock.acquire(timeout=max(timeout, 0)):
             raise self._busy(timeout)
         try:
-            fd = self._locked_fd(until, timeout)
-            try:
+            with contextlib.ExitStack() as held:
+                for fd in self._lock_fds or self._open_locks():
+                    self._take(fd, until, timeout)
+                    held.callback(fcntl.flock, fd, fcntl.LOCK_UN)
                 yield
-            finally:
-                fcntl.flock(fd, fcntl.LOCK_UN)
         finally:
             self._thread_lock.release()
 
@@ -118,31 +134,37 @@ class Workspace:
                 self._committer.close()
             if self._directory is not None:
                 self._directory.close()
-            if self._lock_fd is not None:
-                os.close(self._lock_fd)
-            self._committer = self._directory = self._lock_fd = None
+            for fd in self._lock_fds:
+                os.close(fd)
+            self._committer = self._directory = None
+            self._lock_fds = ()
 
     def _first_open(self) -> Directory:
         with self._opening:
             if self._directory is None:
                 try:
-                    self._directory = Directory.open(self.root)
+                    self._directory = Directory.open(self.root, largest=self._largest_file)
                 except OSError as error:
                     raise self._unknown(f"can not be opened: {error.strerror}") from error
             return self._directory
 
-    def _locked_fd(self, until: float, timeout: float) -> int:
-        if self._lock_fd is None:
-            self._lock_fd = os.open(self._lock_path(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _open_locks(self) -> tuple[int, ...]:
+        """Open what stands for the workspace: a file of this executor's, and the directory itself for all others."""
+        file = os.open(self._lock_path(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        directory = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.open().fd)
+        self._lock_fds = (file, directory)
+        return self._lock_fds
+
+    def _take(self, fd: int, until: float, timeout: float) -> None:
         while True:
             try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
                     raise self._busy(timeout) from None
                 time.sleep(_POLL_SECONDS)
             else:
-                return self._lock_fd
+                return
 
     def _lock_path(self) -> Path:
         """Return the lock file; its name is that of the directory, so that two ids for one directory share it."""

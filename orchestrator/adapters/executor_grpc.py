@@ -6,8 +6,7 @@ first. `Execute` never is: whether a broken call arrived is a question for the e
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import grpc
@@ -46,7 +45,11 @@ T = TypeVar("T")
 
 
 class _Stream(Protocol):
-    def __aiter__(self) -> AsyncIterator[Any]: ...
+    """A call that is answered with a stream, as far as it is used here."""
+
+    async def read(self) -> Any: ...
+    def cancel(self) -> bool: ...
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None: ...
 
 
 def open_channel(address: str, *, authority: bytes, key: bytes, certificate: bytes) -> grpc.aio.Channel:
@@ -77,11 +80,11 @@ class GrpcExecutor:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self._stub: ExecutorServiceAsyncStub = ExecutorServiceStub(channel)
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: set[_Stream] = set()
 
     async def close(self) -> None:
-        for task in tuple(self._ending):
-            task.cancel()
+        for call in tuple(self._ending):
+            call.cancel()
         await self._channel.close()
 
     async def describe(self) -> ExecutorInfo:
@@ -115,38 +118,35 @@ class GrpcExecutor:
         return ObjectPart(data=answer.data, total_bytes=answer.total_bytes)
 
     async def _report(self, request: executor_pb2.DryRunRequest) -> Sealed:
-        messages = aiter(self._stub.DryRun(request, timeout=DRY_RUN_SECONDS))
-        async for message in messages:
+        call: _Stream = self._stub.DryRun(request, timeout=DRY_RUN_SECONDS)
+        while (message := await call.read()) is not grpc.aio.EOF:
             if message.HasField("report"):
-                self._let_end(messages)
+                self._let_end(call)
                 return wire.sealed_from_proto(message.report)
         raise contract_error("the executor's dry run ended without a report")
 
-    async def _updates(self, stream: _Stream) -> AsyncGenerator[ExecutionUpdate, None]:
-        messages = aiter(stream)
+    async def _updates(self, call: _Stream) -> AsyncGenerator[ExecutionUpdate, None]:
         try:
-            async for message in messages:
+            while (message := await call.read()) is not grpc.aio.EOF:
                 update = wire.update_from_proto(message)
                 if update.receipt is not None:
-                    self._let_end(messages)
+                    self._let_end(call)
                 yield update
                 if update.receipt is not None:
                     return
         except grpc.aio.AioRpcError as error:
             raise translated(error) from error
 
-    def _let_end(self, messages: AsyncIterator[Any]) -> None:
-        """Read a stream that has said its last word to its end, so that it is not cut off, while the work goes on."""
-        task = asyncio.ensure_future(_read_out(messages))
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
+    def _let_end(self, call: _Stream) -> None:
+        """Keep a stream that has said its last word until it has ended: dropped before, it would be cut off."""
+        timer = asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, call.cancel)
 
+        def ended(_call: object) -> None:
+            timer.cancel()
+            self._ending.discard(call)
 
-async def _read_out(messages: AsyncIterator[Any]) -> None:
-    with suppress(grpc.aio.AioRpcError, TimeoutError):
-        async with asyncio.timeout(LAST_WORD_SECONDS):
-            async for _message in messages:
-                pass
+        self._ending.add(call)
+        call.add_done_callback(ended)
 
 
 async def _again(call: Callable[[], Awaitable[T]]) -> T:

@@ -1,7 +1,7 @@
 """Sealed documents as the orchestrator writes and reads them."""
 
 import json
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
@@ -22,8 +22,12 @@ from orchestrator.domain.evidence import (
 )
 from orchestrator.domain.plan import Plan, PlanDraft, Scope
 
+KNOWN_SCOPES: Final = 4096
+
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class SealedDocuments:
@@ -34,10 +38,16 @@ class SealedDocuments:
         self._scopes: MessageMap[Scope] = message_map(Scope, plan_pb2.Scope)
         self._approvals: MessageMap[ApprovalFacts] = message_map(ApprovalFacts, evidence_pb2.Approval)
         self._keys: dict[str, signatures.PublicKey] = {}
+        self._sealed_scopes: dict[str, Scope | None] = {}
+        """The scopes of the plans that were sealed lately, by the plans' digests."""
 
     def seal_plan(self, plan: Plan) -> Sealed:
-        body = json.dumps(self._plans.to_json(plan), ensure_ascii=False, separators=(",", ":")).encode()
-        return Sealed(media_type=sealing.PLAN, body=body, signatures=(), digest=digest(body))
+        body = _encode(self._plans.to_json(plan)).encode()
+        sealed = Sealed(media_type=sealing.PLAN, body=body, signatures=(), digest=digest(body))
+        if len(self._sealed_scopes) >= KNOWN_SCOPES:
+            self._sealed_scopes.clear()
+        self._sealed_scopes[sealed.digest] = plan.scope
+        return sealed
 
     def open_plan(self, sealed: Sealed) -> PlanDraft:
         plan = self._plans.from_message(_strict(sealed, sealing.PLAN, plan_pb2.Plan))
@@ -50,7 +60,8 @@ class SealedDocuments:
         )
 
     def scope_of(self, plan: Sealed) -> Scope:
-        return self._scopes.from_json(_facts(plan, sealing.PLAN).get("scope", {}))
+        known = self._sealed_scopes.get(plan.digest)
+        return known or self._scopes.from_json(_facts(plan, sealing.PLAN).get("scope", {}))
 
     def open_approval(self, sealed: Sealed) -> ApprovalFacts:
         return self._approvals.from_message(_strict(sealed, sealing.APPROVAL, evidence_pb2.Approval))

@@ -9,13 +9,19 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from orchestrator.adapters.contract_errors import contract_error
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY: Final = 86_400
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3}|\.\d{6})?Z")
 
 
 def time_to_proto(time: datetime) -> Timestamp:
     """Return a time as the contract carries it."""
-    microseconds = (time - _EPOCH) // timedelta(microseconds=1)
-    return Timestamp(seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000)
+    return Timestamp(**time_parts(time))
+
+
+def time_parts(time: datetime) -> dict[str, int]:
+    """Return what a time of the contract is made of."""
+    since = time - _EPOCH
+    return {"seconds": since.days * _DAY + since.seconds, "nanos": since.microseconds * 1000}
 
 
 def time_from_proto(time: Timestamp) -> datetime:

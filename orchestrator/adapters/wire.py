@@ -10,7 +10,6 @@ from functools import cache
 from typing import Final
 
 from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from gonogo.digests import digest
 from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
@@ -26,8 +25,6 @@ from orchestrator.domain.whiteboard import Whiteboard
 from orchestrator.service.intake import ChatMessage, Reply
 from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate
 
-MAX_UNKNOWN_DEPTH: Final = 32
-
 _SENT = orchestrator_pb2.Mission.DESCRIPTOR.fields_by_name
 _INNER: Final = frozenset(field.name for field in fields(Mission) if field.name not in _SENT)
 
@@ -42,18 +39,17 @@ def _events() -> MessageMap[Event]:
     return message_map(Event, events_pb2.Event)
 
 
-def refuse_unknown(message: Message, depth: int = 0) -> None:
+def refuse_unknown(message: Message) -> None:
     """Refuse a message in which anything is set that this version does not know.
 
     Raises:
         ContractError: an unknown field, at any depth.
     """
-    if len(UnknownFieldSet(message)) or depth > MAX_UNKNOWN_DEPTH:
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    if known.ByteSize() != message.ByteSize():
         raise contract_error(f"{message.DESCRIPTOR.name} holds fields that are not known")
-    for field, value in message.ListFields():
-        if field.message_type is not None and not field.message_type.GetOptions().map_entry:
-            for item in value if field.is_repeated else (value,):
-                refuse_unknown(item, depth + 1)
 
 
 def draft_from_proto(message: plan_pb2.PlanDraft) -> PlanDraft:

@@ -7,10 +7,12 @@ from datetime import datetime
 from typing import Final
 
 from gonogo.v1 import orchestrator_pb2 as pb
+from gonogo.v1 import sealed_pb2
 from gonogo.v1.orchestrator_pb2_grpc import MissionServiceServicer
 from orchestrator.adapters import wire
 from orchestrator.adapters.times import time_to_proto
 from orchestrator.domain.errors import Reason, RequestRefusedError, malformed
+from orchestrator.domain.events import Event
 from orchestrator.domain.mission import Mission
 from orchestrator.entrypoints.calls import page_size, request_of, stream, unary
 from orchestrator.entrypoints.tokens import cursor_of, page_token, resume_token, sequence_of
@@ -174,15 +176,30 @@ class MissionFace(MissionServiceServicer):
 def _messages(update: MissionUpdate) -> list[pb.ExecuteMissionResponse]:
     """Return an update as messages of bounded size; only the last carries the mission and the receipt."""
     parts = [update.events[at : at + BATCH] for at in range(0, len(update.events), BATCH)] or [()]
-    messages = [
-        pb.ExecuteMissionResponse(
-            events=wire.events_to_proto(part),
-            resume_token=resume_token(update.mission_id, part[-1].sequence if part else update.sequence),
-        )
-        for part in parts
+    *first, last = parts
+    return [
+        *(_message(update.mission_id, part[-1].sequence, part) for part in first),
+        _message(
+            update.mission_id,
+            last[-1].sequence if last else update.sequence,
+            last,
+            mission=wire.mission_to_proto(update.mission) if update.mission is not None else None,
+            receipt=wire.sealed_or_none(update.receipt),
+        ),
     ]
-    if update.mission is not None:
-        messages[-1].mission.CopyFrom(wire.mission_to_proto(update.mission))
-    if update.receipt is not None:
-        messages[-1].receipt.CopyFrom(wire.sealed_to_proto(update.receipt))
-    return messages
+
+
+def _message(
+    mission_id: str,
+    sequence: int,
+    events: tuple[Event, ...],
+    *,
+    mission: pb.Mission | None = None,
+    receipt: sealed_pb2.Sealed | None = None,
+) -> pb.ExecuteMissionResponse:
+    return pb.ExecuteMissionResponse(
+        events=wire.events_to_proto(events),
+        resume_token=resume_token(mission_id, sequence),
+        mission=mission,
+        receipt=receipt,
+    )

@@ -6,6 +6,8 @@ import json
 from orchestrator.domain.evidence import Sealed, Signature
 from orchestrator.service.event_log import Document
 
+_encode = json.JSONEncoder().encode
+
 
 def document_of(sealed: Sealed) -> Document:
     """Return what the log stores of a sealed document."""
@@ -22,7 +24,7 @@ def document_of(sealed: Sealed) -> Document:
         digest=sealed.digest,
         media_type=sealed.media_type,
         body=sealed.body,
-        signatures=json.dumps(signatures),
+        signatures=_encode(signatures),
         just_encoded=True,
     )
 

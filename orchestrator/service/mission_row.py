@@ -5,7 +5,7 @@ very same bytes.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
@@ -31,7 +31,18 @@ _MISSION_FIELDS: Final = tuple(sorted(field.name for field in fields(Mission)))
 _APPROVAL_FIELDS: Final = tuple(sorted(field.name for field in fields(GrantedApproval)))
 _mission_values = attrgetter(*_MISSION_FIELDS)
 _approval_values = attrgetter(*_APPROVAL_FIELDS)
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def _written_value(value: object) -> object:
+    """Return what stands for a value that JSON does not know; enums are texts and need nothing."""
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds")
+    if isinstance(value, GrantedApproval):
+        return _written(_APPROVAL_FIELDS, _approval_values(value))
+    raise TypeError(f"no way to write {type(value).__name__}")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_written_value).encode
 
 
 def mission_row(mission: Mission) -> ProjectionRow:
@@ -41,7 +52,7 @@ def mission_row(mission: Mission) -> ProjectionRow:
         key=mission.mission_id,
         status=mission.status.value,
         sort_key=f"{mission.created_at.isoformat(timespec='microseconds')} {mission.mission_id}",
-        data=_encode(_written(mission, _MISSION_FIELDS, _mission_values)),
+        data=_encode(_written(_MISSION_FIELDS, _mission_values(mission))),
         just_encoded=True,
     )
 
@@ -60,18 +71,8 @@ def mission_of_row(row: ProjectionRow) -> Mission:
         ) from error
 
 
-def _written(value: Any, names: tuple[str, ...], values: Callable[[Any], tuple[Any, ...]]) -> dict[str, Any]:
-    return {name: _plain(item) for name, item in zip(names, values(value), strict=True) if item not in _ABSENT}
-
-
-def _plain(item: Any) -> Any:
-    if type(item) is str or type(item) is int:
-        return item
-    if isinstance(item, datetime):
-        return item.isoformat(timespec="microseconds")
-    if isinstance(item, tuple):
-        return [_written(granted, _APPROVAL_FIELDS, _approval_values) for granted in item]
-    return item.value if isinstance(item, StrEnum) else item
+def _written(names: tuple[str, ...], values: tuple[Any, ...]) -> dict[str, Any]:
+    return {name: item for name, item in zip(names, values, strict=True) if item not in _ABSENT}
 
 
 def _read(written: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,8 @@ class MissionRecord:
     version: int = 0
     """The version that the log holds."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    unwritten: list[Happened] = field(default_factory=list)
+    unwritten: list[Event] = field(default_factory=list)
+    """In their places after what is written; they move when something else is written before them."""
     documents: dict[str, Sealed] = field(default_factory=dict)
     listeners: list[Listener] = field(default_factory=list)
 
@@ -172,8 +173,9 @@ class MissionStore:
     def happened(self, mission_id: str, happened: Sequence[Happened]) -> Mission:
         """Fold what has happened into the state; the next append carries it."""
         record = self._record(mission_id)
-        mission = record.mission = _folded(mission_id, record.mission, happened)
-        record.unwritten += happened
+        events = _placed(mission_id, record.mission, happened)
+        mission = record.mission = _folded(mission_id, record.mission, events)
+        record.unwritten += events
         return mission
 
     def has_unwritten(self, mission_id: str) -> bool:
@@ -259,58 +261,62 @@ class MissionStore:
         carried = tuple(record.unwritten)
         now = self._clock.now()
         decided = [*decision.earlier, *[Happened(payload=item, time=now, actor=actor) for item in decision.payloads]]
-        happened = [*carried, *decided]
-        mission = _folded(mission_id, record.mission, decided)
-        if happened:
+        added = _placed(mission_id, record.mission, decided)
+        mission = _folded(mission_id, record.mission, added)
+        events = (*carried, *added)
+        if events:
             answers = request if decision.error is None else None
             told = command_record(answers, mission, decision.told) if answers else None
-            await self._log.append(self._written(mission, record.version, happened, decision, told))
+            await self._log.append(self._written(mission, record.version, events, decision, told))
             del record.unwritten[: len(carried)]
-            self._wrote(record, mission, happened, decision)
+            self._wrote(record, mission, events, decision)
         return mission
 
     def _written(
         self,
         mission: Mission,
         version: int,
-        happened: Sequence[Happened],
+        events: Sequence[Event],
         decision: Decision,
         command: CommandRecord | None,
     ) -> Append:
+        encode = self._codec.encode
         return Append(
             stream_id=mission_stream(mission.mission_id),
             expected_version=version,
-            events=tuple(self._codec.encode(item.payload, time=item.time, actor=item.actor) for item in happened),
+            events=tuple([encode(event.payload, time=event.time, actor=event.actor) for event in events]),
             command=command,
             documents=tuple(document_of(sealed) for sealed in decision.documents),
             projections=(mission_row(mission), *decision.rows),
         )
 
-    def _wrote(self, record: MissionRecord, mission: Mission, happened: Sequence[Happened], decision: Decision) -> None:
-        first = record.version + 1
-        record.version += len(happened)
+    def _wrote(self, record: MissionRecord, mission: Mission, events: tuple[Event, ...], decision: Decision) -> None:
+        record.version += len(events)
         self._follow_on(record, mission)
         for sealed in decision.documents:
             if len(sealed.body) <= MAX_KEPT_BODY:
                 record.documents[sealed.digest] = sealed
         self._keep(mission.mission_id, record)
-        if record.listeners:
-            events = tuple(_event(mission.mission_id, first + index, item) for index, item in enumerate(happened))
-            for listener in tuple(record.listeners):
-                listener(events, mission)
-        if mission.has_ended and any(type(item.payload) in ENDING for item in happened):
+        for listener in tuple(record.listeners):
+            listener(events, mission)
+        if mission.has_ended and any(type(event.payload) in ENDING for event in events):
             for ended in self.ended_listeners:
                 ended(mission)
 
     def _follow_on(self, record: MissionRecord, mission: Mission) -> None:
         """Set the state to what was written, and fold what has happened meanwhile onto it."""
-        record.mission = _folded(mission.mission_id, mission, record.unwritten)
+        if record.unwritten:
+            record.unwritten = _placed(mission.mission_id, mission, record.unwritten)
+            mission = _folded(mission.mission_id, mission, record.unwritten)
+        record.mission = mission
 
     def _reload(self, mission_id: str, record: MissionRecord) -> None:
         row = self._log.projection(MISSIONS, mission_id)
         mission = mission_of_row(row) if row else None
         record.version = mission.last_sequence if mission else 0
-        record.mission = _folded(mission_id, mission, record.unwritten) if mission else None
+        record.mission = None
+        if mission is not None:
+            self._follow_on(record, mission)
 
     def _record(self, mission_id: str) -> MissionRecord:
         record = self._records.get(mission_id)
@@ -362,7 +368,8 @@ class MissionStore:
 
 def as_decided(mission: Mission, payloads: Sequence[Payload], actor: str, now: datetime) -> Mission:
     """Return the mission as it will stand when a decision is written."""
-    return _folded(mission.mission_id, mission, [Happened(payload=item, time=now, actor=actor) for item in payloads])
+    decided = [Happened(payload=item, time=now, actor=actor) for item in payloads]
+    return _folded(mission.mission_id, mission, _placed(mission.mission_id, mission, decided))
 
 
 def _existing(decide: Callable[[Mission], Decision]) -> Callable[[Mission | None], Decision]:
@@ -374,23 +381,27 @@ def _existing(decide: Callable[[Mission], Decision]) -> Callable[[Mission | None
     return wrapped
 
 
-def _folded(mission_id: str, mission: Mission | None, happened: Sequence[Happened]) -> Mission:
-    first = (mission.last_sequence if mission else 0) + 1
-    folded = fold((_event(mission_id, first + index, item) for index, item in enumerate(happened)), mission)
+def _folded(mission_id: str, mission: Mission | None, events: Sequence[Event]) -> Mission:
+    folded = fold(events, mission)
     if folded is None:
         raise _not_found(mission_id)
     return folded
 
 
-def _event(mission_id: str, sequence: int, item: Happened) -> Event:
-    return Event(
-        event_id=event_id(mission_id, sequence),
-        mission_id=mission_id,
-        sequence=sequence,
-        time=item.time,
-        actor=item.actor,
-        payload=item.payload,
-    )
+def _placed(mission_id: str, mission: Mission | None, happened: Sequence[Happened | Event]) -> list[Event]:
+    """Return what happened as the events that come next in the mission's stream."""
+    first = (mission.last_sequence if mission else 0) + 1
+    return [
+        Event(
+            event_id=event_id(mission_id, sequence),
+            mission_id=mission_id,
+            sequence=sequence,
+            time=item.time,
+            actor=item.actor,
+            payload=item.payload,
+        )
+        for sequence, item in enumerate(happened, first)
+    ]
 
 
 def _not_found(reference: str) -> RequestRefusedError:

@@ -11,6 +11,8 @@ from orchestrator.service.event_log import CommandRecord
 
 MAX_REQUEST_ID: Final = 128
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
@@ -58,7 +60,7 @@ def raw_record(request: Request, result: dict[str, Any]) -> CommandRecord:
     return CommandRecord(
         command_id=request.command_id,
         request_hash=request.digest,
-        result=json.dumps(result, ensure_ascii=False, separators=(",", ":")),
+        result=_encode(result),
         just_encoded=True,
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,11 +11,20 @@ import pytest
 from executor.domain.errors import StoreError
 from executor.domain.events import ExecutionCompleted, ExecutionStarted, Payload, StepCompleted
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import Stage
+from executor.domain.plan import FailurePolicy, Stage
 from executor.domain.receipt import ApprovalRecord, Outcome, Refusal
 from executor.domain.report import Report, ReportStatus, RiskLevel, SelfApproval
 from executor.domain.sealed import SealedBytes, Signature
-from executor.runner.ports import Claim, ClaimConflict, Event, ExecutionRecord, Ledger, RequestRecord, Standing
+from executor.runner.ports import (
+    Checkpoint,
+    Claim,
+    ClaimConflict,
+    Event,
+    ExecutionRecord,
+    Ledger,
+    RequestRecord,
+    Standing,
+)
 from gonogo import sealing
 from gonogo.digests import digest
 from gonogo.signatures import ED25519
@@ -53,6 +63,8 @@ def claim(number: int = 1, **changes: object) -> Claim:
         self_approval=SelfApproval.ALLOWED,
         policy_digest=digest(b"policy"),
         claimed_at=TIME,
+        failure_policy=FailurePolicy.STOP,
+        targets=("docs/guide.md",),
     )
     return dataclasses.replace(values, **changes)  # type: ignore[arg-type]  # a test's own values
 
@@ -86,6 +98,21 @@ def report(**changes: object) -> Report:
         steps=(),
         risk_level=RiskLevel.LOW,
         risk_facts=(),
+    )
+    return dataclasses.replace(values, **changes)  # type: ignore[arg-type]  # a test's own values
+
+
+def checkpoint(number: int, **changes: object) -> Checkpoint:
+    """A checkpoint of one step of the first mission."""
+    values = Checkpoint(
+        slot=f"x-1-{number}",
+        execution_id="x-1",
+        mission_id="m-1",
+        step_id=f"s{number}",
+        workspace_id="site",
+        kept_at=TIME + timedelta(seconds=number),
+        size=number,
+        record=b'{"slot":"x-1-%d"}' % number,
     )
     return dataclasses.replace(values, **changes)  # type: ignore[arg-type]  # a test's own values
 
@@ -202,6 +229,35 @@ class LedgerSuite:
         assert record is not None
         assert record.outcome is Outcome.SUCCESS
 
+    def test_checkpoints_are_kept_with_the_end_until_they_are_forgotten(self, tmp_path: Path) -> None:
+        """They come in the order of the commits, also after a restart, and each is forgotten by itself."""
+        ledger = self.open(tmp_path)
+        ledger.claim(claim(), request())
+        # Ten steps: in the order of their names the tenth would come second.
+        kept = tuple(checkpoint(number) for number in range(1, 11))
+        self._finish(ledger, checkpoints=kept)
+        again = self.open(tmp_path)
+        assert again.checkpoints("m-1") == kept
+        assert again.checkpoints("m-2") == ()
+        assert again.checkpoints_before(TIME + timedelta(seconds=3)) == kept[:2]
+        assert again.has_checkpoint("x-1-10")
+        again.forget_checkpoint("x-1-10")
+        again.forget_checkpoint("x-1-10")
+        assert not again.has_checkpoint("x-1-10")
+        assert again.checkpoints("m-1") == kept[:-1]
+
+    def test_checkpoints_of_an_end_that_does_not_count_are_not_kept(self, ledger: Ledger) -> None:
+        """End and checkpoints are one commit: a second end leaves nothing behind, nor does a slot that is known."""
+        ledger.claim(claim(), request())
+        ledger.claim(claim(2), request("q-2"))
+        self._finish(ledger, checkpoints=[checkpoint(1)])
+        with pytest.raises(StoreError):
+            self._finish(ledger, checkpoints=[checkpoint(2)])
+        assert ledger.checkpoints("m-1") == (checkpoint(1),)
+        with pytest.raises(StoreError):
+            self._finish(ledger, "x-2", checkpoints=[checkpoint(1)])
+        assert ledger.standing("m-2") is Standing.CLAIMED
+
     def test_a_report_with_its_objects_and_request(self, tmp_path: Path) -> None:
         """An issued report is found by the digest of its bytes, with what came with it."""
         ledger = self.open(tmp_path)
@@ -281,11 +337,20 @@ class LedgerSuite:
         ledger.append_events("x-1", events)
         assert ledger.events("x-1", 0) == tuple(events)
 
-    def _finish(self, ledger: Ledger, *, outcome: Outcome = Outcome.SUCCESS, events: list[Event] | None = None) -> None:
+    def _finish(
+        self,
+        ledger: Ledger,
+        execution_id: str = "x-1",
+        *,
+        outcome: Outcome = Outcome.SUCCESS,
+        events: Sequence[Event] = (),
+        checkpoints: Sequence[Checkpoint] = (),
+    ) -> None:
         ledger.finish(
-            "x-1",
+            execution_id,
             outcome=outcome,
             ended_at=TIME + timedelta(seconds=1),
             receipt=sealed(sealing.RECEIPT, b"{}"),
-            events=events or [],
+            events=events,
+            checkpoints=checkpoints,
         )

@@ -37,3 +37,25 @@ class TestBubblewrapOnDisk(SandboxSuite):
         yield
         scratch = tmp_path / "scratch"
         assert not scratch.exists() or list(scratch.iterdir()) == []
+
+
+class TestPrivateCopy(SandboxSuite):
+    """Level L2, as where no overlay can be mounted: on a copy of the workspace."""
+
+    measured = True
+    copies_hidden = False
+
+    @pytest.fixture
+    def sandbox(self, tmp_path: Path) -> Sandbox:
+        return Bubblewrap.on_this_machine(scratch=tmp_path / "scratch", storage=Storage.COPY)
+
+    @pytest.fixture(autouse=True)
+    def _nothing_stays(self, tmp_path: Path) -> Iterator[None]:
+        """Every closed session has removed its copy."""
+        yield
+        scratch = tmp_path / "scratch"
+        assert not scratch.exists() or list(scratch.iterdir()) == []
+
+    def test_its_level(self, sandbox: Sandbox) -> None:
+        """It is what the ladder calls L2."""
+        assert sandbox.level is LadderLevel.L2

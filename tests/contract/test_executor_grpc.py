@@ -87,6 +87,27 @@ class TestPeers:
                 assert code is grpc.StatusCode.PERMISSION_DENIED, method.name
                 assert details["ErrorInfo"].reason == "PEER_NOT_ALLOWED"
 
+    async def test_an_orchestrator_that_may_not_dry_run(self, tmp_path: Path) -> None:
+        """The policy can take dry runs from an orchestrator that may call everything else."""
+        house = House(tmp_path, may_dry_run="[]")
+        async with served(house.core, tmp_path) as server, server.stub() as stub:
+            request = executor_pb2.DryRunRequest(request_id="q", plan=sealed_to_proto(house.sealed_plan()))
+            code, details = await failure(stub.DryRun(request))
+            assert code is grpc.StatusCode.PERMISSION_DENIED
+            assert details["ErrorInfo"].reason == "PEER_NOT_ALLOWED"
+            assert "may_dry_run" in details["ErrorInfo"].metadata["remedy"]
+            assert house.simulator.runs == 0
+            assert (await stub.GetExecutor(executor_pb2.GetExecutorRequest())).executor_id
+        house.close()
+
+    async def test_how_long_things_are_kept(self, tmp_path: Path) -> None:
+        """Whoever asks is told how long a report can be executed and a mission be undone."""
+        house = House(tmp_path, report_seconds=100, checkpoint_seconds=200)
+        async with served(house.core, tmp_path) as server, server.stub() as stub:
+            told = await stub.GetExecutor(executor_pb2.GetExecutorRequest())
+        assert (told.report_seconds, told.checkpoint_seconds) == (100, 200)
+        house.close()
+
     async def test_no_certificate_no_connection(self, server: Served) -> None:
         """A caller without a certificate does not get as far as a method."""
         credentials = grpc.ssl_channel_credentials((server.authority.directory / "ca.pem").read_bytes())

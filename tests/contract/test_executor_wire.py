@@ -234,6 +234,7 @@ class TestSteps:
             plans.RunCommand(argv=("true",), cwd="sub", env={}, success_codes=(0,)),
             plans.RunTests(argv=("t",), junit="j.xml", cwd="", env={}, expect=plans.TestExpectation.PASS),
             plans.RunTests(argv=("t",), junit="j.xml", cwd="", env={}, expect=plans.TestExpectation.FAIL),
+            plans.UndoStep(mission_id="m-0", step_id="s3"),
         ]
         assert {step.kind for step in plan.steps} == set(ACTIONS)
         assert dataclasses.replace(plan, steps=()) == plans.Plan(

@@ -43,8 +43,8 @@ def test_a_dead_executor_is_a_clear_error_and_loses_nothing(tmp_path: Path) -> N
         assert error["reason"] == "EXECUTOR_UNAVAILABLE" or "gonogo up" in error["remedy"]
 
 
-def test_an_execution_that_dies_half_way_is_unknown_and_never_run_again(tmp_path: Path) -> None:
-    """The mission is paused for a person; a second execution is refused."""
+def test_an_execution_that_dies_half_way_is_rolled_back_and_never_run_again(tmp_path: Path) -> None:
+    """The next start undoes what was done and the mission has failed; a second execution is refused."""
     with installed(tmp_path) as house:
         mission = house.approved(slow_plan("half.txt", 8))
         house.json("execute", mission, "--detach")
@@ -53,9 +53,10 @@ def test_an_execution_that_dies_half_way_is_unknown_and_never_run_again(tmp_path
         house.kill()
         assert all(gone(pid) for pid in pids)
         house.start()
-        wait_for(house, mission, {"paused"})
+        wait_for(house, mission, {"failed"})
         board = house.json("whiteboard", mission)
-        assert board["outcome"] == "unknown"
+        assert board["outcome"] == "rolled_back"
+        assert list(house.workspaces["site"].iterdir()) == []
         assert house.run("execute", mission, "-o", "json").code == 8
 
 

@@ -103,8 +103,8 @@ async def until_reachable(one: Desk) -> None:
 
 
 @pytest.mark.sandbox
-async def test_an_executor_that_dies_in_an_execution_tells_it_as_unknown_when_it_is_back(tmp_path: Path) -> None:
-    """The orchestrator waits for it, gets the signed receipt, and leaves the rest to a person; nothing runs twice."""
+async def test_an_executor_that_dies_in_an_execution_rolls_it_back_when_it_is_back(tmp_path: Path) -> None:
+    """The orchestrator waits for it and gets the signed receipt; nothing is left behind and nothing runs twice."""
     tools = tmp_path / "tools"
     tools.mkdir()
     with pair(tmp_path, tools=[tools]) as both:
@@ -127,12 +127,11 @@ async def test_an_executor_that_dies_in_an_execution_tells_it_as_unknown_when_it
             assert await status_of(one, mission) == "active"
             back = restarted(both)
             try:
-                await until_status(one, mission, "paused")
+                await until_status(one, mission, "failed")
                 found = await one.client.get(mission)
                 receipt = sealing.open_sealed(found.receipt.body, evidence_pb2.Receipt)
-                assert short_name(receipt, "execution_status") == "unknown"
-                assert (site / "half.txt").exists()
-                assert not (site / "rest.txt").exists()
+                assert short_name(receipt, "execution_status") == "rolled_back"
+                assert list(site.iterdir()) == []
                 assert house.run("execute", mission, "-o", "json").code == ExitCode.ALREADY_EXECUTED
                 assert ledger_rows(house.state, [mission]) == 1
             finally:

@@ -1,14 +1,13 @@
 """Random trees, random edits: what the tree says must be what the commit makes, and undoing must leave no trace."""
 
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.domain.changes import (
@@ -23,6 +22,7 @@ from executor.domain.changes import (
     states_fingerprint,
 )
 from executor.domain.errors import ExecutorError
+from executor.domain.moves import with_moves
 from executor.domain.plan import (
     AppendText,
     CreateDirectory,
@@ -39,38 +39,26 @@ from executor.workspace.commit import Applied, Committer
 from executor.workspace.objects import Batch, ObjectStore
 from executor.workspace.paths import ROOT, Directory
 from executor.workspace.tree import Tree
+from tests.property.bounds import bounded
+from tests.property.trees import CONTENTS, MODES, NAMES, TREES, TreeOf, build, picture, remove, times
 
-NAMES = ("a", "b", "c")
-# Names that only programs make: a plan can not write them, but moves or deletes them with their directory.
-BASE_NAMES = st.sampled_from([*NAMES, "line\nfeed", "not\udcffutf8"])
-MODES = st.sampled_from([0o644, 0o755, 0o600, 0o500, 0o700])
-SAMPLES = (b"", b"x\n", b"x\ny\n", b"\0\1", "é\r\n".encode(), b"z" * 40_000)
-CONTENTS = st.integers(0, len(SAMPLES) - 1).map(SAMPLES.__getitem__)
-LEAVES = st.one_of(
-    st.tuples(st.just("file"), CONTENTS, MODES),
-    st.tuples(st.just("link"), st.sampled_from([b"a", b"../..", b"\xff"]), st.just(0o777)),
-)
-TREES = st.recursive(
-    st.dictionaries(BASE_NAMES, LEAVES, max_size=3),
-    lambda inner: st.dictionaries(BASE_NAMES, st.one_of(LEAVES, st.tuples(st.just("dir"), inner, MODES))),
-    max_leaves=8,
-)
+pytestmark = pytest.mark.timeout(900)
+
 KINDS = ("create", "write", "mkdir", "move", "move", "delete", "mode", "append", "replace")
 # An edit is drawn as a recipe, and gets its paths from what the tree holds by then, so that most of them work.
 RECIPES = st.tuples(st.sampled_from(KINDS), st.integers(0, 99), st.integers(0, 99), CONTENTS, MODES)
 Recipe = tuple[str, int, int, bytes, int]
 # Each inner list is one step's edits; several in one step exercise change sets that only commands make otherwise.
 STEPS = st.lists(st.lists(RECIPES, min_size=1, max_size=5), min_size=1, max_size=4)
-BOUNDED = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Bench:
     """A workspace with its staging directory and objects, on a real file system."""
 
-    def __init__(self, place: Path, tree: dict[str, tuple[str, object, int]]) -> None:
+    def __init__(self, place: Path, tree: TreeOf) -> None:
         self.root = place / "workspace"
         self.root.mkdir()
-        _build(self.root, tree)
+        build(self.root, tree)
         self.directory = Directory.open(self.root)
         self.kept: dict[str, bytes] = {}
         self.objects = ObjectStore(place / "objects", self.kept.get)
@@ -87,7 +75,7 @@ class Bench:
 
 
 @contextmanager
-def bench(base: Path, tree: dict[str, tuple[str, object, int]]) -> Iterator[Bench]:
+def bench(base: Path, tree: TreeOf) -> Iterator[Bench]:
     place = base / "example"
     place.mkdir()
     made = Bench(place, tree)
@@ -95,40 +83,7 @@ def bench(base: Path, tree: dict[str, tuple[str, object, int]]) -> Iterator[Benc
         yield made
     finally:
         made.close()
-        shutil.rmtree(place)
-
-
-def _build(directory: Path, tree: dict[str, tuple[str, object, int]]) -> None:
-    for number, (name, (kind, content, mode)) in enumerate(tree.items()):
-        path = directory / name
-        if kind == "link":
-            assert isinstance(content, bytes)
-            path.symlink_to(os.fsdecode(content))
-            continue
-        if kind == "dir":
-            path.mkdir()
-            assert isinstance(content, dict)
-            _build(path, content)
-        else:
-            assert isinstance(content, bytes)
-            path.write_bytes(content)
-            os.setxattr(path, "user.number", str(number).encode())
-        path.chmod(mode)
-        os.utime(path, ns=(10**18 + number, 10**18 + 7 * number))
-
-
-def picture(root: Path) -> dict[bytes, tuple[object, ...]]:
-    """Everything that can be told about a tree from outside, times and identities included; not change times."""
-    found: dict[bytes, tuple[object, ...]] = {}
-    for path in [root, *sorted(root.rglob("*"))]:
-        status = path.lstat()
-        is_link, is_file = stat.S_ISLNK(status.st_mode), stat.S_ISREG(status.st_mode)
-        content = os.fsencode(path.readlink()) if is_link else path.read_bytes() if is_file else b""
-        attributes = [] if is_link else [(name, os.getxattr(path, name)) for name in sorted(os.listxattr(path))]
-        size = status.st_size if is_file else 0
-        times = (status.st_mtime_ns, status.st_ino)
-        found[os.fsencode(path.relative_to(root))] = (status.st_mode, size, content, attributes, times)
-    return found
+        remove(place)
 
 
 def paths_of(virtual: Tree, directory: str = "") -> Iterator[tuple[str, bool]]:
@@ -185,9 +140,9 @@ def undo_all(here: Bench, applied: list[Applied]) -> None:
 
 
 @given(tree=TREES, steps=STEPS)
-@BOUNDED
+@bounded(800)
 def test_commit_makes_what_the_tree_says_and_undo_restores_everything(
-    tmp_path_factory: pytest.TempPathFactory, tree: dict[str, tuple[str, object, int]], steps: list[list[Recipe]]
+    tmp_path_factory: pytest.TempPathFactory, tree: TreeOf, steps: list[list[Recipe]]
 ) -> None:
     """Every step's change set commits to exactly its after states; undone, the tree is as before, times included."""
     with bench(tmp_path_factory.mktemp("commit"), tree) as here:
@@ -217,37 +172,49 @@ def test_commit_makes_what_the_tree_says_and_undo_restores_everything(
         assert [path.name for path in here.staging.iterdir() if not path.name.startswith("journal.")] == []
 
 
-@given(old=TREES, new=TREES)
-@BOUNDED
+@given(old=TREES, new=TREES, timed=st.booleans(), moving=st.booleans())
+@bounded(800)
 def test_any_tree_can_become_any_other_and_back(
-    tmp_path_factory: pytest.TempPathFactory,
-    old: dict[str, tuple[str, object, int]],
-    new: dict[str, tuple[str, object, int]],
+    tmp_path_factory: pytest.TempPathFactory, old: TreeOf, new: TreeOf, *, timed: bool, moving: bool
 ) -> None:
-    """One change set between two unrelated trees, as a command may make it, commits exactly and is undone exactly."""
+    """One change set between two unrelated trees, as a command may make it, commits exactly and is undone exactly.
+
+    With the times that it sets, directories' included, and with what can be told as moves told so.
+    """
     base = tmp_path_factory.mktemp("commit")
     with bench(base, old) as here:
         target = base / "target"
         target.mkdir()
-        _build(target, new)
-        directory = Directory.open(target)
-        batch = here.objects.batch()
-        wanted = states(directory, target)
-        for path, node in wanted.items():
-            if node is not None and node.type is NodeType.FILE:
-                fd = directory.open_file(path)
-                batch.put_fd(fd, limit=1 << 30)
-                os.close(fd)
-        directory.close()
-        here.store(batch)
-        had = states(here.directory, here.root)
-        changes = changes_between(had, {**dict.fromkeys(had), **wanted})
+        build(target, new)
+        wanted, wanted_times = taken_in(here, target), times(target)
+        had, had_times = states(here.directory, here.root), times(here.root)
+        set_times = {path: wanted_times[path] for path in wanted} if timed else {}
+        changes = changes_between(had, {**dict.fromkeys(had), **wanted}, set_times)
+        if moving:
+            changes = with_moves(changes, former_time=had_times.get, time=wanted_times.get)
         before = picture(here.root)
         applied = commit_all(here, [changes])
         assert states(here.directory, here.root) == wanted
+        found = times(here.root)
+        assert not timed or {path: found[path] for path in wanted} == {path: wanted_times[path] for path in wanted}
         undo_all(here, applied)
         assert picture(here.root) == before
         assert states_before(changes) == {path: had.get(path) for path in states_before(changes)}
+
+
+def taken_in(here: Bench, target: Path) -> dict[bytes, Node | None]:
+    """What a tree holds; its contents are kept as objects."""
+    directory = Directory.open(target)
+    batch = here.objects.batch()
+    found = states(directory, target)
+    for path, node in found.items():
+        if node is not None and node.type is NodeType.FILE:
+            fd = directory.open_file(path)
+            batch.put_fd(fd, limit=1 << 30)
+            os.close(fd)
+    directory.close()
+    here.store(batch)
+    return found
 
 
 def test_the_root_stays_what_it_is(tmp_path: Path) -> None:

@@ -89,3 +89,22 @@ WHERE executions.mission_id = ? ORDER BY executions.segment DESC LIMIT 1;
 
 -- name: unfinished
 SELECT claim FROM executions WHERE outcome IS NULL ORDER BY claimed_at_us;
+
+-- name: insert_checkpoint
+INSERT INTO checkpoints (slot, execution_id, mission_id, step_id, workspace_id, kept_at_us, bytes, record)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: checkpoints_of_mission
+SELECT slot, execution_id, mission_id, step_id, workspace_id, kept_at_us, bytes, record
+FROM checkpoints WHERE mission_id = ? ORDER BY number;
+
+-- name: checkpoints_before
+SELECT slot, execution_id, mission_id, step_id, workspace_id, kept_at_us, bytes, record
+FROM checkpoints WHERE kept_at_us < ?1 AND (kept_at_us, slot) > (?2, ?3)
+ORDER BY kept_at_us, slot LIMIT ?4;
+
+-- name: has_checkpoint
+SELECT 1 FROM checkpoints WHERE slot = ?;
+
+-- name: forget_checkpoint
+DELETE FROM checkpoints WHERE slot = ?;

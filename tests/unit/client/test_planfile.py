@@ -36,6 +36,7 @@ steps:
   - search_files: {pattern: 'a.c', path: ., literal: false}
   - run_command: {argv: [make, -s, no], cwd: sub, env: {LEVEL: 1, ON: true}, success_codes: [0, 2]}
   - run_tests: {argv: [python3, -m, pytest], junit: build/junit.xml, expect: pass}
+  - undo_step: {mission_id: m-0, step_id: s3}
 """
 
 
@@ -81,6 +82,7 @@ def full_draft() -> plan_pb2.PlanDraft:
                     expect=plan_pb2.TEST_EXPECTATION_PASS,
                 )
             ),
+            plan_pb2.Step(undo_step=plan_pb2.UndoStep(mission_id="m-0", step_id="s3")),
         ],
     )
 
@@ -180,6 +182,8 @@ BAD = [
     (step("patch_file: {path: a}"), 4, "patch is missing"),
     (step("move_path: {path: a}"), 4, "to is missing"),
     (step("set_mode: {path: a}"), 4, "mode is missing"),
+    (step("undo_step: {mission_id: m-1}"), 4, "step_id is missing"),
+    (step("undo_step: {step_id: s1}"), 4, "mission_id is missing"),
     (step("run_command: {argv: make -s lint}"), 4, "step 1, run_command: argv must be a list"),
     (step("run_command: {cwd: a}"), 4, "argv is missing"),
     (step("run_command: {argv: [a], env: [A=1]}"), 4, "env must be fields and values"),

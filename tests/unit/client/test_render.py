@@ -2,13 +2,13 @@
 
 import pytest
 
-from client.changes import net_changes
+from client.changes import net_changes, time_text
 from client.diffs import split_lines, unified
 from client.exit_codes import BY_REASON, ExitCode, for_outcome, for_reason, for_report, table_text
 from client.json_form import to_json
 from client.render.events import event_line
 from client.render.plans import plan_text
-from client.render.reports import report_text, summary
+from client.render.reports import changes_text, report_text, summary
 from gonogo.v1 import errors_pb2, events_pb2, evidence_pb2, plan_pb2
 
 pytestmark = pytest.mark.quick
@@ -155,3 +155,103 @@ def test_the_exit_code_table_holds_for_the_whole_vocabulary() -> None:
     assert all(f"{code.value}     " in table_text() for code in ExitCode)
     assert (for_report("blocked"), for_report("failed"), for_report("success")) == (7, 6, 0)
     assert (for_outcome("rolled_back", diverged=False), for_outcome("rolled_back", diverged=True)) == (6, 5)
+
+
+def timed(
+    path: str, kind: "evidence_pb2.ChangeKind.ValueType", at: int, digest: str = "sha256:1"
+) -> evidence_pb2.Change:
+    """A change that sets a modification time and leaves the file as it is."""
+    return evidence_pb2.Change(
+        path=path, kind=kind, old=node_of("sha256:1"), new=node_of(digest), modified_at_ns=str(at)
+    )
+
+
+def test_a_modification_time_is_a_change_by_itself() -> None:
+    """It is counted, listed and explained; what writes the path later, or moves it, is followed."""
+    metadata, modify = evidence_pb2.CHANGE_KIND_METADATA, evidence_pb2.CHANGE_KIND_MODIFY
+    at = 978_307_200 * 10**9
+    (net,) = net_changes([[timed("a", metadata, at)]])
+    assert (net.kind, summary([net]), net.as_json()["modified_at"]) == (
+        "metadata",
+        "1 with another modification time",
+        "2001-01-01T00:00:00Z",
+    )
+    assert changes_text([net]).split("\n")[1].endswith("modification time, modified 2001-01-01T00:00:00Z")
+    written = change("a", old="sha256:1", new="sha256:2")
+    written.kind = modify
+    assert [one.modified_at_ns for one in net_changes([[timed("a", metadata, at)], [written]])] == [None]
+    move = change("b", old="sha256:1", new="sha256:1", moved_from="a")
+    move.kind = evidence_pb2.CHANGE_KIND_MOVE
+    (moved,) = net_changes([[timed("a", metadata, at)], [move]])
+    assert (moved.path, moved.kind, moved.modified_at_ns) == (b"b", "move", at)
+    assert net_changes([[timed("a", metadata, at)], [change("a", old="sha256:1")]])[0].kind == "delete"
+
+
+def test_a_directorys_time_ends_with_the_next_name_in_it() -> None:
+    """What a later step puts there, or takes away, moves it."""
+    touch = evidence_pb2.Change(path="d", kind=evidence_pb2.CHANGE_KIND_METADATA, modified_at_ns="5")
+    for node in (touch.old, touch.new):
+        node.CopyFrom(evidence_pb2.NodeState(type=evidence_pb2.NODE_TYPE_DIRECTORY, mode="0755"))
+    new = evidence_pb2.Change(path="d/n", kind=evidence_pb2.CHANGE_KIND_CREATE, new=node_of("sha256:1"))
+    assert [(one.path, one.modified_at_ns) for one in net_changes([[touch, new]])] == [(b"d", 5), (b"d/n", None)]
+    assert [one.path for one in net_changes([[touch], [new]])] == [b"d/n"]
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (None, ""),
+        (0, "1970-01-01T00:00:00Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+        (1_500_000_000, "1970-01-01T00:00:01.5Z"),
+        (10**21, "1000000000000 s after 1970"),
+    ],
+)
+def test_a_time_is_shown_to_its_last_digit(nanoseconds: int | None, text: str) -> None:
+    """Also before 1970, and where no calendar goes."""
+    assert time_text(nanoseconds) == text
+
+
+def test_attributes_and_odd_targets_are_shown() -> None:
+    """A change of attributes names them; a link's target that is no text is spelt out."""
+    old, new = node_of("sha256:1"), node_of("sha256:1")
+    old.xattrs.add(name="user.gone", value=b"1")
+    new.xattrs.add(name=HOSTILE, value=b"2")
+    attributes = evidence_pb2.Change(path="a", kind=evidence_pb2.CHANGE_KIND_METADATA, old=old, new=new)
+    link = evidence_pb2.Change(path="l", kind=evidence_pb2.CHANGE_KIND_CREATE)
+    link.new.CopyFrom(evidence_pb2.NodeState(type=evidence_pb2.NODE_TYPE_SYMLINK, mode="0777", raw_link_target=b"\xff"))
+    net = net_changes([[attributes, link]])
+    text = changes_text(net)
+    assert nothing_hidden(text)
+    assert f"attribute {SHOWN} set, attribute user.gone removed" in text
+    assert "l → \\xff" in text
+    assert summary(net) == "1 created, 1 with other attributes"
+
+
+def test_a_reports_notices_are_shown() -> None:
+    """Each with its path, every text of it made safe."""
+    report = evidence_pb2.Report(report_id="r-1")
+    report.notices.add(kind="foreign_owner", path=HOSTILE, message=HOSTILE)
+    text = report_text(report, "")
+    assert nothing_hidden(text)
+    assert f"foreign_owner  {SHOWN}  {SHOWN}" in text
+
+
+def test_output_and_matches_that_are_cut_say_so() -> None:
+    """How many bytes there were, and how many matches more."""
+    report = evidence_pb2.Report(report_id="r-1")
+    step = report.steps.add(step_id="s1")
+    step.command.stdout.CopyFrom(evidence_pb2.Excerpt(head="a", tail="z", total_bytes="90000", truncated=True))
+    found = report.steps.add(step_id="s2")
+    found.search.count = 30
+    for number in range(20):
+        found.search.matches.add(path="a", line=number, text="x")
+    text = report_text(report, "")
+    assert "the end of 90000 bytes" in text
+    assert "… 22 more" in text
+
+
+def test_the_isolation_that_a_plan_demands_is_shown() -> None:
+    """With its limits."""
+    plan = plan_pb2.Plan(scope=plan_pb2.Scope(min_ladder_level=plan_pb2.LADDER_LEVEL_L3))
+    assert "L3 or better" in plan_text(plan, "")

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from executor.domain.events import StepStarted
 from executor.domain.plan import Plan, Stage
-from executor.domain.receipt import ExecutionResult
 from executor.domain.report import Report
 from executor.runner.flusher import INTERVAL_SECONDS
-from executor.runner.ports import Emit
+from executor.runner.ports import Emit, Ended
 from executor.workspace.workspace import Workspace
 from gonogo import sealing
 from tests.unit.executor.house import House
@@ -23,7 +22,7 @@ class DyingExecutioner:
     def __init__(self, when: str) -> None:
         self.when = when
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> ExecutionResult:
+    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> Ended:
         del plan, report, workspace, execution_id
         if self.when == "step":
             emit(StepStarted(step_id="s1", kind="write_file", stage=Stage.EDIT, target="hello.txt"))

@@ -24,8 +24,8 @@ from executor.domain.report import Report, ReportStatus, RiskLevel, StepReport
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.executions import AnyRun
 from executor.runner.keyring import DocumentSigner
-from executor.runner.ports import Capabilities, Emit, Finding, Ledger, Simulation, WorkspaceStanding
-from executor.runner.recovery import AssumeUnknown
+from executor.runner.ports import Capabilities, Emit, Ended, Finding, Ledger, Simulation, WorkspaceStanding
+from executor.runner.recovery import JournalRecovery
 from executor.runner.requests import ExecuteInput
 from executor.runner.run import Progress
 from executor.runner.service import ExecutorCore, Parts
@@ -110,7 +110,7 @@ class WritingExecutioner:
     during: Callable[[str], None] = ignore
     runs: list[str] = field(default_factory=list)
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> ExecutionResult:
+    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> Ended:
         self.runs.append(execution_id)
         self.during(execution_id)
         steps = []
@@ -134,7 +134,7 @@ class WritingExecutioner:
             steps.append(step_receipt(told))
         before, after = net_states([step.changes for step in report.steps])
         emit(ExecutionCompleted(execution_id=execution_id, outcome=Outcome.SUCCESS))
-        return ExecutionResult(
+        result = ExecutionResult(
             outcome=Outcome.SUCCESS,
             steps=tuple(steps),
             before=tuple(sorted(before.items())),
@@ -144,6 +144,7 @@ class WritingExecutioner:
             abort_reason="",
             errors=(),
         )
+        return Ended(result=result)
 
 
 def step_receipt(step: StepReport) -> StepReceipt:
@@ -217,6 +218,8 @@ def trust_text(persons: Mapping[str, list[Person]], **policy: object) -> str:
 class House:
     """One executor and everybody around it."""
 
+    staging: Path | None = None
+
     def __init__(self, root: Path, **policy: object) -> None:
         self.root = root
         self.owner = Person("owner")
@@ -243,7 +246,7 @@ class House:
         self.workspace = Workspace(
             workspace_id=WORKSPACE_ID,
             root=self.site,
-            staging=None,
+            staging=self.staging,
             locks=self.own / "locks",
             hidden=Globs(()),
             volatile=Globs(()),
@@ -265,18 +268,20 @@ class House:
 
     def make_core(self, trust: Trust, ledger: Ledger | None = None) -> ExecutorCore:
         """Compose a core, perhaps with other rules than the house's own."""
+        objects = ObjectStore(self.own / "objects", self.ledger.small_object)
+        workspaces = {WORKSPACE_ID: self.workspace}
         return ExecutorCore(
             Parts(
                 trust=trust,
                 ledger=ledger or self.ledger,
                 documents=WireDocuments(),
                 signer=DocumentSigner(self.executor_key),
-                workspaces={WORKSPACE_ID: self.workspace},
+                workspaces=workspaces,
                 simulator=self.simulator,
                 find_drift=find_drift,
                 executioner=self.executioner,
-                recovery=AssumeUnknown(),
-                objects=ObjectStore(self.own / "objects", self.ledger.small_object),
+                recovery=JournalRecovery(workspaces=workspaces, objects=objects, ledger=ledger or self.ledger),
+                objects=objects,
                 capabilities=self.capabilities(),
             )
         )

@@ -75,6 +75,7 @@ class PlanHouse:
         policy: FailurePolicy = FailurePolicy.ROLL_BACK,
         seconds: int = 20,
         max_bytes: int | None = None,
+        least: LadderLevel | None = None,
     ) -> Plan:
         """Return a plan of some actions, with steps s1, s2 and so on."""
         scope = Scope(
@@ -84,6 +85,7 @@ class PlanHouse:
             max_pages=1,
             max_duration_seconds=seconds,
             max_bytes=max_bytes,
+            min_ladder_level=least,
         )
         steps = tuple(
             Step(step_id=f"s{number}", description="", stage=Stage.EDIT, action=action)
@@ -153,7 +155,9 @@ class PlanHouse:
     def execute(self, plan: Plan, found: Simulation, execution_id: str = "x-1") -> ExecutionResult:
         """Execute what a simulation found."""
         house = Executioner(sandbox=self.sandbox, objects=self.objects, copy_limits=LIMITS, tools=TOOLS)
-        return house.run(plan, self.report(plan, found), self.workspace, self.events.append, execution_id)
+        ended = house.run(plan, self.report(plan, found), self.workspace, self.events.append, execution_id)
+        ended.let_go()
+        return ended.result
 
     def tree(self) -> dict[str, tuple[object, ...]]:
         """Return everything the workspace holds, times included."""

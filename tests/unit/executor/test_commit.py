@@ -274,6 +274,8 @@ def test_undo_keeps_what_somebody_else_made_since(site: Site, name: str) -> None
         "mode": lambda: (site.root / "file").chmod(0o640),
         "mkdir": lambda: (site.root / "made" / "theirs").write_bytes(b"EDIT"),
     }
+    if name == "mkdir":
+        (site.root / "made").chmod(0o755)  # an ordinary user could not write there
     later[name]()
     before = site.files()
     undone = site.committer.undo(applied)
@@ -304,7 +306,11 @@ def test_a_commit_that_can_not_be_undone_says_so(site: Site, monkeypatch: pytest
     assert caught.value.fault.reason == "CONFLICT"
     assert "one" in caught.value.fault.message
     assert site.files() == {"file": b"old", "sub/two": b"2", "one": b"EDIT"}
+    assert site.staged() == {"x-1.2"}
+    assert [one.slot for one in site.committer.pending()] == ["x-1"]
+    site.committer.keep(caught.value.applied)
     assert site.staged() == {"x-1.2", "x-1.json"}
+    assert site.committer.pending() == ()
 
 
 def test_hard_links_sparse_files_and_attributes_survive_undo(site: Site, tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ class TestReport:
         house.ledger._connection.execute("UPDATE issued_reports SET epoch = 'former'")
         assert reason(house, request) == (1, "REPORT_UNKNOWN")
 
+    def test_a_report_that_is_too_old(self, tmp_path: Path) -> None:
+        """Gate 1: a report is good for as long as the policy says; after that its contents need not be here."""
+        house = House(tmp_path, report_seconds=1)
+        request = house.ready()
+        time.sleep(1.01)
+        assert reason(house, request) == (1, "REPORT_UNKNOWN")
+        with pytest.raises(RefusedError) as caught:
+            house.execute(dataclasses.replace(request, request_id="again"))
+        assert "dry run again" in caught.value.fault.remedy
+        assert house.execute(house.ready(mission="m-2")).ended
+        house.close()
+
 
 class TestSimulation:
     @pytest.mark.parametrize("status", [ReportStatus.UNSAFE, ReportStatus.BLOCKED, ReportStatus.FAILED])

@@ -1,18 +1,31 @@
-"""The manifest of a tree: every change shows, and what is volatile or hidden does not."""
+"""The manifest of a tree: every change shows, and what is volatile or hidden does not; with find and without."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from executor.domain.errors import ExecutorError, StoreError
+from executor.workspace import manifest as manifests
+from executor.workspace.find import find_program
 from executor.workspace.globs import Globs
-from executor.workspace.manifest import Manifest, manifest
+from executor.workspace.manifest import Manifest, ManifestWalk, manifest
 from executor.workspace.paths import Directory
 
 VOLATILE = Globs(["**/__pycache__/**", ".git/index"])
 HIDDEN = Globs([".env"])
+
+
+@pytest.fixture(autouse=True, params=["find", "no find"])
+def walker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every test run with this machine's find and as if there were none."""
+    if request.param == "find":
+        assert find_program() is not None
+    else:
+        monkeypatch.setattr(manifests, "find_program", lambda: None)
 
 
 @pytest.fixture
@@ -104,11 +117,49 @@ def test_it_survives_storage(directory: Directory) -> None:
     assert len(again) == len(before) == 5
 
 
-@pytest.mark.parametrize("damage", [b"", b"x", b"\x78\x9c\x03\x00\x00\x00\x00\x01"])
+def test_a_stored_one_names_the_changes(root: Path, directory: Directory) -> None:
+    """What was kept is as good for a comparison as what was just made."""
+    before = Manifest.decode(taken(directory).encode())
+    (root / "sub" / "file").write_text("other")
+    (root / "new").touch()
+    assert before.differences(taken(directory)) == (b"new", b"sub/file")
+
+
+def test_it_names_the_changes_among_many_files(root: Path, directory: Directory) -> None:
+    """In a tree of several blocks the three paths that differ are found, and no other."""
+    for number in range(4_500):
+        (root / "sub" / f"{number:0250}").touch()
+    before = taken(directory)
+    names = sorted(path.name for path in (root / "sub").iterdir())
+    (root / "sub" / names[5]).unlink()
+    (root / "sub" / names[4000]).write_text("x")
+    (root / "b").touch()
+    assert before.differences(taken(directory)) == (b"b", f"sub/{names[5]}".encode(), f"sub/{names[4000]}".encode())
+
+
+def test_another_order_is_no_difference(root: Path, directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two ways to walk come by the paths in different orders, and find the same."""
+    for number in range(50):
+        (root / "sub" / f"f{number}").write_text("x")
+    one = taken(directory)
+    monkeypatch.setattr(manifests, "find_program", lambda: None)
+    other = taken(directory)
+    assert one.differences(other) == other.differences(one) == ()
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"\x78\x9c\x03\x00\x00\x00\x00\x01", b"gonogo manifest 2\n"])
 def test_a_damaged_one_is_an_error(damage: bytes) -> None:
     """Bytes that are no manifest are a storage error, not an empty manifest."""
     with pytest.raises(StoreError):
         Manifest.decode(damage)
+
+
+def test_one_that_was_cut_off_is_an_error(root: Path, directory: Directory) -> None:
+    """A manifest that lacks its end does not pass for one of fewer paths."""
+    before = taken(directory)
+    (root / "new").touch()
+    with pytest.raises(StoreError):
+        Manifest.decode(before.encode()[:-9]).differences(taken(directory))
 
 
 def test_hard_links_are_found(root: Path, directory: Directory) -> None:
@@ -116,6 +167,34 @@ def test_hard_links_are_found(root: Path, directory: Directory) -> None:
     os.link(root / "sub" / "file", root / "other")
     found = taken(directory)
     assert found.hard_linked == Manifest.decode(found.encode()).hard_linked == {b"sub/file", b"other"}
+
+
+def test_hidden_paths_are_noted(root: Path, directory: Directory) -> None:
+    """What no command is shown is named, the topmost of it."""
+    (root / "sub" / "__pycache__" / "deep").mkdir(parents=True)
+    (root / "sub" / "__pycache__" / "deep" / ".env").touch()
+    (root / "secret" / ".env").mkdir(parents=True)
+    (root / "secret" / ".env" / ".env").touch()
+    found = manifest(directory, volatile=VOLATILE, hidden=Globs(["**/.env", "se?ret/*/**"]))
+    assert found.hidden == {b"secret/.env"}
+    assert found.volatile == {b"sub/__pycache__"}
+
+
+def test_paths_of_other_owners_are_named(directory: Directory) -> None:
+    """Who owns the files is known, and which of them belong to somebody else."""
+    found = taken(directory)
+    owner = (os.geteuid(), os.fstat(directory.fd).st_gid)
+    assert found.owners == {owner}
+    assert list(found.owned_by_others({owner[0]}, {owner[1]})) == []
+    assert len(list(found.owned_by_others({owner[0]}, ()))) == len(found)
+
+
+def test_a_walk_may_be_given_up(directory: Directory) -> None:
+    """A walk that nobody waits for ends with its context, and leaves nothing open."""
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with ManifestWalk(directory, volatile=VOLATILE, hidden=HIDDEN):
+        pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_another_file_system_inside_is_refused() -> None:
@@ -129,3 +208,37 @@ def test_another_file_system_inside_is_refused() -> None:
         made.close()
     assert caught.value.fault.reason == "PATH_OUTSIDE_WORKSPACE"
     assert caught.value.fault.paths[0].split(b"/")[0] in {b"proc", b"dev"}
+
+
+MOUNTED = """
+import subprocess, sys
+from pathlib import Path
+from executor.domain.errors import ExecutorError
+from executor.workspace import manifest as manifests
+from executor.workspace.find import find_program
+from executor.workspace.globs import Globs
+from executor.workspace.paths import Directory
+root, kind, find = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+if find == "no find":
+    manifests.find_program = lambda: None
+options = ["-t", "tmpfs", "tmpfs"] if kind == "tmpfs" else ["--bind", str(root / "sub" / "deep")]
+subprocess.run(["mount", *options, str(root / "a b")], check=True)
+directory = Directory.open(root)
+try:
+    manifests.manifest(directory, volatile=Globs([]), hidden=Globs([]))
+except ExecutorError as error:
+    print(error.fault.reason, error.fault.paths[0].decode())
+manifests.manifest(directory, volatile=Globs(["a b/**"]), hidden=Globs([]))
+"""
+
+
+@pytest.mark.parametrize("kind", ["tmpfs", "bind"])
+def test_whatever_is_mounted_inside_is_refused(root: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    """A mount inside is refused also where it comes from the same file system, unless it is volatile."""
+    (root / "a b").mkdir()
+    walker = request.node.callspec.params["walker"]
+    alone = ["unshare", "--user", "--map-root-user", "--mount"]
+    ran = subprocess.run(
+        [*alone, sys.executable, "-c", MOUNTED, str(root), kind, walker], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (0, "PATH_OUTSIDE_WORKSPACE a b\n"), ran.stderr

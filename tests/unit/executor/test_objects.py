@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from executor.domain.errors import NotFoundError, StepFailedError
-from executor.workspace.objects import SMALL_BYTES, Batch, ObjectStore
+from executor.domain.errors import NotFoundError, StepFailedError, StoreError
+from executor.workspace.objects import SMALL_BYTES, Batch, ObjectStore, data_ranges
 from gonogo.digests import digest
 
 LARGE = b"0123456789abcdef" * 8192
@@ -161,3 +161,79 @@ def test_unknown_and_malformed_digests_are_not_found(store: ObjectStore, name: s
         store.read(name, 0, 1)
     with pytest.raises(NotFoundError):
         store.size(name)
+
+
+def test_a_small_file_keeps_its_holes_too(tmp_path: Path, store: ObjectStore, batch: Batch) -> None:
+    """A file with a hole is kept as a file whatever its size, beside the same bytes without one."""
+    source = tmp_path / "sparse"
+    with source.open("wb") as file:
+        file.truncate(16 * 1024)
+        file.seek(12 * 1024)
+        file.write(b"end")
+    data = source.read_bytes()
+    assert batch.put_bytes(data) == digest(data)
+    fd = os.open(source, os.O_RDONLY)
+    assert batch.put_fd(fd, limit=1 << 20) == (digest(data), len(data))
+    expected = tuple(data_ranges(fd, len(data)))
+    os.close(fd)
+    for objects in (batch, store):
+        fd = objects.open(digest(data))
+        assert tuple(data_ranges(fd, len(data))) == expected
+        assert os.pread(fd, len(data), 0) == data
+        os.close(fd)
+        batch.sync()
+
+
+def test_the_object_with_holes_takes_the_place_of_the_one_without(
+    tmp_path: Path, store: ObjectStore, batch: Batch
+) -> None:
+    """The same content twice is kept as the file that has more holes, in whichever order they come."""
+    size = 1 << 20
+    sparse, full = tmp_path / "sparse", tmp_path / "full"
+    full.write_bytes(bytes(size))
+    with sparse.open("wb") as file:
+        file.truncate(size)
+    for path in (full, sparse, full):
+        fd = os.open(path, os.O_RDONLY)
+        name, _ = batch.put_fd(fd, limit=size)
+        os.close(fd)
+        batch.sync()
+    assert store.path(name).stat().st_blocks == 0
+    assert len(files(tmp_path)) == 1
+
+
+def test_what_is_relied_on_is_young_again(store: ObjectStore, batch: Batch) -> None:
+    """An object that a batch finds stored already can not be collected under its hands."""
+    name = batch.put_bytes(LARGE)
+    batch.sync()
+    os.utime(store.path(name), (1, 1))
+    batch.put_bytes(LARGE)
+    assert not store.remove(name, unused_since=2)
+    assert store.has(name)
+    os.utime(store.path(name), (1, 1))
+    batch.sync()
+    assert not store.remove(name, unused_since=2)
+
+
+def test_an_object_that_went_before_the_sync(store: ObjectStore, batch: Batch) -> None:
+    """A batch that relies on what is no longer there can not be finished."""
+    name = batch.put_bytes(LARGE)
+    batch.sync()
+    batch.put_bytes(LARGE)
+    store.path(name).unlink()
+    with pytest.raises(StoreError, match="relied"):
+        batch.sync()
+
+
+def test_only_what_is_old_is_removed(tmp_path: Path, store: ObjectStore, batch: Batch) -> None:
+    """Removing an object says whether it is gone; one that is not there is."""
+    name = batch.put_bytes(LARGE)
+    batch.sync()
+    (tmp_path / "objects" / "README").write_text("not ours")
+    (store.path(name).parent / "README").write_text("not ours")
+    assert list(store.large()) == [name]
+    assert not store.remove(name, unused_since=1)
+    assert store.remove(name, unused_since=2**40)
+    assert not store.has(name)
+    assert store.remove(name, unused_since=1)
+    assert list(store.large()) == []

@@ -162,3 +162,13 @@ def test_a_whole_mission_in_one_change_set_is_owned_alike(house: House) -> None:
     assert committer.verify(net) == ()
     names = ("made", "made/inner", "moved", "moved/third")
     assert {name: house.owner(name) for name in names} == {name: OWNERS[name] for name in names}
+
+
+def test_a_file_that_would_change_its_owner_is_refused(house: House) -> None:
+    """By a command that replaces somebody else's file, or makes a name in a directory that is somebody else's."""
+    os.chown(house.root / "old", 1234, GROUP)
+    (house.root / "theirs").chmod(0o777)
+    found = house.dry_run(a_shell("echo x > own; mv own old; echo x > theirs/new"))
+    assert found.status is ReportStatus.UNSAFE
+    assert {problem.path for problem in found.problems} == {"old", "theirs/new"}
+    assert all("owner" in problem.message for problem in found.problems)

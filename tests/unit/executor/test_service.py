@@ -291,8 +291,8 @@ class TestExecute:
         assert outcomes.count("executed") == 1
         assert set(outcomes) <= {"executed", "ALREADY_CLAIMED", "ALREADY_EXECUTED"}
 
-    def test_an_executioner_that_breaks_is_unknown(self, house: House) -> None:
-        """Where nobody knows what was done, the receipt says so, and the mission is not run again."""
+    def test_an_executioner_that_breaks_is_brought_to_its_end(self, house: House) -> None:
+        """What broke off is recovered at once, the receipt says how it stands, and the mission is not run again."""
 
         def breaks(execution_id: str) -> None:
             raise ZeroDivisionError("broken")
@@ -300,7 +300,7 @@ class TestExecute:
         house.executioner.during = breaks
         request = house.ready()
         receipt = receipt_of(house.execute(request).receipt)
-        assert receipt.execution_status == evidence_pb2.OUTCOME_UNKNOWN
+        assert receipt.execution_status == evidence_pb2.OUTCOME_ABORTED
         assert "broken" in receipt.errors[0]
         with pytest.raises(RefusedError) as caught:
             house.execute(dataclasses.replace(request, request_id="again"))
@@ -379,14 +379,13 @@ class TestDeath:
         again = house.request(documents["plan"], documents["report"], documents["approval"])
         return house, dataclasses.replace(again, request_id="replayed"), request.param
 
-    def test_the_next_start_says_unknown_and_replays_nothing(self, dead: tuple[House, ExecuteInput, str]) -> None:
-        """The mission gets one signed receipt that says what may have been done; its replay is refused."""
+    def test_the_next_start_finds_nothing_done_and_replays_nothing(self, dead: tuple[House, ExecuteInput, str]) -> None:
+        """The mission gets one signed receipt that says that nothing was committed; its replay is refused."""
         house, request, when = dead
         [receipt] = house.receipts
-        assert receipt.result.outcome is Outcome.UNKNOWN
-        told = " ".join(receipt.result.errors)
-        assert ("had begun and may have been done" in told) == (when == "step")
-        assert "may have been done" in told
+        assert receipt.result.outcome is Outcome.ABORTED
+        assert [step.step_id for step in receipt.result.steps] == (["s1"] if when == "step" else [])
+        assert "broke off" in receipt.result.errors[0]
         stored = house.core.get_receipt("m-1")
         assert receipt_of(stored).receipt_id == receipt.receipt_id
         progress = house.core.get_execution(mission_id="m-1").progress(0)

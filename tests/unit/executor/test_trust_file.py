@@ -27,6 +27,9 @@ def test_the_whole_file() -> None:
         max_content_bytes=10,
         max_change_bytes=2**40,
         max_dry_runs=3,
+        may_dry_run='["spiffe://gonogo.local/orchestrator"]',
+        report_seconds=100,
+        checkpoint_seconds=200,
     )
     trust = parse_trust(text.encode())
     assert trust == Trust(
@@ -41,6 +44,9 @@ def test_the_whole_file() -> None:
             max_content_bytes=10,
             max_change_bytes=2**40,
             max_dry_runs=3,
+            may_dry_run=("spiffe://gonogo.local/orchestrator",),
+            report_seconds=100,
+            checkpoint_seconds=200,
         ),
         persons=(
             TrustedPerson(person_id="owner", keys=(_key(OWNER, SSHSIG),)),
@@ -82,9 +88,22 @@ def test_the_policy_digest_covers_rules_and_persons() -> None:
             GOOD.replace('"allowed"', '"refused"'),
             trust_text({"owner": [OWNER]}),
             trust_text({"owner": [OTHER], "other": [OWNER]}),
+            trust_text({"owner": [OWNER], "other": [OTHER]}, may_dry_run="[]"),
+            trust_text({"owner": [OWNER], "other": [OTHER]}, report_seconds=60),
+            trust_text({"owner": [OWNER], "other": [OTHER]}, checkpoint_seconds=60),
         )
     }
-    assert len(digests) == 5
+    assert len(digests) == 8
+
+
+def test_who_may_dry_run() -> None:
+    """All orchestrators of the file, those that the policy lists, or nobody."""
+    persons = {"owner": [OWNER]}
+    everybody = frozenset({"spiffe://gonogo.local/orchestrator"})
+    assert parse_trust(trust_text(persons).encode()).dry_runners == everybody
+    listed = trust_text(persons, may_dry_run='["spiffe://gonogo.local/orchestrator"]')
+    assert parse_trust(listed.encode()).dry_runners == everybody
+    assert parse_trust(trust_text(persons, may_dry_run="[]").encode()).dry_runners == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -110,6 +129,13 @@ def test_the_policy_digest_covers_rules_and_persons() -> None:
         pytest.param(GOOD.replace('id = "other"', 'id = "owner"'), "twice", id="one person twice"),
         pytest.param(GOOD.replace('id = "other"', 'id = ""'), "id in persons", id="no name"),
         pytest.param(GOOD.replace('executor_id = "executor-test"\n', ""), "executor_id", id="no executor id"),
+        pytest.param(
+            trust_text({"owner": [OWNER]}, may_dry_run='["spiffe://gonogo.local/other"]'),
+            "may_dry_run",
+            id="a dry runner that is no orchestrator",
+        ),
+        pytest.param(trust_text({"owner": [OWNER]}, report_seconds=0), "report_seconds", id="no time"),
+        pytest.param(trust_text({"owner": [OWNER]}, checkpoint_seconds='"1d"'), "checkpoint_seconds", id="text"),
         pytest.param(trust_text({}), "persons", id="nobody"),
         pytest.param(trust_text({"owner": []}), "keys", id="no key"),
         pytest.param(trust_text({"owner": [OWNER, OWNER]}), "twice", id="one key twice"),

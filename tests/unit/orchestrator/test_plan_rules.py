@@ -24,6 +24,7 @@ from orchestrator.domain.plan import (
     Stage,
     Step,
     TestExpectation,
+    UndoStep,
     WriteFile,
 )
 from orchestrator.domain.plan_rules import completed
@@ -81,6 +82,14 @@ def test_a_stage_that_is_not_the_kind_s_is_refused() -> None:
         completed(PlanDraft(objective="x", workspace="w", steps=(step,)), max_content_bytes=LIMIT)
 
 
+def test_an_undo_edits_and_names_no_path() -> None:
+    """Which paths it changes only the executor knows; a scope is held against them there."""
+    plan = done(UndoStep(mission_id="m-1", step_id="s2"), scope=Scope(paths=("docs/**",)))
+
+    [step] = plan.steps
+    assert (step.stage, step.target, step.description) == (Stage.EDIT, "s2 of m-1", "undo step s2 of m-1")
+
+
 REFUSED = [
     (PatchFile(path="a", patch=""), Reason.PLAN_INVALID),
     (AppendText(path="a", content=""), Reason.PLAN_INVALID),
@@ -100,6 +109,8 @@ REFUSED = [
     (RunCommand(argv=("a",), env={}, success_codes=(256,)), Reason.PLAN_INVALID),
     (RunCommand(argv=("",), env={}), Reason.PLAN_INVALID),
     (RunTests(argv=("a",), junit="../j.xml", env={}), Reason.PATH_OUTSIDE_WORKSPACE),
+    (UndoStep(mission_id="", step_id="s1"), Reason.PLAN_INVALID),
+    (UndoStep(mission_id="m-1", step_id="s 1"), Reason.PLAN_INVALID),
 ]
 
 

@@ -1,0 +1,48 @@
+"""The figures of one run as the table of the README."""
+
+from collections.abc import Iterable, Mapping
+
+BARE = "bare `bwrap` on the same overlay and two `find -printf` walks"
+FILES = "write, fsync and rename of the same files"
+WORDS = {
+    "command_dry_run_1000_files": ("dry run of the command `true`, 1,000 files", BARE),
+    "command_dry_run_10000_files": ("the same, 10,000 files", BARE),
+    "command_dry_run_100000_files": ("the same, 100,000 files", BARE),
+    "typed_dry_run_100000_against_1000_files": ("dry run of typed steps, 100,000 files", "the same at 1,000 files"),
+    "commit_100_files": ("commit of 100 new files of 4 KiB in one step", FILES),
+    "commit_1000_files": ("commit of 1,000 new files of 4 KiB in one step", FILES),
+    "rollback_100_files": ("rollback of 100 files", "their commit"),
+    "rollback_1000_files": ("rollback of 1,000 files", "their commit"),
+    "execution_of_100_one_file_steps": ("execution of 100 one-file steps, call to receipt", FILES),
+    "command_step_of_100_against_10": ("one of 100 command steps", "one of 10"),
+    "command_step_on_1000_changes_against_1": ("a command after 1,000 changed files", "a command after one"),
+    "executor_memory_1_gib_change": ("memory of the executor process, a change of 1 GiB", "200 MiB"),
+    "event_appends_64_callers": ("event appends, 64 callers", "one commit per append"),
+    "event_append_1_caller": ("event append, one caller", "one commit per append"),
+    "missions_1": ("one-file mission, proposal to receipt, 1 caller", "create, fsync, three SQLite commits"),
+    "missions_16": ("the same, 16 callers", "the same, 16 threads"),
+}
+
+
+def table(figures: Iterable[Mapping[str, object]]) -> str:
+    """Return the figures of one run as a Markdown table."""
+    rows = ["| what | floor of the same run | ratio | asked |", "|---|---|---|---|"]
+    return "\n".join([*rows, *(_row(one) for one in figures)])
+
+
+def _row(figure: Mapping[str, object]) -> str:
+    name = str(figure["bench"])
+    what, floor = WORDS.get(name, (name, ""))
+    ratio, asked = _ratio(figure)
+    return f"| {what} | {floor} | {ratio} | {asked} |"
+
+
+def _ratio(figure: Mapping[str, object]) -> tuple[str, str]:
+    asked = figure.get("asked", "")
+    if "times_the_floor" in figure:
+        return f"{figure['times_the_floor']} times its time", f"at most {asked}"
+    if "share_of_floor" in figure:
+        return f"{figure['share_of_floor']} times its rate", f"at least {asked}"
+    if "mib" in figure:
+        return f"{figure['mib']} MiB", f"at most {asked}"
+    return f"{figure.get('ratio', '')} times its rate", str(asked)

@@ -1,0 +1,170 @@
+"""What is known of the steps of an execution that broke off: from its durable events, and from the journal."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from executor.domain.events import (
+    CheckpointCreated,
+    FailureDetected,
+    Payload,
+    RollbackCompleted,
+    StepCompleted,
+    StepStarted,
+)
+from executor.domain.receipt import StepReceipt
+from executor.domain.report import (
+    ListEvidence,
+    ReadEvidence,
+    Report,
+    SearchEvidence,
+    StepReport,
+    TestEvidence,
+)
+from executor.runner.letting_go import execution_of
+from executor.runner.ports import Claim, Event
+from executor.workspace.commit import Applied, Undone
+
+REASON = "INTERNAL"
+CUT_OFF = "the execution broke off in the middle of it"
+# What leaves nothing on the disk by which it could be told that it was done.
+_PROVEN_BY_EVENT = (ReadEvidence, ListEvidence, SearchEvidence, TestEvidence)
+_READ = (ReadEvidence, ListEvidence, SearchEvidence)
+_MILLISECONDS = 1000
+
+
+@dataclass(slots=True, kw_only=True)
+class KnownStep:
+    """One step, as far as anybody knows."""
+
+    number: int
+    report: StepReport
+    target: str
+    commit: Applied | None = None
+    events: dict[type[Payload], Event] = field(default_factory=dict)
+    """The last of each kind."""
+    undone: Undone | None = None
+
+    @property
+    def step_id(self) -> str:
+        return self.report.step_id
+
+    @property
+    def begun(self) -> bool:
+        return self.commit is not None or bool(self.events)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it is in the middle of it that the execution broke off."""
+        return self.begun and self._worked is None and not (self.commit and self.commit.made_whole)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is proven that the step was done."""
+        if self._worked is False:
+            return False
+        if self.report.changes:
+            return self.commit is not None and self.commit.complete
+        return self._worked is True or not isinstance(self.report.evidence, _PROVEN_BY_EVENT)
+
+    @property
+    def _worked(self) -> bool | None:
+        event = self.events.get(StepCompleted)
+        if event is not None and isinstance(event.payload, StepCompleted):
+            return event.payload.success
+        return False if FailureDetected in self.events else None
+
+    def was_rolled_back(self) -> bool:
+        """Tell whether an event already says that it was undone."""
+        event = self.events.get(RollbackCompleted)
+        return event is not None and isinstance(event.payload, RollbackCompleted) and event.payload.success
+
+    def missing_events(self) -> Iterator[Payload]:
+        """Yield what happened to it and was lost with the process."""
+        report, commit = self.report, self.commit
+        if commit is None:
+            return
+        if StepStarted not in self.events:
+            yield StepStarted(step_id=report.step_id, kind=report.kind, stage=report.stage, target=self.target)
+        if CheckpointCreated not in self.events:
+            yield CheckpointCreated(step_id=report.step_id, checkpoint_id=commit.slot, path_count=len(commit.changes))
+        if commit.made_whole and self._worked is None:
+            yield self.completed(success=True)
+
+    def completed(self, *, success: bool) -> StepCompleted:
+        """Return the event of its end."""
+        report = self.report
+        return StepCompleted(
+            step_id=report.step_id,
+            kind=report.kind,
+            stage=report.stage,
+            success=success,
+            duration_ms=0,
+            change_count=len(report.changes) if success else 0,
+        )
+
+    def receipt(self, claimed_at: datetime, now: datetime) -> StepReceipt:
+        """Return what the receipt says of it."""
+        started = self._time(StepStarted) or claimed_at
+        completed = self._time(StepCompleted) or now
+        success = self._worked is not False and (self.done or bool(self.commit and self.commit.made_whole))
+        error = "" if success else self._error()
+        evidence = self.report.evidence
+        return StepReceipt(
+            step_id=self.step_id,
+            operation=self.report.kind,
+            target=self.target,
+            action_type=self._action_type(),
+            stage=self.report.stage,
+            started_at=started,
+            completed_at=max(started, completed),
+            duration_ms=max(0, round((completed - started).total_seconds() * _MILLISECONDS)),
+            precondition_met=True,
+            precondition_detail=error or "told by the journal and the events",
+            expected_vs_actual_match=success,
+            actual_state_change=self.report.changes if success else (),
+            success=success,
+            rollback_invoked=self.undone is not None,
+            rollback_succeeded=self.undone is not None and self.undone.success,
+            error_message=error,
+            test_verdict=evidence.verdict if success and isinstance(evidence, TestEvidence) else None,
+        )
+
+    def _error(self) -> str:
+        event = self.events.get(FailureDetected)
+        if event is not None and isinstance(event.payload, FailureDetected):
+            return event.payload.message
+        return CUT_OFF
+
+    def _time(self, kind: type[Payload]) -> datetime | None:
+        event = self.events.get(kind)
+        return None if event is None else event.time
+
+    def _action_type(self) -> str:
+        if isinstance(self.report.evidence, _READ):
+            return "read"
+        return "verify" if isinstance(self.report.evidence, TestEvidence) else "commit"
+
+
+def known_steps(
+    claim: Claim, report: Report, events: Sequence[Event], commits: Sequence[Applied]
+) -> tuple[KnownStep, ...]:
+    """Return all steps of a report, in its order, with what is known of each.
+
+    Args:
+        claim: says what each step is about.
+        report: names the steps.
+        events: the execution's, as far as they are durable.
+        commits: the execution's, as far as the journal holds them.
+    """
+    by_number = {execution_of(applied.slot)[1]: applied for applied in commits}
+    targets = (*claim.targets, *("" for _ in report.steps))
+    steps = {
+        one.step_id: KnownStep(number=number, report=one, target=targets[number - 1], commit=by_number.get(number))
+        for number, one in enumerate(report.steps, 1)
+    }
+    for event in events:
+        step = steps.get(getattr(event.payload, "step_id", ""))
+        if step is not None:
+            step.events[type(event.payload)] = event
+    return tuple(steps.values())

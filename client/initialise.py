@@ -39,7 +39,7 @@ max_approval_seconds = 86400
 # Never shown by any dry run, search or preview.
 hidden = [".env", "**/.env"]
 # Changes by itself: not shown to commands and left out of what is compared.
-volatile = [".git/index", "**/__pycache__/**"]
+volatile = ["**/__pycache__/**"]
 # For how many seconds a report can be executed, and an ended mission undone: a week each. What is older is let go of.
 report_seconds = 604800
 checkpoint_seconds = 604800

@@ -11,15 +11,16 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from executor.domain.errors import ExecutorError, NotFoundError, StoreError
+from executor.domain.errors import ExecutorError, NotFoundError, StepBlockedError, StoreError
 from executor.domain.events import ExecutionStarted, ReceiptIssued
+from executor.domain.ladder import LadderLevel
 from executor.domain.receipt import Receipt
 from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes
 from executor.runner.documents import OpenDocuments
 from executor.runner.flusher import Flusher
-from executor.runner.gates import Gates, VerifiedRequest
-from executor.runner.ports import Claim, Ended, Event, Executioner, ExecutionRecord, Ledger, Recovery
+from executor.runner.gates import CheckedRequest, Gates, VerifiedRequest
+from executor.runner.ports import Claim, Ended, Event, Executioner, ExecutionRecord, Ledger, Recovery, WorkspaceStanding
 from executor.runner.receipts import Issuer, trailer_text
 from executor.runner.requests import EXECUTE, ExecuteInput, RequestDesk, check_execute, check_same
 from executor.runner.run import Progress, Recorder, Run, Wake
@@ -98,7 +99,9 @@ class Executions:
         executioner: Executioner,
         recovery: Recovery,
         desk: RequestDesk,
+        standings: Mapping[str, WorkspaceStanding],
     ) -> None:
+        self._standings = standings
         self._gates = gates
         self._ledger = ledger
         self._documents = documents
@@ -188,6 +191,7 @@ class Executions:
 
     def _start(self, request: ExecuteInput, held: ExitStack) -> _Started:
         checked = self._gates.check(request)
+        _check_level(checked, self._standings[checked.plan.workspace_id])
         workspace = self._workspaces[checked.plan.workspace_id]
         held.enter_context(workspace.lock(LOCK_SECONDS))
         verified = self._gates.claim(checked, workspace)
@@ -292,6 +296,18 @@ class Executions:
         except StoreError:
             log.exception("refusal %s could not be stored", refusal.refusal_id)
         return RefusedError(error, sealed)
+
+
+def _check_level(checked: CheckedRequest, standing: WorkspaceStanding) -> None:
+    """Refuse what this executor can do no more, though its report is from a time when it could."""
+    level, demanded = standing.ladder_level, checked.plan.scope.min_ladder_level
+    changing = any(step.changes for step in checked.report.steps)
+    if (level is LadderLevel.L0 and changing) or (demanded is not None and level < demanded):
+        raise StepBlockedError(
+            "LADDER_TOO_LOW",
+            f"workspace {standing.workspace_id!r} is at ladder level {level.name} now; this mission needs more",
+            standing.limitation or "start the executor with a higher --max-ladder-level, or see gonogo doctor",
+        )
 
 
 def _record_of(claim: Claim) -> ExecutionRecord:

@@ -76,6 +76,7 @@ class ExecutorCore:
             now=clock.now,
         )
         desk = RequestDesk()
+        standings = {one.workspace_id: one for one in parts.capabilities.workspaces}
         self._objects = parts.objects
         self._ledger = parts.ledger
         self._sweeper = None if parts.retention is None else Sweeper(parts.retention)
@@ -86,7 +87,7 @@ class ExecutorCore:
             issuer=issuer,
             workspaces=parts.workspaces,
             simulator=parts.simulator,
-            standings={one.workspace_id: one for one in parts.capabilities.workspaces},
+            standings=standings,
             admission=Admission(parts.trust.policy.max_dry_runs),
             desk=desk,
         )
@@ -107,6 +108,7 @@ class ExecutorCore:
             executioner=parts.executioner,
             recovery=parts.recovery,
             desk=desk,
+            standings=standings,
         )
         self._description = Description(
             trust=parts.trust,

@@ -142,7 +142,7 @@ class TestErrors:
         }
         findings = {
             *("COMMAND_FAILED", "TESTS_UNEXPECTED", "JUNIT_MISSING", "JUNIT_UNREADABLE", "PROGRAM_HIDDEN"),
-            *("LADDER_TOO_LOW", "CHECKPOINT_GONE"),
+            "CHECKPOINT_GONE",
         }
         others = {"DIVERGED", "EXECUTOR_UNAVAILABLE", "INTERNAL"} | findings  # findings stand in reports, not in errors
         internal = {reason for reason in reasons if code_of(ExecutorError(reason, "", "")) == 13}

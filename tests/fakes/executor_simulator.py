@@ -21,7 +21,6 @@ from orchestrator.domain.errors import ExecutorRefusedError, ExecutorUnavailable
 from orchestrator.domain.evidence import (
     ExecutionState,
     ExecutorInfo,
-    LadderLevel,
     Outcome,
     RiskLevel,
     Sealed,
@@ -31,7 +30,7 @@ from orchestrator.domain.evidence import (
     TrustedPerson,
     WorkspaceInfo,
 )
-from orchestrator.domain.plan import Stage
+from orchestrator.domain.plan import LadderLevel, Stage
 from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
 
 EXECUTOR_ID = "executor-5im00001"

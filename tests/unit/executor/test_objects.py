@@ -193,6 +193,7 @@ def test_the_object_with_holes_takes_the_place_of_the_one_without(
     full.write_bytes(bytes(size))
     with sparse.open("wb") as file:
         file.truncate(size)
+    name = ""
     for path in (full, sparse, full):
         fd = os.open(path, os.O_RDONLY)
         name, _ = batch.put_fd(fd, limit=size)

@@ -238,6 +238,20 @@ class TestExecute:
         ]
         assert {event.mission_id for event in events} == {"m-1"}
 
+    def test_what_was_approved_before_the_workspace_became_read_only(self, house: House) -> None:
+        """A level that sank since the dry run refuses the execution before anything is claimed; raised, it is done."""
+        request = house.ready()
+        house.level = LadderLevel.L0
+        house.use(house.trust)
+        before = house.files()
+        with pytest.raises(RefusedError) as caught:
+            house.execute(request)
+        assert (caught.value.fault.reason, caught.value.fault.remedy) == ("LADDER_TOO_LOW", "name a staging directory")
+        assert (house.files(), house.executioner.runs) == (before, [])
+        house.level = LadderLevel.L1
+        house.use(house.trust)
+        assert house.execute(dataclasses.replace(request, request_id="again")).receipt is not None
+
     def test_the_same_request_attaches_again(self, house: House) -> None:
         """A repeated request returns the execution with all its events, also after a restart, and runs nothing."""
         request = house.ready()

@@ -4,6 +4,7 @@ Only what the executor's adapters use is here. The identity that mutual TLS woul
 reaches the caller as it does over the wire, details and all.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NoReturn
 
@@ -51,9 +52,25 @@ class Stream:
         self._serialise = serialise
         self._read = read
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        async for message in self._messages:
-            yield self._read(self._serialise(message))
+    async def read(self) -> Any:
+        """Return the next message, or that there is none."""
+        try:
+            message = await anext(self._messages)
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+        return self._read(self._serialise(message))
+
+    def add_done_callback(self, done: Callable[[object], None]) -> None:
+        """Let the service end by itself, and say when it has."""
+        self._ending = asyncio.create_task(self._end(done))
+
+    def cancel(self) -> None:
+        """Nothing is waited for; the service ends with its generator."""
+
+    async def _end(self, done: Callable[[object], None]) -> None:
+        while await self.read() is not grpc.aio.EOF:
+            pass
+        done(self)
 
 
 class LoopbackChannel:

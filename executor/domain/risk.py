@@ -38,14 +38,20 @@ class Around:
 
     `head`: the first bytes of the file that is at a path in the end. `folds`: whether the directory of a path takes
     names that differ in case for the same. `versioned`: whether a path lies in a directory that git keeps versions of.
+    `git_directory`: whether a directory, whatever its name, is what git keeps a repository in.
     """
 
     head: Callable[[bytes, Node], bytes]
     folds: Callable[[bytes], bool]
     versioned: Callable[[bytes], bool]
+    git_directory: Callable[[bytes], bool]
 
 
-ALONE = Around(head=lambda _path, _node: b"", folds=lambda _: False, versioned=lambda _: True)
+ALONE = Around(
+    head=lambda _path, _node: b"", folds=lambda _: False, versioned=lambda _: True, git_directory=lambda _: False
+)
+# What git obeys that is started in a repository's own directory, whatever its name, and how deep in it that is.
+_OBEYED_BY_GIT = re.compile(rb"(?P<directory>.+)/(?:config(?:\.worktree)?|commondir|hooks/[^/]+|info/[^/]+)")
 
 
 def risk_facts(changes: Iterable[Change], around: Around = ALONE) -> tuple[RiskFact, ...]:
@@ -78,10 +84,15 @@ def _facts_of(change: Change, around: Around) -> Iterator[RiskFact]:
 
 
 def _facts_of_name(change: Change, path: str, around: Around) -> Iterator[RiskFact]:
-    if _named(change, RUNS_BY_ITSELF, RUNS_BY_ITSELF_FOLDED, around):
+    if _named(change, RUNS_BY_ITSELF, RUNS_BY_ITSELF_FOLDED, around) or _obeyed_by_git(change.path, around):
         yield _fact("runs_later", path, "a file that some program runs or obeys later", RiskLevel.HIGH)
     elif _named(change, RUNS_WHEN_BUILT, RUNS_WHEN_BUILT_FOLDED, around):
         yield _fact("runs_when_built", path, "a file that a build, a test run or an agent obeys", RiskLevel.MEDIUM)
+
+
+def _obeyed_by_git(path: bytes, around: Around) -> bool:
+    found = _OBEYED_BY_GIT.fullmatch(path)
+    return found is not None and around.git_directory(found["directory"])
 
 
 def _named(change: Change, exact: re.Pattern[bytes], folded: re.Pattern[bytes], around: Around) -> bool:

@@ -1,5 +1,6 @@
 """What the facts of risk need to know of the workspace around a change set."""
 
+import functools
 import os
 
 from executor.domain.changes import Node
@@ -10,6 +11,7 @@ from executor.workspace.paths import ROOT, Directory, ancestors, join, parent_of
 from executor.workspace.tree import Tree
 
 _REPOSITORY = b".git"
+_PARTS_OF_A_REPOSITORY = frozenset({b"HEAD", b"objects", b"refs"})
 
 
 def around(tree: Tree, folding: Folding) -> Around:
@@ -35,7 +37,15 @@ def around(tree: Tree, folding: Folding) -> Around:
     def folds(path: bytes) -> bool:
         return folding.folds(parent_of(path))
 
-    return Around(head=head, folds=folds, versioned=_Repositories(tree.base).hold)
+    def git_directory(path: bytes) -> bool:
+        try:
+            return set(tree.children(path)) >= _PARTS_OF_A_REPOSITORY
+        except ExecutorError:
+            return False  # gone, or no directory
+
+    return Around(
+        head=head, folds=folds, versioned=_Repositories(tree.base).hold, git_directory=functools.cache(git_directory)
+    )
 
 
 class _Repositories:

@@ -13,7 +13,12 @@ CHANGED = Node(type=NodeType.FILE, mode=0o644, digest="sha256:2", size=3)
 
 
 def around(head: bytes = b"", *, folds: bool = False, versioned: bool = True) -> Around:
-    return Around(head=lambda _path, _node: head, folds=lambda _: folds, versioned=lambda _: versioned)
+    return Around(
+        head=lambda _path, _node: head,
+        folds=lambda _: folds,
+        versioned=lambda _: versioned,
+        git_directory=lambda path: path == b"bare",
+    )
 
 
 def change_of(path: bytes, old: Node | None, new: Node | None) -> Change:
@@ -37,6 +42,7 @@ BY_ITSELF = (
     ),
     *(b".vscode/tasks.json", b".idea/workspace.xml", b"deep/er/.envrc", b"tests/conftest.py", b"sitecustomize.py"),
     *(b"lib/evil.pth", b"package.json", b"web/package.json", b"setup.py", b".husky/pre-push", b".bashrc", b".profile"),
+    *(b"bare/config", b"bare/hooks/post-receive", b"bare/info/attributes"),
     *(b"cron.d/job", b"units/app.service", b"app.timer", b".ssh/authorized_keys", b".config/autostart/a.desktop"),
 )
 WHEN_BUILT = (b"Makefile", b"a/CMakeLists.txt", b"pyproject.toml", b"Dockerfile", b"docker-compose.yml", b"AGENTS.md")
@@ -48,6 +54,9 @@ HARMLESS = (
     b"makefiles/x",
     b".gitignore",
     b"a.git",
+    b"plain/config",
+    b"plain/hooks/post-receive",
+    b"bare/notes",
 )
 
 

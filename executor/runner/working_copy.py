@@ -17,10 +17,11 @@ from typing import Self
 
 from executor.domain.changes import Change
 from executor.domain.errors import Fault, StepBlockedError
+from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Plan, RunCommand, RunTests
 from executor.runner.absorb import CommandChanges
 from executor.runner.write_through import WriteThrough, remove_tree
-from executor.sandbox.sandbox import Limits, Sandbox, SandboxSession, SessionRequest
+from executor.sandbox.sandbox import Limits, Sandbox, SandboxRefusedError, SandboxSession, SessionRequest
 from executor.steps.command import SandboxRun
 from executor.workspace.manifest import Manifest, ManifestWalk
 from executor.workspace.objects import Batch
@@ -143,16 +144,26 @@ class WorkingCopy:
                 "this executor can not isolate commands (ladder level L1)",
                 "run gonogo doctor on the executor's host; it says what is missing",
             )
-        with self._walk() as walk:
-            self.manifest_before = walk.finish()
-        request = SessionRequest(
+        if self._sandbox.level is not LadderLevel.L3:  # what is to be hidden is not even copied
+            with self._walk() as walk:
+                self.manifest_before = walk.finish()
+            return self._closing.enter_context(self._sandbox.open(self._request(self.manifest_before.hidden)))
+        with ExitStack() as on_error, self._walk() as walk:  # both take a while, and no command has started yet
+            session = on_error.enter_context(_opened(self._sandbox, self._request(frozenset()), walk))
+            manifest = walk.finish()
+            session.hide(tuple(sorted(manifest.hidden)))
+            self.manifest_before = manifest
+            self._closing.push(on_error.pop_all())
+        return session
+
+    def _request(self, hidden: frozenset[bytes]) -> SessionRequest:
+        return SessionRequest(
             workspace=self._workspace.root,
             workspace_id=self._workspace.workspace_id,
             tools=self._tools,
-            hidden=tuple(sorted(self.manifest_before.hidden)),
+            hidden=tuple(sorted(hidden)),
             limits=self._sandbox_limits(),
         )
-        return self._closing.enter_context(self._sandbox.open(request))
 
     def _make_alike(self, session: SandboxSession) -> None:
         """Take the volatile paths out of the commands' view, and leave no trace of it in any directory's times."""
@@ -198,6 +209,15 @@ class WorkingCopy:
             raise _not_taken(error) from error
         finally:
             merged.close()
+
+
+def _opened(sandbox: Sandbox, request: SessionRequest, walk: ManifestWalk) -> SandboxSession:
+    """Open a session while the workspace is walked; what is wrong with the workspace itself is said first."""
+    try:
+        return sandbox.open(request)
+    except SandboxRefusedError:
+        walk.finish()
+        raise
 
 
 def set_times(directory: Directory, path: bytes, status: os.stat_result) -> None:

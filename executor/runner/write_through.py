@@ -153,21 +153,44 @@ def names_in(directory: Directory, path: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def remove_tree(directory: Directory, path: bytes) -> None:
-    """Remove a path with all that is beneath it; what is not there is no error."""
-    found, waiting = [], [path]
-    while waiting:
-        here = waiting.pop()
-        status = directory.lstat(here)
-        if status is not None:
-            found.append((here, stat.S_ISDIR(status.st_mode)))
-            if stat.S_ISDIR(status.st_mode):
-                waiting += (join(here, name) for name in directory.names(here))
-    for here, is_directory in reversed(found):
-        with names_in(directory, here) as (parent, name):
-            if is_directory:
-                os.rmdir(name, dir_fd=parent)
-            else:
-                os.unlink(name, dir_fd=parent)
+    """Remove a path with all that is beneath it; what is not there is no error.
+
+    In an overlay each name that goes costs an inode until its directory is gone too: so one directory after the other
+    is emptied and removed, the deepest first.
+    """
+    status = directory.lstat(path)
+    if status is None:
+        return
+    if stat.S_ISDIR(status.st_mode):
+        folders = [path]
+        for folder in folders:  # grows while it is read
+            folders += (join(folder, name) for name in _directories(directory, folder))
+        for folder in reversed(folders):
+            _remove_folder(directory, folder)
+        return
+    with names_in(directory, path) as (parent, name):
+        os.unlink(name, dir_fd=parent)
+
+
+def _directories(directory: Directory, folder: bytes) -> list[bytes]:
+    fd = directory.open_directory(folder)
+    try:
+        with os.scandir(fd) as entries:
+            return [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    finally:
+        os.close(fd)
+
+
+def _remove_folder(directory: Directory, folder: bytes) -> None:
+    """Remove a directory that holds no other."""
+    fd = directory.open_directory(folder)
+    try:
+        for file in os.listdir(fd):  # noqa: PTH208  # of a descriptor
+            os.unlink(file, dir_fd=fd)
+    finally:
+        os.close(fd)
+    with names_in(directory, folder) as (parent, name):
+        os.rmdir(name, dir_fd=parent)
 
 
 def _leaves(change: Change) -> bytes:

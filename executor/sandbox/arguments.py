@@ -80,23 +80,22 @@ class Inside:
     system: tuple[str, ...]
     hidden: tuple[bytes, ...]
     identity: Identity
+    search_path: tuple[str, ...]
+
+    def environment(self, spec: CommandSpec) -> dict[str, str]:
+        """A command's variables: what every program expects, and the plan's."""
+        usual = {"PATH": ":".join(self.search_path), "HOME": view.HOME, "LANG": "C.UTF-8", "TERM": "dumb"}
+        return {**usual, **spec.env}
 
     def arguments(
-        self, spec: CommandSpec, *, bound: str, covers: Sequence["Cover"], search_path: tuple[str, ...]
+        self, *, bound: str, cwd: str, covers: Sequence["Cover"], environment: Mapping[str, str]
     ) -> list[str | bytes]:
         """All of a launcher's options for one command.
 
         `bound` is where in the cellar the workspace's view is.
         """
-        environment = {
-            "PATH": ":".join(search_path),
-            "HOME": view.HOME,
-            "LANG": "C.UTF-8",
-            "TERM": "dumb",
-            **spec.env,
-        }
         variables = [word for name, value in environment.items() for word in ("--setenv", name, value)]
-        start = ["--chdir", str(self.workspace / spec.cwd)]
+        start = ["--chdir", str(self.workspace / cwd)]
         masks = [word for cover in covers for word in cover.arguments]
         return [*_CONFINE, *self._trees(bound), *masks, *variables, *start, "--remount-ro", "/"]
 

@@ -184,6 +184,7 @@ class Bubblewrap:
             system=self._system,
             hidden=request.hidden,
             identity=Identity.for_workspace(request.workspace),
+            search_path=view.search_path(tools),
         )
 
 

@@ -235,13 +235,24 @@ class Holder:
         if fd >= 0:
             os.close(fd)
         self._stdin.close()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not self._ends_within(_STOP_SECONDS):
             self._process.kill()
-            self._process.wait()
+        self._process.wait()
         self._stdout.close()
         self._stderr.close()
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Sleeps until the end, where `Popen.wait` with a time limit would look again and again."""
+        if self._process.poll() is not None:
+            return True
+        try:
+            ended = os.pidfd_open(self._process.pid)
+        except ProcessLookupError:  # another thread has just seen its end
+            return True
+        try:
+            return _readable(ended, seconds)
+        finally:
+            os.close(ended)
 
     def kill(self) -> None:
         """Ends everything at once, from any thread; `close` is still owed."""
@@ -279,14 +290,14 @@ class Holder:
 
     def _read_line(self) -> str:
         """The shell's next answer: it never says more than one line before it is let on."""
-        ready, _, _ = select.select([self._stdout], [], [], _START_SECONDS)
-        return os.read(self._stdout.fileno(), 100).decode("ascii", "replace").strip() if ready else ""
+        stdout = self._stdout.fileno()
+        return os.read(stdout, 100).decode("ascii", "replace").strip() if _readable(stdout, _START_SECONDS) else ""
 
     def _complaint(self) -> str:
         """What the failed start said on standard error."""
         self._process.kill()
-        ready, _, _ = select.select([self._stderr], [], [], _STOP_SECONDS)
-        said = os.read(self._stderr.fileno(), 2000) if ready else b""
+        stderr = self._stderr.fileno()
+        said = os.read(stderr, 2000) if _readable(stderr, _STOP_SECONDS) else b""
         return said.decode("utf-8", "replace").strip() or "no answer"
 
     def _failure(self, said: str) -> SandboxUnavailableError:
@@ -309,6 +320,13 @@ class Holder:
         for xattr in os.listxattr(like):
             if xattr.startswith("user.") and not xattr.startswith("user.overlay."):
                 os.setxattr(upper, xattr, os.getxattr(like, xattr))
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    """Whether there is something to read, or an end, by then; of any number of descriptor, unlike select(2)."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _octal(path: bytes) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from executor.sandbox import files, view
+from executor.sandbox import files, launch, view
 from executor.sandbox.arguments import Inside, init_script
 from executor.sandbox.cgroups import Cgroups, Slot
 from executor.sandbox.command import Ending, RunningCommand
@@ -153,7 +153,12 @@ class BubblewrapSession:
 
     def _view(self) -> view.View:
         merged = self._holder.path("merged")
-        return view.View(workspace=str(self._request.workspace), merged=str(merged), tools=self._inside.tools)
+        return view.View(
+            workspace=str(self._request.workspace),
+            merged=str(merged),
+            tools=self._inside.tools,
+            search_path=self._inside.search_path,
+        )
 
     def _check_alive(self) -> None:
         if self._closed or not self._holder.alive:
@@ -213,33 +218,28 @@ class BubblewrapSession:
         limits = self._request.limits
         covers = self._inside.covers(ground.merged)
         looked_at = self._inside.to_look_at(covers)
-        options = self._inside.arguments(spec, bound=ground.bound, covers=covers, search_path=self._view().search_path)
+        environment = self._inside.environment(spec)
+        options = self._inside.arguments(bound=ground.bound, cwd=spec.cwd, covers=covers, environment=environment)
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        launch.check_size(argv=spec.argv, variables=variables, looked_at=looked_at, options=len(options))
+        inside: list[launch.Word] = [
+            "/bin/sh",
+            "-c",
+            init_script(limits),
+            "init",
+            str(len(looked_at)),
+            *looked_at,
+            *spec.argv,
+        ]
         slot = None if self._slot is None else self._slot.slot
-        with _passed(self._seccomp) as seccomp:
-            argv: list[str | bytes] = [
-                *(slot.prefix if slot else ()),
-                *self._enter(ground.mounts),
-                self._launchers.bwrap,
-                *options,
-            ]
-            argv += [
-                "--seccomp",
-                str(seccomp),
-                "--",
-                "/bin/sh",
-                "-c",
-                init_script(limits),
-                "init",
-                str(len(looked_at)),
-                *looked_at,
-                *spec.argv,
-            ]
+        with launch.passed(self._seccomp.program) as seccomp, launch.passed(launch.packed(options)) as given:
+            argv = [*(slot.prefix if slot else ()), *self._enter(ground.mounts), self._launchers.bwrap]
             with slot.joined() if slot else contextlib.nullcontext():
                 running = RunningCommand(
-                    argv,
+                    [*argv, "--args", str(given), "--seccomp", str(seccomp), "--", *inside],
                     keep=limits.output_bytes,
                     hard_limit=limits.output_hard_bytes,
-                    pass_fds=(seccomp,),
+                    pass_fds=(seccomp, given),
                     overflows=None if self._place is None else self._place.overflows,
                 )
             return running.wait(min(spec.timeout_seconds, limits.max_duration_seconds), on_output)
@@ -370,15 +370,3 @@ class BubblewrapSession:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-
-
-@contextlib.contextmanager
-def _passed(seccomp: SeccompFilter) -> Iterator[int]:
-    """The filter as a descriptor for the launcher, which closes it before the command starts."""
-    fd = os.memfd_create("seccomp")
-    try:
-        os.write(fd, seccomp.program)
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
-    finally:
-        os.close(fd)

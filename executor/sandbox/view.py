@@ -21,6 +21,7 @@ _ETC_FOLDERS = ("alternatives", "ssl/certs")
 _ETC_FILE_BYTES = 256 << 10
 _PATH = ("/usr/local/bin", "/usr/bin", "/bin")
 _MOST_LINKS = 40  # as the kernel
+_SYSTEM_TREES = (_SYSTEM, *_BESIDE_USR, *(f"/etc/{name}" for name in _ETC_FOLDERS))
 _PROGRAM_FOLDERS = frozenset({"bin", "sbin", "shims"})
 
 
@@ -66,8 +67,10 @@ def _write(target: Path, content: bytes) -> None:
     target.chmod(0o644)
 
 
-def system_trees() -> tuple[str, ...]:
-    return (_SYSTEM, *_BESIDE_USR, *(f"/etc/{name}" for name in _ETC_FOLDERS))
+def search_path(tools: Iterable[str]) -> tuple[str, ...]:
+    """The value of PATH: the tools' programs come first."""
+    folders = (f"{tool}/bin" if Path(tool, "bin").is_dir() else tool for tool in tools)
+    return (*folders, *_PATH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +87,15 @@ class HiddenPathError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What one session's commands see: system directories, the operator's tools, the workspace."""
+    """What one session's commands see: system directories, the operator's tools, the workspace.
+
+    All paths are absolute and tidy (one slash between names, none at the end). `search_path` is the value of PATH.
+    """
 
     workspace: str
     merged: str
     tools: tuple[str, ...]
-
-    @property
-    def search_path(self) -> tuple[str, ...]:
-        """The value of PATH: the tools' programs come first."""
-        folders = (f"{tool}/bin" if Path(tool, "bin").is_dir() else tool for tool in self.tools)
-        return (*folders, *_PATH)
+    search_path: tuple[str, ...]
 
     def lookup(self, argv0: str, cwd: str) -> ProgramLookup:
         """Finds what exec would start, following links and the `#!` line as inside."""
@@ -130,9 +131,9 @@ class View:
         while todo:
             name = todo.pop()
             if name == "..":
-                at = str(PurePosixPath(at).parent)
+                at = at.rpartition("/")[0] or "/"
                 continue
-            step = self._locate(str(PurePosixPath(at, name)), todo)
+            step = self._locate(f"{at.rstrip('/')}/{name}", todo)
             target = None if step.server is None else _look(step.server)
             if target is _ABSENT:
                 return None
@@ -147,13 +148,13 @@ class View:
         return self._locate(at, [])
 
     def _locate(self, inside: str, rest: list[str]) -> _Step:
-        here = PurePosixPath(inside)
-        if here.is_relative_to(self.workspace):
-            return _Step(inside=inside, server=str(Path(self.merged, here.relative_to(self.workspace))))
-        trees = (*system_trees(), *self.tools)
-        if any(here.is_relative_to(tree) for tree in trees):
+        # By the text alone: paths have many names, and each asks this of every tree.
+        if _is_below(inside, self.workspace):
+            return _Step(inside=inside, server=self.merged + inside[len(self.workspace) :])
+        trees = (*_SYSTEM_TREES, *self.tools)
+        if any(_is_below(inside, tree) for tree in trees):
             return _Step(inside=inside, server=inside)
-        if any(PurePosixPath(tree).is_relative_to(here) for tree in (self.workspace, *trees)):
+        if any(_is_below(tree, inside) for tree in (self.workspace, *trees)):
             return _Step(inside=inside, server=None)
         raise HiddenPathError(str(PurePosixPath(inside, *reversed(rest))))
 
@@ -185,6 +186,11 @@ def _look(server: str) -> object:
     except (OSError, ValueError):
         return _ABSENT
     return None
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a path is a folder, or in it; both absolute and tidy."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _parts(path: str) -> list[str]:

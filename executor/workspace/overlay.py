@@ -12,8 +12,10 @@ A command can forge none of this (`overlay_attributes`). Whatever mark is not kn
 Names are bytes; paths are relative, joined by `/`; the workspace itself is `b"."`.
 """
 
+import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,10 @@ from executor.workspace.overlay_attributes import (
 __all__ = ["ROOT", "Former", "UpperEntry", "UpperIndex", "UpperScan", "UpperUnreadableError", "read_upper"]
 
 ROOT = b"."
+# The slowest clock that Linux is built with ticks a hundred times a second. What changed in the tick of a scan may
+# change once more in it, and have the same times.
+_TICK_NS = 10_000_000
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,15 +108,36 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpperIndex:
-    """What one scan found, for the next one to compare with: each path's mark, None for a deletion."""
+    """What one scan found, for the next one to compare with: each path's mark, None for a deletion.
+
+    `taken_ns` is when the scan began, by the clock that file systems use.
+    """
 
     marks: Mapping[bytes, Mark | None]
+    taken_ns: int
+
+    def knows(self, path: bytes, status: os.stat_result) -> Mark | None:
+        """Return a path's mark where nothing of the node can have changed since, its attributes included."""
+        mark = self.marks.get(path)
+        if mark is None or mark.ctime_ns >= self.taken_ns - _TICK_NS:
+            return None
+        same = (
+            status.st_ctime_ns == mark.ctime_ns
+            and status.st_ino == mark.ino
+            and status.st_size == mark.size
+            and status.st_mtime_ns == mark.mtime_ns
+            and status.st_mode == mark.mode
+            and status.st_uid == mark.uid
+            and status.st_gid == mark.gid
+        )
+        return mark if same else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpperScan:
     """All entries of one scan, sorted by path, so that a directory comes before what it holds.
 
+    What is as it was at the previous scan may be left out, only directories never are.
     A path that an earlier scan reported and that has vanished since is reported once, as deleted.
     """
 
@@ -149,7 +176,9 @@ class _Reader:
     def __init__(self, upper: bytes, lower: bytes, previous: UpperIndex | None) -> None:
         self._upper = upper
         self._lower = lower
-        self._before: Mapping[bytes, Mark | None] = {} if previous is None else previous.marks
+        self._previous = UpperIndex(marks={}, taken_ns=0) if previous is None else previous
+        self._before = self._previous.marks
+        self._taken_ns = time.time_ns()
         self._marks: dict[bytes, Mark | None] = {}
         self._entries: list[UpperEntry] = []
 
@@ -161,7 +190,7 @@ class _Reader:
             todo += self._read_directory(todo.pop())
         self._add_vanished()
         self._entries.sort(key=lambda entry: entry.path)
-        return UpperScan(entries=tuple(self._entries), index=UpperIndex(marks=self._marks))
+        return UpperScan(entries=tuple(self._entries), index=UpperIndex(marks=self._marks, taken_ns=self._taken_ns))
 
     def _read_root(self) -> None:
         """The workspace's own directory is an entry only where a command changed its mode, attributes or time.
@@ -183,43 +212,48 @@ class _Reader:
 
     def _read_directory(self, folder: _Folder) -> list[_Folder]:
         """Reads one directory; returns the directories in it."""
-        further = []
-        names = self._names(folder.path)
-        shines = folder.lower and not folder.hides
-        for name in names:
-            path = _join(folder.path, name)
-            place = self._upper + b"/" + path
-            status = self._lstat(path, place)
-            if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                self._add_deletion(path)
-                continue
-            entry = self._add_node(path, place, status, shines=shines)
-            if stat.S_ISDIR(status.st_mode):
-                lower = folder.lower and _is_directory(self._lower + b"/" + path)
-                further.append(_Folder(path=path, lower=lower, hides=folder.hides or entry.opaque))
+        with self._opened(folder.path) as fd:
+            names = list(map(os.fsencode, os.listdir(fd)))  # noqa: PTH208  # of a descriptor
+            found = [found for name in names if (found := self._read_node(folder, name, fd))]
         if folder.hides and folder.lower:
             self._delete_others(folder.path, set(names))
-        return further
+        return found
+
+    def _read_node(self, folder: _Folder, name: bytes, fd: int) -> _Folder | None:
+        """Reads one name of a directory; returns it where it is one too."""
+        path = _join(folder.path, name)
+        status = _status(path, name, fd)
+        known = self._previous.knows(path, status)
+        if known is not None and not stat.S_ISDIR(status.st_mode):
+            self._marks[path] = known
+            return None
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
+            self._add_deletion(path)
+            return None
+        entry = self._add_node(path, status, known=known, shines=folder.lower and not folder.hides)
+        if not stat.S_ISDIR(status.st_mode):
+            return None
+        lower = folder.lower and _is_directory(self._lower + b"/" + path)
+        return _Folder(path=path, lower=lower, hides=folder.hides or entry.opaque)
 
     def _add_vanished(self) -> None:
         """What only the upper directory had, and has no more, leaves no whiteout; the earlier scan knows of it."""
-        gone = {entry.path for entry in self._entries if entry.deleted}
+        gone = {path for path, mark in self._marks.items() if mark is None}
         for path in sorted(self._before.keys() - self._marks.keys()):
             if self._before[path] is not None and not any(above in gone for above in _ancestors(path)):
                 gone.add(path)
                 self._entries.append(UpperEntry(path=path, deleted=True, changed_since_previous=True))
 
-    def _names(self, folder: bytes) -> list[bytes]:
+    @contextlib.contextmanager
+    def _opened(self, folder: bytes) -> Iterator[int]:
         try:
-            return os.listdir(self._upper + b"/" + folder)  # noqa: PTH208  # names are bytes
+            fd = os.open(self._upper + b"/" + folder, _FOLDER)
         except OSError as error:
             raise _unreadable(folder, error) from error
-
-    def _lstat(self, path: bytes, place: bytes) -> os.stat_result:
         try:
-            return os.lstat(place)
-        except OSError as error:
-            raise _unreadable(path, error) from error
+            yield fd
+        finally:
+            os.close(fd)
 
     def _delete_others(self, folder: bytes, names: set[bytes]) -> None:
         """In a directory that replaces one below, what was there and is not again is gone."""
@@ -229,22 +263,37 @@ class _Reader:
 
     def _add_deletion(self, path: bytes) -> None:
         self._marks[path] = None
-        changed = path not in self._before or self._before[path] is not None
-        self._entries.append(UpperEntry(path=path, deleted=True, changed_since_previous=changed))
+        if path not in self._before or self._before[path] is not None:
+            self._entries.append(UpperEntry(path=path, deleted=True, changed_since_previous=True))
 
-    def _add_node(self, path: bytes, place: bytes, status: os.stat_result, *, shines: bool) -> UpperEntry:
+    def _add_node(self, path: bytes, status: os.stat_result, *, known: Mark | None, shines: bool) -> UpperEntry:
         """Adds what is present. `shines`: what the lower tree had under this name was to be seen."""
-        attributes = upper_attributes(path, place) if _may_have_xattrs(status.st_mode) else NO_ATTRIBUTES
+        place = self._upper + b"/" + path
+        try:
+            attributes = _attributes(path, place, status) if known is None else known.attributes
+            target = _target(place) if stat.S_ISLNK(status.st_mode) else b""
+        except OSError as error:
+            raise _unreadable(path, error) from error
         mark = self._marks[path] = _mark(status, attributes)
         before = self._before.get(path)
         changed = before != mark
         former = before and before.as_former()
         if changed and shines and path not in self._before:
             former = _below(self._lower + b"/" + path)
-        target = _target(place) if stat.S_ISLNK(status.st_mode) else b""
         entry = _entry(path, status, attributes, changed=changed, former=former, link_target=target)
         self._entries.append(entry)
         return entry
+
+
+def _status(path: bytes, name: bytes, fd: int) -> os.stat_result:
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _attributes(path: bytes, place: bytes, status: os.stat_result) -> UpperAttributes:
+    return upper_attributes(path, place) if _may_have_xattrs(status.st_mode) else NO_ATTRIBUTES
 
 
 def _mark(status: os.stat_result, attributes: UpperAttributes) -> Mark:

@@ -3,14 +3,15 @@
 import os
 import random
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from executor.sandbox.bubblewrap import Bubblewrap
 from executor.sandbox.sandbox import SandboxSession, SessionRequest
-from executor.workspace.overlay import ROOT, UpperEntry, UpperIndex, UpperScan, UpperUnreadableError, read_upper
+from executor.workspace.overlay import ROOT, Mark, UpperEntry, UpperIndex, UpperScan, UpperUnreadableError, read_upper
 from tests.conformance.sandbox_suite import LIMITS, a_command, said, shell
 
 pytestmark = pytest.mark.sandbox
@@ -217,7 +218,6 @@ def test_a_second_scan_says_what_changed_since(session: SandboxSession, lower: P
     first = scan(session, lower)
     assert all(entry.changed_since_previous for entry in first.entries)
     again = scan(session, lower, first.index)
-    assert again.entries
     assert not any(entry.changed_since_previous for entry in again.entries)
     run(session, "echo x >> grown; touch -d 2001-01-01 touched; chmod 600 marked; rm -r gone away; rm folder/two")
     second = scan(session, lower, first.index)
@@ -228,6 +228,38 @@ def test_a_second_scan_says_what_changed_since(session: SandboxSession, lower: P
     third = scan(session, lower, second.index)
     assert not any(entry.changed_since_previous for entry in third.entries)
     assert b"gone" not in [entry.path for entry in third.entries]
+
+
+def test_what_an_earlier_scan_knows_is_not_read_again(session: SandboxSession, lower: Path) -> None:
+    """Of what is as it was only directories are told again; an attribute or link that came since is seen."""
+    run(session, "mkdir d; echo > d/file; ln -s target d/link; echo > d/marked; echo > d/linked; rm file")
+    time.sleep(0.03)  # until then a change might have the very times of the one before
+    first = scan(session, lower)
+    time.sleep(0.03)
+    assert [entry.path for entry in scan(session, lower, first.index).entries] == [b"d"]
+    python(session, "import os; os.setxattr('d/marked', 'user.new', b'1'); os.link('d/linked', 'd/other')")
+    second = scan(session, lower, first.index)
+    changed = {entry.path for entry in second.entries if entry.changed_since_previous}
+    assert changed == {b"d", b"d/marked", b"d/linked", b"d/other"}
+    assert entry_of(second, b"d/marked").xattrs == (("user.new", b"1"),)
+
+
+def test_what_changed_just_before_a_scan_is_read_again(session: SandboxSession, lower: Path) -> None:
+    """Within one tick of the file system's clock a second change leaves all times as they are, and still is seen."""
+    run(session, "mkdir d; echo > d/marked")
+    first = scan(session, lower)
+    place = session.upper / "d" / "marked"
+    os.setxattr(place, "user.new", b"1")
+    index = UpperIndex(marks=as_if_now(first.index.marks, b"d/marked", place), taken_ns=time.time_ns())
+    changed = {entry.path for entry in scan(session, lower, index).entries if entry.changed_since_previous}
+    assert changed == {b"d/marked"}
+
+
+def as_if_now(marks: Mapping[bytes, Mark | None], path: bytes, place: Path) -> dict[bytes, Mark | None]:
+    """Return marks with a node's present time of change in place of the former one."""
+    former = marks[path]
+    assert former is not None
+    return {**marks, path: former._replace(ctime_ns=place.stat().st_ctime_ns)}
 
 
 def test_the_cost_follows_the_changes(tmp_path: Path) -> None:

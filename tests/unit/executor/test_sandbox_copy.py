@@ -128,9 +128,11 @@ class Shown(NamedTuple):
 def changes(
     session: SandboxSession, workspace: Path, index: UpperIndex | None
 ) -> tuple[dict[bytes, Shown], UpperIndex]:
+    """Everything that differs, and what has vanished since the index's scan, which only that knows of."""
     scan = read_upper(session.upper, workspace, index)
+    vanished = [entry for entry in scan.entries if entry.deleted]
     found = {}
-    for entry in scan.entries:
+    for entry in (*vanished, *read_upper(session.upper, workspace, None).entries):
         place = os.fsdecode(os.fsencode(session.upper) + b"/" + entry.path)
         regular = stat.S_ISREG(entry.mode)
         found[entry.path] = Shown(

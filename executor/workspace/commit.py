@@ -42,9 +42,9 @@ from executor.workspace.objects import Objects
 from executor.workspace.operations import Operation, plan_operations, staged_operations
 from executor.workspace.owners import Owners
 from executor.workspace.paths import ChangedError, Directory, PathOutsideError, join, shown
-from executor.workspace.record import Applied, DirectoryTimes, Seen
+from executor.workspace.record import Applied, DirectoryTimes, Seen, changed_paths
 from executor.workspace.staging import Former, Slot, Staging, StagingUnavailableError
-from executor.workspace.switch import Switch, drifted, look
+from executor.workspace.switch import Renames, Switch, drifted, look
 from executor.workspace.undoing import Unmaking
 
 __all__ = ["Applied", "CommitConflictError", "Committer", "DirectoryTimes", "StagingUnavailableError", "Undone"]
@@ -333,7 +333,8 @@ class Committer:
         return Former.replaced(self._root, operation.path, old.status)
 
     def _switch_all(self, work: _Work) -> None:
-        switch = Switch(self._root, work.slot, work.seen, work.made)
+        renames = Renames(self._root, work.slot, changed_paths(work.changes))
+        switch = Switch(self._root, work.slot, work.seen, work.made, renames)
         for operation in work.operations:
             try:
                 switch.forward(operation)

@@ -115,6 +115,14 @@ class Journal:
             self._owed = b""
         self._take_note(note, slots, facts)
 
+    def copy(self, other: "Journal", slot: str) -> None:
+        """Write what another journal holds of a slot; durable with the next `sync`."""
+        record = other.record(slot)
+        if record is not None:
+            self.add(slot, record)
+        for note, facts in other.standing(slot).notes.items():
+            self.note(note, slot, **facts)
+
     def forget(self, slot: str) -> None:
         """Let go of a slot whose entries are removed: to look for them once more at the next start does no harm."""
         self._slots.pop(slot, None)

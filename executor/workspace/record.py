@@ -132,6 +132,11 @@ class Applied:
         )
 
 
+def changed_paths(changes: Sequence[Change]) -> frozenset[bytes]:
+    """Return every path that a change set says something of, and those that something moves from."""
+    return frozenset(path for change in changes for path in (change.path, change.moved_from) if path)
+
+
 def _change_value(change: Change) -> list[object]:
     return [
         _text(change.path),

@@ -13,7 +13,6 @@ import fcntl
 import functools
 import os
 import re
-import shutil
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from pathlib import Path
 from typing import Self
 
 from executor.domain.changes import Node, NodeType
-from executor.domain.errors import ExecutorError, StepUnsafeError
+from executor.domain.errors import ExecutorError, StepUnsafeError, StoreError
 from executor.workspace.journal import Journal, Note, Standing, write_aside
 from executor.workspace.objects import Objects, data_ranges, has_holes
-from executor.workspace.paths import BLOCK, Directory, read_up_to, shown
+from executor.workspace.paths import BLOCK, Directory, digest_fd, read_up_to, shown
+from executor.workspace.removal import remove_tree
+from gonogo.digests import digest as digest_of
 
 _SLOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAKE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_OPEN = 128
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE
 _ACCESS_LIST = "system.posix_acl_access"
@@ -79,11 +80,14 @@ class Staging:
             raise StagingUnavailableError(message) from None
 
     def _open_journal(self, root: Directory) -> Journal:
-        """Open the journal, and put aside what a former version of this program has written and left here.
+        """Open the journal, and take over or put aside what a former version of this program has left here.
 
-        It has the workspace in its name: two workspaces may share a staging directory, and not a lock.
+        It has the workspace in its name: two workspaces may share a staging directory, and not a lock. Both are on one
+        file system, so that the inode tells them apart; the device's number may be another after a restart.
         """
-        journal = Journal(self.fd, f"journal.{root.device:x}.{root.inode:x}")
+        journal = Journal(self.fd, f"journal.{root.inode:x}")
+        for name in self._former_journals(root):
+            self._take_over(name, journal)
         former = [slot for slot in journal.slots() if _is_former(journal.record(slot))]
         held = self._held() if former else {}
         for slot in former:
@@ -92,6 +96,25 @@ class Staging:
                 write_aside(self.fd, slot, record)
             journal.note(Note.RELEASED, slot)
         return journal
+
+    def _former_journals(self, root: Directory) -> list[str]:
+        """Return the names of the workspace's journals that have a device in their name, the oldest first."""
+        name = re.compile(rf"journal\.[0-9a-f]+\.{root.inode:x}")
+        found = [one for one in os.listdir(self.fd) if name.fullmatch(one)]  # noqa: PTH208 - a descriptor, not a path
+        return sorted(found, key=lambda one: os.stat(one, dir_fd=self.fd).st_mtime_ns)
+
+    def _take_over(self, name: str, journal: Journal) -> None:
+        """Write what a journal of another name holds into the workspace's own, durably, and remove it."""
+        former = Journal(self.fd, name)
+        try:
+            fcntl.flock(former.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for slot in former.slots():
+                if slot not in journal.slots():
+                    journal.copy(former, slot)
+            journal.sync()
+        finally:
+            former.close()
+        os.unlink(name, dir_fd=self.fd)
 
     def sweep(self) -> None:
         """Remove the entries of slots that nobody needs: of commits that were not begun, or are done with.
@@ -273,19 +296,10 @@ class Slot:
         removed = True
         for number in numbers:
             try:
-                self._remove_entry(self.entry(number).decode())
-            except OSError:
+                remove_tree(self.staging.directory, self.entry(number))
+            except (OSError, ExecutorError):
                 removed = False
         return removed
-
-    def _remove_entry(self, name: str) -> None:
-        try:
-            os.unlink(name, dir_fd=self.staging.fd)
-        except FileNotFoundError:
-            return
-        except (IsADirectoryError, PermissionError):
-            _open_directories(self.staging.fd, name)
-            shutil.rmtree(name, dir_fd=self.staging.fd)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,17 +340,29 @@ def _access_list(root: Directory, path: bytes) -> bytes:
 
 
 def _fill(fd: int, node: Node, objects: Objects) -> None:
-    """Write a file's bytes: in one go where they are small, else copied by the kernel, holes left out."""
+    """Write a file's bytes: in one go where they are small, else copied by the kernel, holes left out.
+
+    Raises:
+        StoreError: they are not the bytes that the digest stands for. Nothing else ever comes into a workspace.
+    """
     source = objects.open(node.digest)
     try:
         if node.size <= 1 << 20 and not has_holes(source, node.size):
-            _write(fd, read_up_to(source, 0, node.size))
+            data = read_up_to(source, 0, node.size)
+            _check_content(digest_of(data), node)
+            _write(fd, data)
             return
         for start, end in data_ranges(source, node.size):
             _copy_range(source, fd, start, end)
     finally:
         os.close(source)
     os.ftruncate(fd, node.size)
+    _check_content(digest_fd(fd, node.size), node)
+
+
+def _check_content(found: str, node: Node) -> None:
+    if found != node.digest:
+        raise StoreError("INTERNAL", "a stored object is damaged", "make the dry run again, and check the disk")
 
 
 def _copy_range(source: int, target: int, start: int, end: int) -> None:
@@ -386,23 +412,6 @@ def _take_over(fd: int, former: Former) -> None:
             raise StepUnsafeError("UNSUPPORTED", message, remedy, paths=(former.path,)) from None
     if former.access_list:
         os.setxattr(fd, _ACCESS_LIST, former.access_list)
-
-
-def _open_directories(parent: int, name: str) -> None:
-    """Let the owner empty every directory of a subtree, whatever its bits."""
-    look = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        os.chmod(f"/proc/self/fd/{look}", stat.S_IRWXU)  # noqa: PTH101 - a descriptor's own name
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    finally:
-        os.close(look)
-    try:
-        with os.scandir(fd) as entries:
-            beneath = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for child in beneath:
-            _open_directories(fd, child)
-    finally:
-        os.close(fd)
 
 
 def _check_place(root: Directory, path: Path) -> None:

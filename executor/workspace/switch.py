@@ -15,7 +15,7 @@ from executor.domain.changes import Node, NodeType
 from executor.domain.errors import DriftError
 from executor.workspace.beneath import exchange, rename_new
 from executor.workspace.operations import Operation, OperationKind
-from executor.workspace.paths import Directory, join, parent_of, same_stamp, shown
+from executor.workspace.paths import ROOT, Directory, join, parent_of, same_stamp, shown
 from executor.workspace.record import Seen
 from executor.workspace.staging import Slot
 
@@ -37,22 +37,25 @@ class Renames:
     Args:
         root: the workspace.
         slot: the commit's slot.
-        seen: what the commit changes; bits that forbid a rename may be lifted for it in these directories only.
+        changed: the paths that the commit changes; bits that forbid a rename may be lifted for it in these directories
+            only.
     """
 
-    def __init__(self, root: Directory, slot: Slot, seen: Container[bytes]) -> None:
+    def __init__(self, root: Directory, slot: Slot, changed: Container[bytes]) -> None:
         self._root = root
         self._slot = slot
-        self._seen = seen
+        self._changed = changed
         self._staging = slot.staging.directory
 
     def swap(self, operation: Operation) -> None:
-        """Let the slot's entry and what is at the path change places."""
+        """Let the slot's entry and what is at the path change places; no name comes or goes, so no time moves."""
         entry = self._slot.entry(operation.entry)
         parent, name = self._root.open_parent(operation.path)
         try:
+            before = os.fstat(parent)
             swap = functools.partial(exchange, self._staging.fd, entry, parent, name)
             _despite_bits(swap, *self._places(self._root, operation.path), (self._staging, entry))
+            keep_times(parent, before)
         finally:
             os.close(parent)
 
@@ -86,7 +89,7 @@ class Renames:
     def _places(self, where: Directory, path: bytes) -> list[tuple[Directory, bytes]]:
         """Return what a rename of a path writes to: what is there and, where the commit changes it, its directory."""
         above = parent_of(path)
-        own = where is self._root and above in self._seen
+        own = where is self._root and above in self._changed
         return [(where, path), *([(where, above)] if own else [])]
 
 
@@ -98,15 +101,18 @@ class Switch:
         slot: where new objects come from and old ones go to.
         seen: what every path that goes, moves or is replaced was when it was looked at.
         made: inode numbers of the slot's new objects, by entry.
+        renames: between the two.
     """
 
-    def __init__(self, root: Directory, slot: Slot, seen: Mapping[bytes, Seen], made: Mapping[int, int]) -> None:
+    def __init__(
+        self, root: Directory, slot: Slot, seen: Mapping[bytes, Seen], made: Mapping[int, int], renames: Renames
+    ) -> None:
         self._root = root
         self._slot = slot
         self._seen = seen
         self._made = made
         self._staging = slot.staging.directory
-        self._renames = Renames(root, slot, seen)
+        self._renames = renames
 
     def forward(self, operation: Operation) -> None:
         """Make one operation, or leave everything as it was.
@@ -149,22 +155,34 @@ class Switch:
                 self._renames.place(operation)
 
     def _differences(self, path: bytes, where: Directory, name: bytes) -> Iterator[bytes]:
+        if self._differs(path, where, name):
+            yield path
+        elif self._seen[path].node.type is NodeType.DIRECTORY:
+            # Seen from the directory itself: in the slot a path beneath it might be longer than a path may be.
+            moved = Directory(where.open_directory(name))
+            try:
+                yield from self._differences_beneath(path, moved)
+            finally:
+                moved.close()
+
+    def _differences_beneath(self, top: bytes, moved: Directory) -> Iterator[bytes]:
+        waiting = [ROOT]
+        while waiting:
+            directory = waiting.pop()
+            for child in moved.names(directory):
+                name = join(directory, child)
+                path = join(top, name)
+                if path not in self._seen or self._differs(path, moved, name):
+                    yield path
+                elif self._seen[path].node.type is NodeType.DIRECTORY:
+                    waiting.append(name)
+
+    def _differs(self, path: bytes, where: Directory, name: bytes) -> bool:
         expected = self._seen[path]
         status = where.lstat(name)
         if status is None or not same_stamp(status, expected.status):
-            yield path
-        elif expected.node.type is NodeType.DIRECTORY:
-            yield from self._differences_beneath(path, where, name)
-        elif _is_fresh(expected) and where.node(name) != expected.node:
-            yield path
-
-    def _differences_beneath(self, path: bytes, where: Directory, name: bytes) -> Iterator[bytes]:
-        for child in where.names(name):
-            beneath = join(path, child)
-            if beneath in self._seen:
-                yield from self._differences(beneath, where, join(name, child))
-            else:
-                yield beneath
+            return True
+        return _is_fresh(expected) and where.node(name) != expected.node
 
     def _change_in_place(self, operation: Operation) -> None:
         fd = self._root.open_look(operation.path)
@@ -192,16 +210,33 @@ def drifted(paths: tuple[bytes, ...], what: str) -> DriftError:
 
 
 def change_metadata(fd: int, old: Node, new: Node) -> None:
-    """Change bits and attributes of whatever a descriptor stands for, an unreadable file too."""
-    place = f"/proc/self/fd/{fd}"
-    former, wanted = dict(old.xattrs), dict(new.xattrs)
-    for name in former.keys() - wanted.keys():
-        os.removexattr(place, name)
-    for name, value in wanted.items():
-        if former.get(name) != value:
-            os.setxattr(place, name, value)
-    if old.mode != new.mode:
+    """Change bits and attributes of whatever a descriptor stands for, an unreadable file too.
+
+    Without privileges only what its owner may write takes attributes; what is not gets that bit until it has them.
+    """
+    mode = old.mode
+    try:
+        _change_attributes(fd, old, new)
+    except PermissionError:
+        if mode & stat.S_IWUSR:
+            raise
+        mode |= stat.S_IWUSR
+        set_bits(fd, mode)
+        _change_attributes(fd, old, new)
+    if mode != new.mode:
         set_bits(fd, new.mode)
+
+
+def is_lifted(status: os.stat_result, mode: int) -> bool:
+    """Tell whether a directory still has the right to write that it only got for the moment of a rename."""
+    given = not mode & stat.S_IWUSR and stat.S_IMODE(status.st_mode) == mode | stat.S_IWUSR
+    return given and stat.S_ISDIR(status.st_mode)
+
+
+def keep_times(fd: int, before: os.stat_result) -> None:
+    """Set a directory's times back, where it is ours."""
+    with contextlib.suppress(PermissionError):
+        os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def set_mtime(fd: int, mtime_ns: int) -> None:
@@ -212,6 +247,16 @@ def set_mtime(fd: int, mtime_ns: int) -> None:
 def set_bits(fd: int, mode: int) -> None:
     """Set the permission bits of whatever a descriptor stands for."""
     os.chmod(f"/proc/self/fd/{fd}", mode)  # noqa: PTH101 - a descriptor's own name, no path of the workspace
+
+
+def _change_attributes(fd: int, old: Node, new: Node) -> None:
+    place = f"/proc/self/fd/{fd}"
+    former, wanted = dict(old.xattrs), dict(new.xattrs)
+    for name in former.keys() - wanted.keys():
+        os.removexattr(place, name)
+    for name, value in wanted.items():
+        if former.get(name) != value:
+            os.setxattr(place, name, value)
 
 
 def _despite_bits(rename: Callable[[], None], *places: tuple[Directory, bytes]) -> None:

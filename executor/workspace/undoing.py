@@ -20,9 +20,9 @@ from executor.domain.errors import ExecutorError
 from executor.workspace.directories import status_of
 from executor.workspace.operations import Operation, OperationKind
 from executor.workspace.paths import Directory, PathOutsideError, same_stamp, shown
-from executor.workspace.record import Applied
+from executor.workspace.record import Applied, changed_paths
 from executor.workspace.staging import Slot
-from executor.workspace.switch import Renames, change_metadata, inode_of, set_bits, set_mtime
+from executor.workspace.switch import Renames, change_metadata, inode_of, is_lifted, set_bits, set_mtime
 
 # A disk that fails once may work the next moment; only what keeps failing is left to a person.
 _ATTEMPTS = 3
@@ -52,7 +52,7 @@ class Unmaking:
         self._made = applied.made
         self._operations = applied.operations
         self._resumed = resumed
-        self._renames = Renames(root, slot, applied.seen)
+        self._renames = Renames(root, slot, changed_paths(applied.changes))
         self._staging = slot.staging.directory
 
     def all(self) -> tuple[str, ...]:
@@ -109,19 +109,24 @@ class Unmaking:
         match operation.kind:
             case OperationKind.PLACE if not operation.origin:
                 # A power failure may have taken the entry, which nobody syncs, together with the rename.
-                return held is None and self._status(operation.path) is not None
+                return held is None and self._is_there(operation)
             case OperationKind.EXCHANGE:
-                return held is not None and held.st_ino == self._seen[operation.path].status.st_ino
+                return _same_object(held, self._seen[operation.path].status) and self._is_there(operation)
             case OperationKind.TAKE:
                 return held is not None
             case OperationKind.PLACE | OperationKind.MOVE:
-                return _same_object(self._status(operation.path), self._former(operation))
+                return _same_object(self._status(operation.path), self._former(operation)) and self._is_there(operation)
             case OperationKind.METADATA:
                 node = self._root.node(operation.path, digest=False)
                 return node is not None and operation.new is not None and _metadata(node) == _metadata(operation.new)
             case OperationKind.TIMES:
                 status = self._status(operation.path)
                 return status is not None and status.st_mtime_ns == operation.mtime_ns
+
+    def _is_there(self, operation: Operation) -> bool:
+        """Tell whether something is at the path, and has no right to write any more that it got for the rename."""
+        status = self._status(operation.path)
+        return status is not None and not (operation.new and is_lifted(status, operation.new.mode))
 
     def _unplace(self, operation: Operation) -> None:
         """Take a new object back into the slot."""
@@ -349,9 +354,10 @@ def _metadata(node: Node) -> tuple[int, tuple[tuple[str, bytes], ...]]:
 
 
 def _between(node: Node, old: Node, new: Node) -> bool:
-    """Tell whether all bits and attributes are either the old ones or the new ones."""
+    """Tell whether all bits and attributes are either the old or the new ones, but for a right to write."""
     found, before, after = dict(node.xattrs), dict(old.xattrs), dict(new.xattrs)
     names = found.keys() | before.keys() | after.keys()
-    return node.mode in {old.mode, new.mode} and all(
-        found.get(name) in {before.get(name), after.get(name)} for name in names
-    )
+    modes = {old.mode, new.mode}
+    if node.type is NodeType.DIRECTORY or before != after:
+        modes |= {mode | stat.S_IWUSR for mode in modes}
+    return node.mode in modes and all(found.get(name) in {before.get(name), after.get(name)} for name in names)

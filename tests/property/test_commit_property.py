@@ -21,7 +21,7 @@ from executor.domain.changes import (
     states_before,
     states_fingerprint,
 )
-from executor.domain.errors import ExecutorError
+from executor.domain.errors import ExecutorError, StepFailedError
 from executor.domain.moves import with_moves
 from executor.domain.plan import (
     AppendText,
@@ -37,10 +37,11 @@ from executor.domain.plan import (
 from executor.steps.edit import EditLimits, apply_edit
 from executor.workspace.commit import Applied, Committer
 from executor.workspace.objects import Batch, ObjectStore
-from executor.workspace.paths import ROOT, Directory
+from executor.workspace.paths import ROOT, Directory, parent_of
+from executor.workspace.record import changed_paths
 from executor.workspace.tree import Tree
 from tests.property.bounds import bounded
-from tests.property.trees import CONTENTS, MODES, NAMES, TREES, TreeOf, build, picture, remove, times
+from tests.property.trees import CONTENTS, MODES, NAMES, TREES, TreeOf, build, entered, picture, remove, times
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -102,15 +103,15 @@ def edit_from(recipe: Recipe, virtual: Tree) -> Edit:
     kind, one, two, content, mode = recipe
     found = list(paths_of(virtual))
     directories = ["", *(path for path, is_directory in found if is_directory)]
-    old = found[one % len(found)][0] if found else "a"
+    old, is_directory = found[one % len(found)] if found else ("a", False)
     new = f"{directories[two % len(directories)]}/{NAMES[(one + two) % len(NAMES)]}".lstrip("/")
     edits: dict[str, Edit] = {
         "create": CreateFile(path=new, content=content, mode=mode),
         "write": WriteFile(path=old, content=content, mode=mode if one % 2 else None),
-        "mkdir": CreateDirectory(path=new, mode=mode),
+        "mkdir": CreateDirectory(path=new, mode=entered(mode)),
         "move": MovePath(path=old, to=new),
         "delete": DeletePath(path=old, recursive=bool(two % 4)),
-        "mode": SetMode(path=old, mode=mode),
+        "mode": SetMode(path=old, mode=entered(mode) if is_directory else mode),
         "append": AppendText(path=old, content="more"),
         "replace": ReplaceText(path=old, old="x", new="yy", expected_count=0),
     }
@@ -122,9 +123,30 @@ def states(directory: Directory, root: Path) -> dict[bytes, Node | None]:
     return {path: directory.node(path) for path in paths}
 
 
+def is_forbidden(here: Bench, changes: tuple[Change, ...]) -> bool:
+    """Whether a name would come or go in a directory that may not be written and that is not itself to be changed."""
+    if os.geteuid() == 0:
+        return False
+    parents = {parent_of(path) for path in changed_paths(changes) if changes_a_name(path, changes)}
+    statuses = [here.directory.lstat(path) for path in parents - changed_paths(changes)]
+    return any(status is not None and not status.st_mode & stat.S_IWUSR for status in statuses)
+
+
+def changes_a_name(path: bytes, changes: tuple[Change, ...]) -> bool:
+    return any(path in {one.path, one.moved_from} and one.kind is not ChangeKind.METADATA for one in changes)
+
+
 def commit_all(here: Bench, change_sets: list[tuple[Change, ...]]) -> list[Applied]:
+    """Commit one after the other, up to the first that the bits of a directory forbid."""
     applied = []
     for number, changes in enumerate(change_sets):
+        if is_forbidden(here, changes):
+            before = picture(here.root)
+            with pytest.raises(StepFailedError) as caught:
+                here.committer.apply(f"x-{number}", changes)
+            assert caught.value.fault.reason == "STATE_FORBIDS"
+            assert picture(here.root) == before
+            break
         applied.append(here.committer.apply(f"x-{number}", changes))
         assert here.committer.verify(changes) == ()
         assert all(here.directory.state(path) == node for path, node in states_after(changes).items())
@@ -162,11 +184,11 @@ def test_commit_makes_what_the_tree_says_and_undo_restores_everything(
         assert {path: here.directory.state(path) for path in expected_before} == expected_before
         assert all(path in virtual.consulted or node is None for path, node in expected_before.items())
         applied = commit_all(here, change_sets)
-        real = {path: here.directory.state(path) for path in expected_after}
-        assert states_fingerprint(real) == states_fingerprint(expected_after)
-        assert {path: virtual.node(path) for path in states(here.directory, here.root)} == states(
-            here.directory, here.root
-        )
+        if len(applied) == len(change_sets):
+            real = {path: here.directory.state(path) for path in expected_after}
+            assert states_fingerprint(real) == states_fingerprint(expected_after)
+            found = states(here.directory, here.root)
+            assert {path: virtual.node(path) for path in found} == found
         undo_all(here, applied)
         assert picture(here.root) == before
         assert [path.name for path in here.staging.iterdir() if not path.name.startswith("journal.")] == []
@@ -194,6 +216,8 @@ def test_any_tree_can_become_any_other_and_back(
             changes = with_moves(changes, former_time=had_times.get, time=wanted_times.get)
         before = picture(here.root)
         applied = commit_all(here, [changes])
+        if not applied:
+            return
         assert states(here.directory, here.root) == wanted
         found = times(here.root)
         assert not timed or {path: found[path] for path in wanted} == {path: wanted_times[path] for path in wanted}

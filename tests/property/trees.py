@@ -38,6 +38,11 @@ def trees_of(modes: st.SearchStrategy[int], targets: tuple[bytes, ...]) -> st.Se
 TREES = trees_of(MODES, (b"a", b"../..", b"\xff"))
 
 
+def entered(mode: int) -> int:
+    """Return the bits of a directory that can be looked into: without privileges the commit needs that like anybody."""
+    return mode if os.geteuid() == 0 else mode | 0o500
+
+
 def build(directory: Path, tree: TreeOf, number: int = 0) -> int:
     """Make a tree in an empty directory; every path gets attributes and a time of its own. Return the next number."""
     for name, (kind, content, mode) in tree.items():
@@ -52,8 +57,7 @@ def build(directory: Path, tree: TreeOf, number: int = 0) -> int:
             _make(path, kind, content)
         if kind != "link":
             os.setxattr(path, "user.number", str(number).encode())
-            # Without privileges nobody, the commit included, looks into a directory that may not be entered.
-            path.chmod(mode | 0o500 if kind == "dir" and os.geteuid() != 0 else mode)
+            path.chmod(entered(mode) if kind == "dir" else mode)
         os.utime(path, ns=(EPOCH_NS + number, EPOCH_NS + 7 * number), follow_symlinks=False)
     os.utime(directory, ns=(EPOCH_NS, EPOCH_NS))
     return number

@@ -6,12 +6,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from executor.domain.changes import Change, ChangeKind, Node, NodeType, change_between
-from executor.domain.errors import DriftError, ExecutorError, StoreError
+from executor.domain.errors import DriftError, ExecutorError, StepFailedError, StoreError
 from executor.domain.plan import CreateDirectory, CreateFile, DeletePath, Edit, MovePath, SetMode, WriteFile
 from executor.steps.edit import EditLimits, apply_edit
 from executor.workspace import staging
@@ -19,7 +20,7 @@ from executor.workspace.beneath import exchange, rename_new
 from executor.workspace.commit import CommitConflictError, Committer, StagingUnavailableError
 from executor.workspace.globs import Globs
 from executor.workspace.objects import Batch, ObjectStore
-from executor.workspace.paths import Directory
+from executor.workspace.paths import MAX_PATH, Directory
 from executor.workspace.staging import Slot
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace, WorkspaceBusyError, WorkspaceUnknownError, check_placement
@@ -496,3 +497,104 @@ def test_directories_that_nobody_may_write_come_and_go(site: Site) -> None:
     assert site.committer.verify(made) == ()
     assert site.committer.undo(first).success
     assert site.files() == OLD
+
+
+def test_a_directory_outside_of_the_change_set_keeps_its_bits(site: Site) -> None:
+    """Only what a change set changes gets rights for a moment: elsewhere the bits forbid, and nothing has changed."""
+    (site.root / "sub").chmod(0o500)
+    before = (site.root / "sub").stat()
+    changes = site.changes(CreateFile(path="sub/new", content=b"", mode=0o644), WRITE)
+    if os.geteuid() == 0:
+        site.committer.apply("x-1", changes)
+        assert (site.root / "sub" / "new").exists()
+    else:
+        with pytest.raises(StepFailedError) as caught:
+            site.committer.apply("x-1", changes)
+        assert caught.value.fault.reason == "STATE_FORBIDS"
+        assert site.files() == OLD
+        assert (site.root / "sub").stat().st_mtime_ns == before.st_mtime_ns
+    assert (site.root / "sub").stat().st_mode == before.st_mode
+    (site.root / "sub").chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["file", "sub"])
+def test_what_may_not_be_written_gets_and_loses_attributes(site: Site, name: str) -> None:
+    """Bits and attributes change together and back, though without privileges the bits forbid it both times."""
+    place = site.root / name
+    os.setxattr(place, "user.a", b"1")
+    modes = [0o500, 0o700, 0o500]
+    applied = []
+    for number, mode in enumerate(modes):
+        old = site.directory.node(name.encode())
+        assert old is not None
+        new = replace(old, mode=mode, xattrs=(("user.a", b"%d" % number), ("user.b", b"")))
+        change = Change(path=name.encode(), kind=ChangeKind.METADATA, old=old, new=new)
+        applied.append(site.committer.apply(f"x-{number}", [change]))
+        assert site.committer.verify([change]) == ()
+    for one in reversed(applied):
+        assert site.committer.undo(one).success
+        assert site.committer.check(one.changes) == ()
+    assert os.getxattr(place, "user.a") == b"1"
+
+
+def test_a_replaced_file_moves_no_time_of_its_directory(site: Site) -> None:
+    """No name comes or goes: neither the commit nor its undo is seen in the directory's time; one that does is."""
+    sub = site.root / "sub"
+    os.utime(sub, ns=(1, 2))
+    replaced = site.committer.apply("x-1", site.changes(WriteFile(path="sub/one", content=b"new", mode=None)))
+    assert sub.stat().st_mtime_ns == 2
+    assert site.committer.undo(replaced).success
+    assert (sub.stat().st_mtime_ns, site.files()) == (2, OLD)
+    edits = (WriteFile(path="sub/one", content=b"new", mode=None), CreateDirectory(path="sub/a", mode=0o755))
+    both = site.committer.apply("x-2", site.changes(*edits))
+    assert sub.stat().st_mtime_ns > 2
+    assert site.committer.undo(both).success
+    assert sub.stat().st_mtime_ns == 2
+
+
+@pytest.mark.parametrize("size", [10, 40_000, 3 << 20])
+def test_bytes_that_are_not_the_digest_s_never_come_into_the_workspace(
+    site: Site, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Whoever changes the executor's own store gets nothing written: it is noticed before the first rename."""
+    old = site.directory.node(b"file")
+    new = Node(type=NodeType.FILE, mode=0o644, digest=site.batch.put_bytes(b"x" * size), size=size)
+    change = Change(path=b"file", kind=ChangeKind.MODIFY, old=old, new=new)
+    changes = (*site.changes(CreateDirectory(path="a", mode=0o755)), change)
+    os.utime(site.root, ns=(1, 2))
+    monkeypatch.setattr(site.batch, "open", lambda _: other_bytes(size))
+    with pytest.raises(StoreError, match="damaged"):
+        site.committer.apply("x-1", changes)
+    assert site.files() == OLD
+    assert site.root.stat().st_mtime_ns == 2
+    assert site.staged() == set()
+
+
+def other_bytes(size: int) -> int:
+    """A descriptor of as many bytes as are wanted, and of none that are."""
+    fd = os.memfd_create("other")
+    os.write(fd, b"y" * size)
+    return fd
+
+
+def test_a_tree_is_as_deep_as_a_path_may_be(site: Site) -> None:
+    """It goes and comes back in one commit, and its slot goes too; in there its paths are longer than any may be."""
+    names = [b"d"] * 1080 + [b"e" * 200] * 9 + [b"f" * 126]  # more than calls may be deep, and 4095 bytes
+    paths = [b"/".join(names[:number]) for number in range(1, len(names) + 1)]
+    assert len(paths[-1]) == MAX_PATH - 1
+    fd = os.open(site.root, os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, 0o500 if name == names[-1] else 0o700, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    nodes = [(path, site.directory.node(path)) for path in paths]
+    changes = [Change(path=path, kind=ChangeKind.DELETE, old=node, new=None) for path, node in nodes]
+    first = site.committer.apply("x-1", changes)
+    assert not (site.root / "d").exists()
+    assert site.committer.undo(first).success
+    assert site.committer.check(changes) == ()
+    second = site.committer.apply("x-2", changes)
+    assert site.committer.discard(second)
+    assert site.staged() == set()

@@ -1,6 +1,8 @@
 """What a commit leaves for others: records that are whole again, an undo that may be made twice, former versions."""
 
 import errno
+import fcntl
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +15,8 @@ from executor.domain.errors import ExecutorError, StoreError
 from executor.domain.plan import CreateDirectory, CreateFile, DeletePath, Edit, MovePath, SetMode, WriteFile
 from executor.workspace import commit, switch, undoing
 from executor.workspace.beneath import exchange
-from executor.workspace.commit import Applied, CommitConflictError, Committer
+from executor.workspace.commit import Applied, CommitConflictError, Committer, StagingUnavailableError
+from executor.workspace.journal import Journal, Note
 from executor.workspace.paths import Directory
 from executor.workspace.staging import Slot
 from tests.unit.executor.test_commit import OLD, Site
@@ -119,6 +122,92 @@ def test_two_workspaces_share_a_staging_directory(site: Site, tmp_path: Path, mo
     assert site.staged() == left
     assert len(next_process(site).pending()) == 1
     other.close()
+
+
+def cut_off_at(site: Site, monkeypatch: pytest.MonkeyPatch, *changes: Change) -> None:
+    """Let the process die in the middle of a commit."""
+    with monkeypatch.context() as patched:
+        die_at(patched, switch, "exchange")
+        with pytest.raises(Died):
+            site.committer.apply("x-1", changes)
+
+
+def on_another_device(text: str) -> str:
+    """A record as it would be had the device another number, as after a restart of the machine."""
+    value = json.loads(text)
+    for seen in value["seen"]:
+        seen[4] += 1
+    return json.dumps(value, separators=(",", ":"))
+
+
+def test_a_record_is_good_on_a_device_of_another_number(site: Site) -> None:
+    """What was moved, replaced and deleted is known by its inode alone."""
+    before = times(site)
+    applied = site.committer.apply("x-1", site.changes(*EVERYTHING))
+    assert applied.seen[b"file"].status.st_dev == site.directory.device
+    stored = Applied.decode(on_another_device(applied.encode().decode()).encode())
+    assert stored.seen[b"file"].status.st_dev == site.directory.device + 1
+    os.close(site.committer.old_file(stored, b"file"))
+    undone = site.committer.undo(replace(stored, times=applied.times))
+    assert undone.differences == ()
+    assert times(site) == before
+
+
+def test_journals_of_a_former_name_are_taken_over(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They had the device's number in their name; whatever it is by now, what they hold is found, in its order."""
+    first = site.committer.apply("x-0", site.changes(WriteFile(path="sub/one", content=b"1", mode=None)))
+    cut_off_at(site, monkeypatch, *site.changes(*EVERYTHING))
+    name = f"journal.{site.directory.inode:x}"
+    old, older = (site.staging / f"journal.{number:x}.{site.directory.inode:x}" for number in (7, 8))
+    (site.staging / name).rename(old)
+    fd = os.open(site.staging, os.O_RDONLY)
+    Journal(fd, older.name).note(Note.STAGED, "w-1")
+    os.close(fd)
+    os.utime(older, ns=(1, 1))
+    other = site.staging / f"journal.7.{site.directory.inode + 1:x}"
+    other.write_bytes(b"")
+    (site.staging / "w-1.0").write_bytes(b"left behind")
+    found = next_process(site).pending()
+    assert [(one.slot, one.complete) for one in found] == [("x-0", True), ("x-1", False)]
+    assert found[0] == first
+    assert {path.name for path in site.staging.glob("journal.*")} == {name, other.name}
+    assert "w-1.0" not in site.staged()
+    assert site.committer.undo(found[1]).success
+    assert site.committer.undo(found[0]).success
+    assert site.files() == OLD
+
+
+def test_a_journal_that_somebody_holds_is_not_taken_over(site: Site) -> None:
+    """A former version of this program may still be running."""
+    held = site.staging / f"journal.7.{site.directory.inode:x}"
+    held.write_bytes(b"")
+    with held.open() as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        with pytest.raises(StagingUnavailableError):
+            Committer(site.directory, site.staging, site.batch)
+    next_process(site)
+    assert not held.exists()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_right_that_was_only_lent_is_taken_back(site: Site, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A process may die between the rename of a directory that nobody may write and the return of its bits."""
+    (site.root / "sub" / "deep").chmod(0o500)
+    edits = MovePath(path="sub/deep", to="deep"), CreateDirectory(path="new", mode=0o500)
+    changes = site.changes(edits[number - 1])
+    site.committer.apply("x-1", changes)
+    site.committer.undo(left := site.committer.pending()[0])
+    site.committer.discard(left)
+    with monkeypatch.context() as patched:
+        die_at(patched, commit, "sync_directories")
+        with pytest.raises(Died):
+            site.committer.apply("x-2", changes)
+    [place] = [one.path.decode() for one in changes]
+    (site.root / place).chmod(0o700)
+    [found] = next_process(site).pending()
+    assert not found.complete
+    assert site.committer.undo(found).success
+    assert site.committer.check(changes) == ()
 
 
 def test_undoing_is_the_same_twice_and_by_another_process(site: Site) -> None:

@@ -9,11 +9,11 @@ readonly USER_ID=65534
 readonly HERE="$(cd "$(dirname "$0")/.." && pwd)"
 
 drop() {
-  home="$(mktemp -d "${TMPDIR:-/tmp}/gonogo-unprivileged-XXXXXX")"
+  home="$(mktemp -d "${TMPDIR:-/tmp}/gonogo-XXXXXX")"
   chown "$USER_ID:$USER_ID" "$home"
   trap 'rm -rf "$home"' EXIT
   setpriv --reuid="$USER_ID" --regid="$USER_ID" --clear-groups --no-new-privs --inh-caps=-all --bounding-set=-all \
-    env -i HOME="$home" TMPDIR="$home" PATH="$PATH" CI="${CI:-}" PYTHONDONTWRITEBYTECODE=1 \
+    env -i HOME="$home" TMPDIR="$home" PATH="$PATH" CI="${CI:-}" GONOGO_EXAMPLES="${GONOGO_EXAMPLES:-1}" PYTHONDONTWRITEBYTECODE=1 \
     HYPOTHESIS_STORAGE_DIRECTORY="$home/hypothesis" "$@"
 }
 

@@ -102,6 +102,7 @@ def test_a_dry_run_reports_net_changes_with_json_types(gonogo: Command, simulato
             "old_size": 4,
             "new_size": 4,
             "moved_from": "",
+            "modified_at": "",
         }
     ]
     assert report["risk"] == {"level": "low", "facts": []}

@@ -12,7 +12,7 @@ from executor.workspace.staging import StagingUnavailableError
 from executor.workspace.workspace import Workspace, WorkspaceBusyError
 from tests.unit.executor.house import WORKSPACE_ID
 from tests.unit.executor.test_commit import workspace
-from tests.unit.executor.test_recovery import ROLL_BACK, RealHouse
+from tests.unit.executor.test_recovery import ROLL_BACK, RealHouse, become_a_process_of_its_own
 
 NAMES = ("a", "b")
 
@@ -72,6 +72,7 @@ def test_the_second_mission_waits_and_then_sees_drift(roots: list[Path]) -> None
         child = os.fork()
         if child == 0:
             try:
+                become_a_process_of_its_own()
                 execute_slowly(root)
             finally:
                 os._exit(0)

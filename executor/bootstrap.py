@@ -114,6 +114,7 @@ def _lock_state(own: Path, closing: ExitStack) -> None:
         raise SettingsError(
             f"another executor runs on {own}", "end that one first, or give this one a state directory of its own"
         ) from None
+    closing.callback(fcntl.flock, fd, fcntl.LOCK_UN)  # a child that is just being started may have the descriptor, too
 
 
 def _workspaces(settings: Settings, policy: Policy, closing: ExitStack) -> dict[str, Workspace]:

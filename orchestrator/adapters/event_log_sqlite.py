@@ -125,7 +125,7 @@ class SqliteEventLog(SqliteEventReader):
             self._writer = BatchWriter(_open_for_writing(path), named_queries("event_log.sql"), clock_us)
             super().__init__(path)
         except BaseException:
-            os.close(self._lock_file)
+            _release_lock(self._lock_file)
             raise
         self._gate = threading.Lock()  # guards the five values below
         self._stopped = False
@@ -174,7 +174,7 @@ class SqliteEventLog(SqliteEventReader):
         for loop, feed in self._feeds.items():
             with contextlib.suppress(RuntimeError):  # a loop that is closed has no watchers left
                 loop.call_soon_threadsafe(feed.close)
-        os.close(self._lock_file)
+        _release_lock(self._lock_file)
 
     def _take_in(self, ticket: _Ticket) -> None:
         limits = self._limits
@@ -305,6 +305,12 @@ class SqliteEventLog(SqliteEventReader):
                 self._feeds.pop(gone, None)
             feed = self._feeds[loop] = LoopFeed(self)
         return feed
+
+
+def _release_lock(lock_file: int) -> None:
+    """Let go of the lock itself: a child process that is just being started may have the descriptor, too."""
+    fcntl.flock(lock_file, fcntl.LOCK_UN)
+    os.close(lock_file)
 
 
 def _take_lock(path: Path) -> int:

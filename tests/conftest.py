@@ -4,6 +4,7 @@ import secrets
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 OPTION = "hypothesis_seed"
 
@@ -11,6 +12,10 @@ OPTION = "hypothesis_seed"
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed where nobody did, before Hypothesis asks for it; a worker has it from whom it works for."""
+    settings.register_profile(
+        "gonogo", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )  # no timing decides
+    settings.load_profile("gonogo")
     if config.getoption(OPTION) is None:
         given = getattr(config, "workerinput", {})
         setattr(config.option, OPTION, given.get(OPTION) or str(secrets.randbits(32)))

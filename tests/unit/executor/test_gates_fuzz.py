@@ -13,7 +13,9 @@ from executor.runner.executions import RefusedError
 from executor.runner.requests import ExecuteInput
 from tests.unit.executor.house import House, ignore
 
-MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,11 @@
 """The event log on SQLite: one writer, group commit, reads beside it.
 
-How an append travels. All appends that come in during one turn of the event loop are one group. When appends come in
-one by one and commits have lately been quick, the loop commits the group itself: handing it to the writer thread and
-back costs about a third of a commit on a fast disk. Otherwise the writer thread takes the group together with whatever
-else is waiting, and the loop stays free meanwhile. Where appends have lately come so close together that a moment's
-wait finds others, the thread lingers for that moment: one commit for two appends costs little more than for one, and
-what many callers wait for then is the processor, not the disk. Either way one lock is held around the one write
-connection, and appends are written in the order in which they came.
+How an append travels. All appends that come in during one turn of the event loop are one group. When nothing else is
+being written and commits have lately been quick, the loop commits the group itself: handing it to the writer thread
+and back costs about a third of a commit on a fast disk. Otherwise the writer thread takes the group together with
+whatever else is waiting, without lingering for more; on a slow disk that keeps the loop free, and the slower the
+disk the larger the groups. Either way one lock is held around the one write connection, and appends are written in
+the order in which they came.
 """
 
 import asyncio
@@ -40,8 +39,6 @@ from orchestrator.service.event_log_errors import (
 
 _LARGEST_GROUP: Final = 256
 _BUSY_WAIT_SECONDS: Final = 5.0
-LINGER_SECONDS: Final = 0.0015
-_CROWDED: Final = 0.25
 _CHECKPOINT_EVERY_APPENDS: Final = 256
 _CHECKPOINT_EVERY_BYTES: Final = 8 << 20
 _PRAGMAS: Final = (
@@ -68,29 +65,6 @@ class Limits:
     waiting_appends: int = 4096
     waiting_bytes: int = 128 << 20
     inline_commit_us: int = 1000
-
-
-@dataclass(slots=True)
-class Company:
-    """Tells whether appends come so close together that one that waits a moment finds another.
-
-    Only another stream's append is company: those of one stream follow from each other, so a lone caller's next append
-    does not come before the present one is answered.
-    """
-
-    last: float = 0.0
-    stream_id: str = ""
-    share: float = 0.0
-    """Which share of the recent appends came within a linger of another stream's; the last eight count most."""
-
-    def came(self, stream_id: str, now: float) -> None:
-        close = stream_id != self.stream_id and now - self.last < LINGER_SECONDS
-        self.share += (close - self.share) / 8
-        self.last, self.stream_id = now, stream_id
-
-    @property
-    def crowded(self) -> bool:
-        return self.share > _CROWDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +108,6 @@ class SqliteEventLog(SqliteEventReader):
         self._handed_over = 0
         self._unchecked = [0, 0]  # appends and bytes since the last checkpoint
         self._commit_us = 0.0
-        self._company = Company()
         self._writing = threading.Lock()  # held around every use of the write connection
         self._turns: dict[asyncio.AbstractEventLoop, list[_Ticket]] = {}
         self._feeds: dict[asyncio.AbstractEventLoop, LoopFeed] = {}
@@ -146,7 +119,6 @@ class SqliteEventLog(SqliteEventReader):
         loop = asyncio.get_running_loop()
         ticket = _Ticket(append, append.size(), loop.create_future(), loop)
         self._take_in(ticket)
-        self._company.came(append.stream_id, loop.time())
         turn = self._turns.get(loop)
         if turn is None:
             self._turns[loop] = [ticket]
@@ -202,7 +174,7 @@ class SqliteEventLog(SqliteEventReader):
         self._finish(group, [closed] * len(group), here=loop)
 
     def _commit_inline(self, group: list[_Ticket], loop: asyncio.AbstractEventLoop) -> bool:
-        if self._handed_over or self._company.crowded or self._commit_us >= self._limits.inline_commit_us:
+        if self._handed_over or self._commit_us >= self._limits.inline_commit_us:
             return False
         if not self._writing.acquire(blocking=False):
             return False
@@ -230,8 +202,6 @@ class SqliteEventLog(SqliteEventReader):
     def _write_waiting(self, group: list[_Ticket]) -> _Order | None:
         """Writes a group and what waits behind it; returns the order that ended the collecting, if one did."""
         handed_over, order = 1, None
-        if self._company.crowded:
-            time.sleep(LINGER_SECONDS)
         while len(group) < _LARGEST_GROUP and order is None:
             try:
                 work = self._work.get_nowait()

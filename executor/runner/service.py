@@ -92,15 +92,7 @@ class ExecutorCore:
             desk=desk,
         )
         self._executions = Executions(
-            gates=Gates(
-                trust=parts.trust,
-                keyring=Keyring(parts.trust),
-                ledger=parts.ledger,
-                documents=documents,
-                workspaces=parts.workspaces,
-                find_drift=parts.find_drift,
-                now=clock.now,
-            ),
+            gates=_gates(parts, documents, clock),
             ledger=parts.ledger,
             documents=documents,
             issuer=issuer,
@@ -189,3 +181,15 @@ class ExecutorCore:
         if offset > size:
             raise malformed(f"offset {offset} is behind the object's end, {size}", "begin inside the object")
         return self._objects.read(digest, offset, min(limit or OBJECT_BYTES, OBJECT_BYTES)), size
+
+
+def _gates(parts: Parts, documents: OpenDocuments, clock: EffectiveClock) -> Gates:
+    return Gates(
+        trust=parts.trust,
+        keyring=Keyring(parts.trust),
+        ledger=parts.ledger,
+        documents=documents,
+        workspaces=parts.workspaces,
+        find_drift=parts.find_drift,
+        now=clock.now,
+    )

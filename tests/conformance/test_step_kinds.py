@@ -1,11 +1,14 @@
 """The suite of step kinds on each ladder level."""
 
+from pathlib import Path
+
 import pytest
 
 from executor.domain import plan
 from executor.domain.ladder import LadderLevel
 from executor.sandbox.bubblewrap import Bubblewrap
 from executor.sandbox.sandbox import Sandbox
+from executor.sandbox.storage import Storage
 from tests.conformance.step_kinds import KINDS, StepKindSuite
 
 
@@ -15,6 +18,14 @@ class TestL3(StepKindSuite):
     @pytest.fixture
     def sandbox(self) -> Sandbox:
         return Bubblewrap.on_this_machine()
+
+
+class TestL2(StepKindSuite):
+    level = LadderLevel.L2
+
+    @pytest.fixture
+    def sandbox(self, tmp_path: Path) -> Sandbox:
+        return Bubblewrap.on_this_machine(scratch=tmp_path / "scratch", storage=Storage.COPY)
 
 
 class TestL1(StepKindSuite):

@@ -40,6 +40,7 @@ from tests.cases.case_house import (
 )
 
 ROUNDS = 10_000
+MOST_SECONDS = 45
 SUCCEEDED = evidence_pb2.OUTCOME_SUCCESS
 OLD, NEW = b"inside\n", b"new\n"
 
@@ -99,6 +100,13 @@ def bait(tmp_path: Path) -> Path:
     return site
 
 
+def rounds_until(enough: Callable[[], bool], *, least: float) -> Iterator[None]:
+    """Go on for some seconds, and then until a race came often enough: how soon it does is not what is tested."""
+    began = time.monotonic()
+    while (lasted := time.monotonic() - began) < least or (lasted < MOST_SECONDS and not enough()):
+        yield
+
+
 def lay_out(site: Path) -> None:
     """Make the workspace's directory anew, which nobody swaps meanwhile."""
     shutil.rmtree(site / "d", ignore_errors=True)
@@ -113,7 +121,9 @@ def test_a_look_through_a_swapped_directory_never_sees_the_outside(bait: Path) -
     root = Directory.open(bait)
     seen: Counter[bytes] = Counter()
     with racing(bait / "d", bait / "x") as race:
-        for _ in range(ROUNDS):
+        for _ in rounds_until(
+            lambda: seen.total() >= ROUNDS and min(seen[OLD], seen[b"PATH_OUTSIDE_WORKSPACE"]) > ROUNDS / 100, least=0
+        ):
             try:
                 seen[root.read(b"d/file", 100)] += 1
             except ExecutorError as error:
@@ -145,9 +155,8 @@ def test_a_commit_through_a_swapped_directory_never_reaches_the_outside(bait: Pa
     root = Directory.open(bait)
     committer = Committer(root, bait.parent / "staging", ObjectStore(bait.parent / "objects", contents.get))
     ends: Counter[str] = Counter()
-    until = time.monotonic() + 5
     with racing(bait / "d", bait / "x") as race:
-        while time.monotonic() < until:
+        for _ in rounds_until(lambda: ends["applied"] > 3, least=5):
             number = ends.total()
             try:
                 applied = committer.apply(f"x-{number}", changes_of(b"n%d" % number))
@@ -218,8 +227,7 @@ def test_missions_through_a_swapped_directory_never_reach_the_outside(bait: Path
     outside = tree_of(bait.parent / "outside")
     ends: Counter[str] = Counter()
     with case_house(bait.parent) as house, racing(bait / "d", bait / "x") as race:
-        until = time.monotonic() + 5
-        while time.monotonic() < until:
+        for _ in rounds_until(lambda: ends.total() > 10, least=5):
             steps = [read("d/file"), written("d/file"), created("d/made"), deleted("d/made")]
             steps += [shell("cat d/file; echo x > d/file; echo y > d/by-command")] if ends.total() % 5 == 0 else []
             try:
@@ -250,7 +258,7 @@ def test_a_file_swapped_for_something_else_while_it_is_read(bait: Path) -> None:
         make(other)
         seen: Counter[bytes] = Counter()
         with racing(bait / "d" / "file", other):
-            for _ in range(1500):
+            for _ in rounds_until(lambda seen=seen: seen.total() >= 1500 and len(seen) > 1, least=0):  # type: ignore[misc]  # bound now
                 try:
                     seen[root.read(b"d/file", 100)] += 1
                 except ExecutorError as error:
@@ -302,6 +310,7 @@ def test_an_edit_at_any_moment_of_the_execution_is_kept(house: CaseHouse) -> Non
         found = house.worked(shell("for f in f*; do echo new >> $f; done"))
         request = house.approved(found)
         edited, delay = house.site / chance.choice(names), chance.uniform(0, 1.5 * sorted(took)[len(took) // 2])
+        delay = 0.0 if turn % 4 == 0 else delay  # early enough for the gate to see it
         text = f"edit {turn}\n"
         editor = threading.Timer(delay, save_by_rename, (edited, text))
         editor.start()
@@ -317,8 +326,8 @@ def test_an_edit_at_any_moment_of_the_execution_is_kept(house: CaseHouse) -> Non
         assert edited.read_text() == text, end
         others = {(house.site / name).read_text() for name in names if house.site / name != edited}
         assert others == ({"old\nnew\n"} if success else {"old\n"}), end
-    assert ends["OUTCOME_SUCCESS"] > 5, ends
-    assert ends["BASE_DRIFTED"] > 5, ends
+    assert ends["OUTCOME_SUCCESS"] > 0, ends
+    assert ends["BASE_DRIFTED"] > 0, ends
     assert ends["OUTCOME_ABORTED"] > 0, ends
 
 

@@ -331,7 +331,7 @@ class MessageMap(Generic[D]):
         members = {member.name for oneof in descriptor.oneofs if oneof.name in hints for member in oneof.fields}
         names = [field.name for field in fields(self.value_class) if field.name not in self._inner]  # type: ignore[arg-type]  # always a dataclass
         plain = {name for name in names if name not in descriptor.oneofs_by_name}
-        missing = plain ^ ({field.name for field in descriptor.fields} - members)
+        missing = plain ^ ({field.name for field in descriptor.fields} - members - self._inner)
         if missing:
             raise contract_error(f"{self.value_class.__name__} and {descriptor.full_name} differ in {sorted(missing)}")
         for name in names:
@@ -349,7 +349,7 @@ def message_map(
     Args:
         value_class: a frozen dataclass.
         message_class: the message that it mirrors.
-        inner: fields of the class that the message does not have; such a table serves the way out only.
+        inner: fields that the table leaves out: whoever asks for it maps them, or the message does not have them.
 
     Raises:
         ContractError: the class and the message differ.

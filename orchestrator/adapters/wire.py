@@ -5,7 +5,7 @@ written out here.
 """
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from typing import Final
 
@@ -27,6 +27,9 @@ from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate
 
 _SENT = orchestrator_pb2.Mission.DESCRIPTOR.fields_by_name
 _INNER: Final = frozenset(field.name for field in fields(Mission) if field.name not in _SENT)
+
+_BY_HAND: Final = frozenset({"policy"})
+"""A sealed document also has its digest, which no message carries."""
 
 
 @cache
@@ -167,13 +170,15 @@ def whiteboard_to_proto(board: Whiteboard) -> orchestrator_pb2.Whiteboard:
 
 
 def executor_from_proto(message: executor_pb2.GetExecutorResponse) -> ExecutorInfo:
-    return message_map(ExecutorInfo, executor_pb2.GetExecutorResponse).from_message(message)
+    info = message_map(ExecutorInfo, executor_pb2.GetExecutorResponse, _BY_HAND).from_message(message)
+    return replace(info, policy=sealed_from_proto(message.policy)) if message.HasField("policy") else info
 
 
 def executor_to_proto(info: ExecutorInfo) -> executor_pb2.GetExecutorResponse:
-    sent: executor_pb2.GetExecutorResponse = message_map(ExecutorInfo, executor_pb2.GetExecutorResponse).to_message(
-        info
-    )
+    table = message_map(ExecutorInfo, executor_pb2.GetExecutorResponse, _BY_HAND)
+    sent: executor_pb2.GetExecutorResponse = table.to_message(info)
+    if info.policy is not None:
+        sent.policy.CopyFrom(sealed_to_proto(info.policy))
     return sent
 
 

@@ -108,6 +108,21 @@ class ApprovalRefused:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRevoked:
+    revocation_id: str
+    approver: str
+    denied: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSigned:
+    plan_digest: str
+    person: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MissionApproved:
     approval_id: str
     expires_at: datetime
@@ -288,6 +303,7 @@ ExecutionPayload: TypeAlias = (
     | StepCompleted
     | FailureDetected
     | ExecutionPaused
+    | ApprovalRevoked
     | DivergenceDetected
     | RollbackStarted
     | RollbackCompleted
@@ -305,6 +321,7 @@ Payload: TypeAlias = (
     | DryRunCompleted
     | ApprovalGranted
     | ApprovalRefused
+    | PlanSigned
     | MissionApproved
     | MissionRejected
     | MissionExpired

@@ -95,6 +95,7 @@ class ApprovalFacts:
     nonce: str
     policy_digest: str
     comment: str
+    audit_checkpoint: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +176,9 @@ class ExecutorInfo:
     max_content_bytes: int
     report_seconds: int
     checkpoint_seconds: int
+    log_origin: str = ""
+    policy: Sealed | None = None
+    """The sealed policy in force."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

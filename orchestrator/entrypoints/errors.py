@@ -64,6 +64,15 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.JUNIT_UNREADABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.LADDER_TOO_LOW: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.CHECKPOINT_GONE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.POLICY_REFUSES: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.HARDWARE_KEY_NEEDED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.CLOCK_BEHIND: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TRUST_EXPIRED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.AUDIT_FORKED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.SECRET_IN_PLAN: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.SECRET_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Reason.ROLE_MISSING: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 _STORE_REASONS: Final[Mapping[type[store.EventLogError], Reason]] = {

@@ -26,6 +26,8 @@ REPORT = "application/vnd.gonogo.report.v1+json"
 APPROVAL = "application/vnd.gonogo.approval.v1+json"
 RECEIPT = "application/vnd.gonogo.receipt.v1+json"
 REFUSAL = "application/vnd.gonogo.refusal.v1+json"
+POLICY = "application/vnd.gonogo.policy.v1+json"
+REVOCATION = "application/vnd.gonogo.revocation.v1+json"
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 

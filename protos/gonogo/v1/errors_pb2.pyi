@@ -68,6 +68,15 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_JUNIT_UNREADABLE: _Reason.ValueType  # 43
     REASON_LADDER_TOO_LOW: _Reason.ValueType  # 44
     REASON_CHECKPOINT_GONE: _Reason.ValueType  # 45
+    REASON_POLICY_REFUSES: _Reason.ValueType  # 46
+    REASON_HARDWARE_KEY_NEEDED: _Reason.ValueType  # 47
+    REASON_CLOCK_BEHIND: _Reason.ValueType  # 48
+    REASON_TRUST_EXPIRED: _Reason.ValueType  # 49
+    REASON_AUDIT_FORKED: _Reason.ValueType  # 50
+    REASON_SECRET_IN_PLAN: _Reason.ValueType  # 51
+    REASON_SECRET_UNAVAILABLE: _Reason.ValueType  # 52
+    REASON_UNAUTHENTICATED: _Reason.ValueType  # 53
+    REASON_ROLE_MISSING: _Reason.ValueType  # 54
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Stable reasons, carried as text in google.rpc.ErrorInfo.reason with domain "gonogo". The names here, without the
@@ -120,4 +129,13 @@ REASON_JUNIT_MISSING: Reason.ValueType  # 42
 REASON_JUNIT_UNREADABLE: Reason.ValueType  # 43
 REASON_LADDER_TOO_LOW: Reason.ValueType  # 44
 REASON_CHECKPOINT_GONE: Reason.ValueType  # 45
+REASON_POLICY_REFUSES: Reason.ValueType  # 46
+REASON_HARDWARE_KEY_NEEDED: Reason.ValueType  # 47
+REASON_CLOCK_BEHIND: Reason.ValueType  # 48
+REASON_TRUST_EXPIRED: Reason.ValueType  # 49
+REASON_AUDIT_FORKED: Reason.ValueType  # 50
+REASON_SECRET_IN_PLAN: Reason.ValueType  # 51
+REASON_SECRET_UNAVAILABLE: Reason.ValueType  # 52
+REASON_UNAUTHENTICATED: Reason.ValueType  # 53
+REASON_ROLE_MISSING: Reason.ValueType  # 54
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

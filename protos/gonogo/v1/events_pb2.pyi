@@ -469,6 +469,70 @@ class ApprovalRefused(_message.Message):
 Global___ApprovalRefused: _TypeAlias = ApprovalRefused  # noqa: Y015
 
 @_typing.final
+class ApprovalRevoked(_message.Message):
+    """A person's approval was taken back, or the mission denied, at the executor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOCATION_ID_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    revocation_id: _builtins.str
+    """The revocation."""
+    approver: _builtins.str
+    """The person."""
+    denied: _builtins.bool
+    """The mission was denied, not only an approval withdrawn."""
+    reason: _builtins.str
+    """Why, in the person's words."""
+    def __init__(
+        self,
+        *,
+        revocation_id: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        denied: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approver", b"approver", "denied", b"denied", "reason", b"reason", "revocation_id", b"revocation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApprovalRevoked: _TypeAlias = ApprovalRevoked  # noqa: Y015
+
+@_typing.final
+class PlanSigned(_message.Message):
+    """Somebody signed a mission's plan as its proposer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PLAN_DIGEST_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    plan_digest: _builtins.str
+    """Digest of the plan's bytes."""
+    person: _builtins.str
+    """Who signed."""
+    key_id: _builtins.str
+    """Fingerprint of the key."""
+    def __init__(
+        self,
+        *,
+        plan_digest: _builtins.str = ...,
+        person: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "person", b"person", "plan_digest", b"plan_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanSigned: _TypeAlias = PlanSigned  # noqa: Y015
+
+@_typing.final
 class MissionApproved(_message.Message):
     """Every approval that is needed is there."""
 
@@ -1252,6 +1316,8 @@ class Event(_message.Message):
     MISSION_FAILED_FIELD_NUMBER: _builtins.int
     MISSION_CANCELLED_FIELD_NUMBER: _builtins.int
     FEEDBACK_RECORDED_FIELD_NUMBER: _builtins.int
+    APPROVAL_REVOKED_FIELD_NUMBER: _builtins.int
+    PLAN_SIGNED_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Its id."""
     mission_id: _builtins.str
@@ -1404,6 +1470,14 @@ class Event(_message.Message):
     def feedback_recorded(self) -> Global___FeedbackRecorded:
         """A person said how good the result was."""
 
+    @_builtins.property
+    def approval_revoked(self) -> Global___ApprovalRevoked:
+        """An approval was taken back."""
+
+    @_builtins.property
+    def plan_signed(self) -> Global___PlanSigned:
+        """A proposer signed the plan."""
+
     def __init__(
         self,
         *,
@@ -1447,12 +1521,14 @@ class Event(_message.Message):
         mission_failed: Global___MissionFailed | None = ...,
         mission_cancelled: Global___MissionCancelled | None = ...,
         feedback_recorded: Global___FeedbackRecorded | None = ...,
+        approval_revoked: Global___ApprovalRevoked | None = ...,
+        plan_signed: Global___PlanSigned | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_started", b"execution_started", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "stage_changed", b"stage_changed", "step_completed", b"step_completed", "step_output", b"step_output", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "approval_revoked", b"approval_revoked", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_started", b"execution_started", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "plan_signed", b"plan_signed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "stage_changed", b"stage_changed", "step_completed", b"step_completed", "step_output", b"step_output", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "event_id", b"event_id", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_started", b"execution_started", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_id", b"mission_id", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "sequence", b"sequence", "stage_changed", b"stage_changed", "step_completed", b"step_completed", "step_output", b"step_output", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "approval_revoked", b"approval_revoked", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "event_id", b"event_id", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_started", b"execution_started", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_id", b"mission_id", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "plan_signed", b"plan_signed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "sequence", b"sequence", "stage_changed", b"stage_changed", "step_completed", b"step_completed", "step_output", b"step_output", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["message_received", "intent_classified", "mission_proposed", "plan_sealed", "dry_run_started", "dry_run_completed", "approval_granted", "approval_refused", "mission_approved", "mission_rejected", "mission_expired", "mission_returned", "mission_queued", "mission_started", "execution_started", "gate_refused", "stage_changed", "step_started", "retrieval_started", "retrieval_completed", "checkpoint_created", "diff_proposed", "step_output", "step_completed", "failure_detected", "execution_paused", "divergence_detected", "rollback_started", "rollback_completed", "execution_completed", "receipt_issued", "mission_completed", "mission_failed", "mission_cancelled", "feedback_recorded"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["message_received", "intent_classified", "mission_proposed", "plan_sealed", "dry_run_started", "dry_run_completed", "approval_granted", "approval_refused", "mission_approved", "mission_rejected", "mission_expired", "mission_returned", "mission_queued", "mission_started", "execution_started", "gate_refused", "stage_changed", "step_started", "retrieval_started", "retrieval_completed", "checkpoint_created", "diff_proposed", "step_output", "step_completed", "failure_detected", "execution_paused", "divergence_detected", "rollback_started", "rollback_completed", "execution_completed", "receipt_issued", "mission_completed", "mission_failed", "mission_cancelled", "feedback_recorded", "approval_revoked", "plan_signed"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 

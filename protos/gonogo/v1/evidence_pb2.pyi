@@ -189,6 +189,44 @@ TEST_VERDICT_PASS: TestVerdict.ValueType  # 1
 TEST_VERDICT_FAIL: TestVerdict.ValueType  # 2
 Global___TestVerdict: _TypeAlias = TestVerdict  # noqa: Y015
 
+class _ProposerKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProposerKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProposerKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROPOSER_KIND_UNSPECIFIED: _ProposerKind.ValueType  # 0
+    PROPOSER_KIND_UNKNOWN: _ProposerKind.ValueType  # 1
+    PROPOSER_KIND_PERSON: _ProposerKind.ValueType  # 2
+    PROPOSER_KIND_AGENT: _ProposerKind.ValueType  # 3
+
+class ProposerKind(_ProposerKind, metaclass=_ProposerKindEnumTypeWrapper):
+    """Who asked for a plan, as far as the executor could prove it from the plan's own signatures."""
+
+PROPOSER_KIND_UNSPECIFIED: ProposerKind.ValueType  # 0
+PROPOSER_KIND_UNKNOWN: ProposerKind.ValueType  # 1
+PROPOSER_KIND_PERSON: ProposerKind.ValueType  # 2
+PROPOSER_KIND_AGENT: ProposerKind.ValueType  # 3
+Global___ProposerKind: _TypeAlias = ProposerKind  # noqa: Y015
+
+class _RevocationKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RevocationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RevocationKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REVOCATION_KIND_UNSPECIFIED: _RevocationKind.ValueType  # 0
+    REVOCATION_KIND_WITHDRAW: _RevocationKind.ValueType  # 1
+    REVOCATION_KIND_DENY: _RevocationKind.ValueType  # 2
+
+class RevocationKind(_RevocationKind, metaclass=_RevocationKindEnumTypeWrapper):
+    """What a revocation takes back."""
+
+REVOCATION_KIND_UNSPECIFIED: RevocationKind.ValueType  # 0
+REVOCATION_KIND_WITHDRAW: RevocationKind.ValueType  # 1
+REVOCATION_KIND_DENY: RevocationKind.ValueType  # 2
+Global___RevocationKind: _TypeAlias = RevocationKind  # noqa: Y015
+
 @_typing.final
 class Xattr(_message.Message):
     """One extended attribute of the `user.` name space."""
@@ -602,6 +640,108 @@ class TestEvidence(_message.Message):
 Global___TestEvidence: _TypeAlias = TestEvidence  # noqa: Y015
 
 @_typing.final
+class Proposer(_message.Message):
+    """The proposer of a plan, proven by a signature on it or unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    SPONSOR_FIELD_NUMBER: _builtins.int
+    kind: Global___ProposerKind.ValueType
+    """Whether it is known, and what it is."""
+    person: _builtins.str
+    """The person or agent whose key signed the plan; empty where it is unknown."""
+    sponsor: _builtins.str
+    """The person behind an agent; empty otherwise."""
+    def __init__(
+        self,
+        *,
+        kind: Global___ProposerKind.ValueType = ...,
+        person: _builtins.str = ...,
+        sponsor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "person", b"person", "sponsor", b"sponsor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Proposer: _TypeAlias = Proposer  # noqa: Y015
+
+@_typing.final
+class Requirement(_message.Message):
+    """So many distinct persons of a group must approve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """How many."""
+    group: _builtins.str
+    """Id of the group; empty means everybody who may approve."""
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Requirement: _TypeAlias = Requirement  # noqa: Y015
+
+@_typing.final
+class Demand(_message.Message):
+    """What the executor's policy demands of the approvals of one report: everything that any matching rule asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    MAX_APPROVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    HARDWARE_KEY_FIELD_NUMBER: _builtins.int
+    MIN_LADDER_LEVEL_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    max_approval_seconds: _builtins.int
+    """The longest lifetime of an approval, in seconds."""
+    hardware_key: _builtins.bool
+    """Only signatures of hardware keys count."""
+    min_ladder_level: _plan_pb2.LadderLevel.ValueType
+    """The least isolation that the dry run must have had; unspecified means whatever it had."""
+    refused: _builtins.str
+    """Why the policy refuses this whoever approves it; empty where it does not."""
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Requirement]:
+        """All of these, and one person fills one place among them."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the rules that matched, in the policy's order."""
+
+    def __init__(
+        self,
+        *,
+        requirements: _abc.Iterable[Global___Requirement] | None = ...,
+        rules: _abc.Iterable[_builtins.str] | None = ...,
+        max_approval_seconds: _builtins.int = ...,
+        hardware_key: _builtins.bool = ...,
+        min_ladder_level: _plan_pb2.LadderLevel.ValueType = ...,
+        refused: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hardware_key", b"hardware_key", "max_approval_seconds", b"max_approval_seconds", "min_ladder_level", b"min_ladder_level", "refused", b"refused", "requirements", b"requirements", "rules", b"rules"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Demand: _TypeAlias = Demand  # noqa: Y015
+
+@_typing.final
 class Problem(_message.Message):
     """One thing that keeps a report from being a success."""
 
@@ -835,6 +975,8 @@ class Report(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     RISK_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    PROPOSER_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """Id of this report."""
     mission_id: _builtins.str
@@ -891,6 +1033,14 @@ class Report(_message.Message):
     def notices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Notice]:
         """What whoever decides should know besides."""
 
+    @_builtins.property
+    def proposer(self) -> Global___Proposer:
+        """Who asked, as far as the plan's signatures prove it."""
+
+    @_builtins.property
+    def demand(self) -> Global___Demand:
+        """What the policy demands of the approvals, as of the end of the dry run."""
+
     def __init__(
         self,
         *,
@@ -916,10 +1066,12 @@ class Report(_message.Message):
         steps: _abc.Iterable[Global___StepReport] | None = ...,
         risk: Global___Risk | None = ...,
         notices: _abc.Iterable[Global___Notice] | None = ...,
+        proposer: Global___Proposer | None = ...,
+        demand: Global___Demand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "risk", b"risk", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "demand", b"demand", "proposer", b"proposer", "risk", b"risk", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_fingerprint", b"after_fingerprint", "base_fingerprint", b"base_fingerprint", "completed_at", b"completed_at", "executor_id", b"executor_id", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "manifest_digest", b"manifest_digest", "mission_id", b"mission_id", "nonce", b"nonce", "notices", b"notices", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "problems", b"problems", "report_id", b"report_id", "risk", b"risk", "self_approval", b"self_approval", "started_at", b"started_at", "status", b"status", "steps", b"steps", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_fingerprint", b"after_fingerprint", "base_fingerprint", b"base_fingerprint", "completed_at", b"completed_at", "demand", b"demand", "executor_id", b"executor_id", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "manifest_digest", b"manifest_digest", "mission_id", b"mission_id", "nonce", b"nonce", "notices", b"notices", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "problems", b"problems", "proposer", b"proposer", "report_id", b"report_id", "risk", b"risk", "self_approval", b"self_approval", "started_at", b"started_at", "status", b"status", "steps", b"steps", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -948,6 +1100,7 @@ class Approval(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     POLICY_DIGEST_FIELD_NUMBER: _builtins.int
     COMMENT_FIELD_NUMBER: _builtins.int
+    AUDIT_CHECKPOINT_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
     """Id of this approval."""
     mission_id: _builtins.str
@@ -976,6 +1129,10 @@ class Approval(_message.Message):
     """Digest of the policy the approver saw in the report."""
     comment: _builtins.str
     """Why, in the person's words; may be empty."""
+    audit_checkpoint: _builtins.str
+    """The executor's last audit checkpoint that the approver's client has checked, as a signed note; empty where it keeps
+    none. The executor refuses an approval whose checkpoint is not of its own log.
+    """
     @_builtins.property
     def approved_at(self) -> _timestamp_pb2.Timestamp:
         """When the person decided."""
@@ -1008,14 +1165,70 @@ class Approval(_message.Message):
         nonce: _builtins.str = ...,
         policy_digest: _builtins.str = ...,
         comment: _builtins.str = ...,
+        audit_checkpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "expires_at", b"expires_at", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approved_at", b"approved_at", "approver", b"approver", "comment", b"comment", "decision", b"decision", "executor_id", b"executor_id", "expires_at", b"expires_at", "intent_id", b"intent_id", "mission_id", b"mission_id", "nonce", b"nonce", "not_before", b"not_before", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "report_digest", b"report_digest", "report_id", b"report_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approved_at", b"approved_at", "approver", b"approver", "audit_checkpoint", b"audit_checkpoint", "comment", b"comment", "decision", b"decision", "executor_id", b"executor_id", "expires_at", b"expires_at", "intent_id", b"intent_id", "mission_id", b"mission_id", "nonce", b"nonce", "not_before", b"not_before", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "report_digest", b"report_digest", "report_id", b"report_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Approval: _TypeAlias = Approval  # noqa: Y015
+
+@_typing.final
+class Revocation(_message.Message):
+    """Sealed: one person's word to the executor that a mission shall not go on, signed by that person. A withdrawal voids
+    that person's own approvals of the mission, a denial ends the mission; neither can be taken back. Media type
+    application/vnd.gonogo.revocation.v1+json.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOCATION_ID_FIELD_NUMBER: _builtins.int
+    EXECUTOR_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REVOKED_AT_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    revocation_id: _builtins.str
+    """Id of this revocation."""
+    executor_id: _builtins.str
+    """The executor that it is for."""
+    mission_id: _builtins.str
+    """The mission."""
+    kind: Global___RevocationKind.ValueType
+    """What is taken back."""
+    person: _builtins.str
+    """The person, as the executor's trust file names them."""
+    reason: _builtins.str
+    """Why, in the person's words; may be empty."""
+    nonce: _builtins.str
+    """Makes two revocations of the same mission differ."""
+    @_builtins.property
+    def revoked_at(self) -> _timestamp_pb2.Timestamp:
+        """When the person decided."""
+
+    def __init__(
+        self,
+        *,
+        revocation_id: _builtins.str = ...,
+        executor_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        kind: Global___RevocationKind.ValueType = ...,
+        person: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        revoked_at: _timestamp_pb2.Timestamp | None = ...,
+        nonce: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revoked_at", b"revoked_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor_id", b"executor_id", "kind", b"kind", "mission_id", b"mission_id", "nonce", b"nonce", "person", b"person", "reason", b"reason", "revocation_id", b"revocation_id", "revoked_at", b"revoked_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Revocation: _TypeAlias = Revocation  # noqa: Y015
 
 @_typing.final
 class ApprovalRecord(_message.Message):
@@ -1028,6 +1241,9 @@ class ApprovalRecord(_message.Message):
     APPROVER_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     APPROVED_AT_FIELD_NUMBER: _builtins.int
+    SCHEME_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    HARDWARE_KEY_FIELD_NUMBER: _builtins.int
     approval_id: _builtins.str
     """The approval."""
     approval_digest: _builtins.str
@@ -1036,9 +1252,17 @@ class ApprovalRecord(_message.Message):
     """The person."""
     key_id: _builtins.str
     """Fingerprint of the key that signed."""
+    scheme: _builtins.str
+    """The scheme of the signature."""
+    hardware_key: _builtins.bool
+    """The key is in hardware that asked for a touch."""
     @_builtins.property
     def approved_at(self) -> _timestamp_pb2.Timestamp:
         """When the person decided."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it would have ended."""
 
     def __init__(
         self,
@@ -1048,14 +1272,47 @@ class ApprovalRecord(_message.Message):
         approver: _builtins.str = ...,
         key_id: _builtins.str = ...,
         approved_at: _timestamp_pb2.Timestamp | None = ...,
+        scheme: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        hardware_key: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_digest", b"approval_digest", "approval_id", b"approval_id", "approved_at", b"approved_at", "approver", b"approver", "key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_digest", b"approval_digest", "approval_id", b"approval_id", "approved_at", b"approved_at", "approver", b"approver", "expires_at", b"expires_at", "hardware_key", b"hardware_key", "key_id", b"key_id", "scheme", b"scheme"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ApprovalRecord: _TypeAlias = ApprovalRecord  # noqa: Y015
+
+@_typing.final
+class GateRecord(_message.Message):
+    """What one gate saw when it held."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    gate: _builtins.int
+    """The gate, 1 to 7."""
+    name: _builtins.str
+    """Its name, such as "approved"."""
+    detail: _builtins.str
+    """What it compared, in words."""
+    def __init__(
+        self,
+        *,
+        gate: _builtins.int = ...,
+        name: _builtins.str = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "gate", b"gate", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GateRecord: _TypeAlias = GateRecord  # noqa: Y015
 
 @_typing.final
 class StepReceipt(_message.Message):
@@ -1188,6 +1445,9 @@ class Receipt(_message.Message):
     ABORT_REASON_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    PROPOSER_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
     """Id of this receipt."""
     execution_id: _builtins.str
@@ -1270,6 +1530,18 @@ class Receipt(_message.Message):
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepReceipt]:
         """What was done, step by step."""
 
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRecord]:
+        """The gates in their order, and what each saw."""
+
+    @_builtins.property
+    def proposer(self) -> Global___Proposer:
+        """Who asked, as far as the plan's signatures prove it."""
+
+    @_builtins.property
+    def demand(self) -> Global___Demand:
+        """What the policy demanded of the approvals at the moment of the claim."""
+
     def __init__(
         self,
         *,
@@ -1306,10 +1578,13 @@ class Receipt(_message.Message):
         abort_reason: _builtins.str = ...,
         errors: _abc.Iterable[_builtins.str] | None = ...,
         steps: _abc.Iterable[Global___StepReceipt] | None = ...,
+        gates: _abc.Iterable[Global___GateRecord] | None = ...,
+        proposer: Global___Proposer | None = ...,
+        demand: Global___Demand | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "demand", b"demand", "proposer", b"proposer", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "after", b"after", "after_fingerprint", b"after_fingerprint", "approvals", b"approvals", "base_fingerprint", b"base_fingerprint", "before", b"before", "completed_at", b"completed_at", "divergence_details", b"divergence_details", "divergence_detected", b"divergence_detected", "errors", b"errors", "execution_duration_ms", b"execution_duration_ms", "execution_id", b"execution_id", "execution_status", b"execution_status", "executor_id", b"executor_id", "expected_after_fingerprint", b"expected_after_fingerprint", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "message_id", b"message_id", "mission_id", b"mission_id", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "receipt_id", b"receipt_id", "report_digest", b"report_digest", "report_id", b"report_id", "self_approval", b"self_approval", "started_at", b"started_at", "steps", b"steps", "steps_failed", b"steps_failed", "steps_succeeded", b"steps_succeeded", "transcription_id", b"transcription_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "after", b"after", "after_fingerprint", b"after_fingerprint", "approvals", b"approvals", "base_fingerprint", b"base_fingerprint", "before", b"before", "completed_at", b"completed_at", "demand", b"demand", "divergence_details", b"divergence_details", "divergence_detected", b"divergence_detected", "errors", b"errors", "execution_duration_ms", b"execution_duration_ms", "execution_id", b"execution_id", "execution_status", b"execution_status", "executor_id", b"executor_id", "expected_after_fingerprint", b"expected_after_fingerprint", "gates", b"gates", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "message_id", b"message_id", "mission_id", b"mission_id", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "proposer", b"proposer", "receipt_id", b"receipt_id", "report_digest", b"report_digest", "report_id", b"report_id", "self_approval", b"self_approval", "started_at", b"started_at", "steps", b"steps", "steps_failed", b"steps_failed", "steps_succeeded", b"steps_succeeded", "transcription_id", b"transcription_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

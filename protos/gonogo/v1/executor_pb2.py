@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from gonogo.v1 import audit_pb2 as gonogo_dot_v1_dot_audit__pb2
 from gonogo.v1 import events_pb2 as gonogo_dot_v1_dot_events__pb2
 from gonogo.v1 import evidence_pb2 as gonogo_dot_v1_dot_evidence__pb2
 from gonogo.v1 import plan_pb2 as gonogo_dot_v1_dot_plan__pb2
@@ -29,51 +30,65 @@ from gonogo.v1 import sealed_pb2 as gonogo_dot_v1_dot_sealed__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gonogo/v1/executor.proto\x12\tgonogo.v1\x1a\x16gonogo/v1/events.proto\x1a\x18gonogo/v1/evidence.proto\x1a\x14gonogo/v1/plan.proto\x1a\x16gonogo/v1/sealed.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x14\n\x12GetExecutorRequest\"C\n\x07\x46inding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"@\n\nTrustedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\"D\n\rTrustedPerson\x12\x0e\n\x06person\x18\x01 \x01(\t\x12#\n\x04keys\x18\x02 \x03(\x0b\x32\x15.gonogo.v1.TrustedKey\"g\n\rWorkspaceInfo\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12,\n\x0cladder_level\x18\x02 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12\x12\n\nlimitation\x18\x03 \x01(\t\"\xe2\x03\n\x13GetExecutorResponse\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12\x14\n\x0cledger_epoch\x18\x03 \x01(\t\x12,\n\x0cladder_level\x18\x04 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12$\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x12.gonogo.v1.Finding\x12,\n\nworkspaces\x18\x06 \x03(\x0b\x32\x18.gonogo.v1.WorkspaceInfo\x12)\n\x07persons\x18\x07 \x03(\x0b\x32\x18.gonogo.v1.TrustedPerson\x12\x1a\n\x12\x61pprovals_required\x18\x08 \x01(\r\x12.\n\rself_approval\x18\t \x01(\x0e\x32\x17.gonogo.v1.SelfApproval\x12\x1c\n\x14max_approval_seconds\x18\n \x01(\r\x12\x15\n\rpolicy_digest\x18\x0b \x01(\t\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\x19\n\x11max_content_bytes\x18\r \x01(\r\x12\x16\n\x0ereport_seconds\x18\x0e \x01(\r\x12\x1a\n\x12\x63heckpoint_seconds\x18\x0f \x01(\r\"D\n\rDryRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x04plan\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"U\n\x0e\x44ryRunResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12!\n\x06report\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"\xe0\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x1f\n\x04plan\x18\x03 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12!\n\x06report\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12$\n\tapprovals\x18\x05 \x03(\x0b\x32\x11.gonogo.v1.Sealed\x12\x14\n\x0cworkspace_id\x18\x06 \x01(\t\x12\x13\n\x0b\x65xecutor_id\x18\x07 \x01(\t\x12\x11\n\tintent_id\x18\x08 \x01(\t\"\xe2\x01\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x12#\n\x07outcome\x18\x04 \x01(\x0e\x32\x12.gonogo.v1.Outcome\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x07 \x01(\r\"\x96\x01\n\x0f\x45xecuteResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"W\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x9d\x01\n\x16WatchExecutionResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"?\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\"?\n\x14GetExecutionResponse\x12\'\n\texecution\x18\x01 \x01(\x0b\x32\x14.gonogo.v1.Execution\"\'\n\x11GetReceiptRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\"8\n\x12GetReceiptResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"A\n\x10GetObjectRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"6\n\x11GetObjectResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x32\xa1\x04\n\x0f\x45xecutorService\x12L\n\x0bGetExecutor\x12\x1d.gonogo.v1.GetExecutorRequest\x1a\x1e.gonogo.v1.GetExecutorResponse\x12?\n\x06\x44ryRun\x12\x18.gonogo.v1.DryRunRequest\x1a\x19.gonogo.v1.DryRunResponse0\x01\x12\x42\n\x07\x45xecute\x12\x19.gonogo.v1.ExecuteRequest\x1a\x1a.gonogo.v1.ExecuteResponse0\x01\x12W\n\x0eWatchExecution\x12 .gonogo.v1.WatchExecutionRequest\x1a!.gonogo.v1.WatchExecutionResponse0\x01\x12O\n\x0cGetExecution\x12\x1e.gonogo.v1.GetExecutionRequest\x1a\x1f.gonogo.v1.GetExecutionResponse\x12I\n\nGetReceipt\x12\x1c.gonogo.v1.GetReceiptRequest\x1a\x1d.gonogo.v1.GetReceiptResponse\x12\x46\n\tGetObject\x12\x1b.gonogo.v1.GetObjectRequest\x1a\x1c.gonogo.v1.GetObjectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gonogo/v1/executor.proto\x12\tgonogo.v1\x1a\x15gonogo/v1/audit.proto\x1a\x16gonogo/v1/events.proto\x1a\x18gonogo/v1/evidence.proto\x1a\x14gonogo/v1/plan.proto\x1a\x16gonogo/v1/sealed.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\rRevokeRequest\x12%\n\nrevocation\x18\x01 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"J\n\x0eRevokeResponse\x12\x15\n\rrevocation_id\x18\x01 \x01(\t\x12\x0f\n\x07in_time\x18\x02 \x01(\x08\x12\x10\n\x08stopping\x18\x03 \x01(\x08\"Y\n\x1a\x45xchangeCheckpointsRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x12\n\nknown_size\x18\x03 \x01(\x04\"Y\n\x1b\x45xchangeCheckpointsResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x11\n\tkept_size\x18\x03 \x01(\x04\"*\n\x14GetMissionLogRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\";\n\x15GetMissionLogResponse\x12\"\n\x03log\x18\x01 \x01(\x0b\x32\x15.gonogo.v1.LogExtract\"\x14\n\x12GetExecutorRequest\"C\n\x07\x46inding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"@\n\nTrustedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\"D\n\rTrustedPerson\x12\x0e\n\x06person\x18\x01 \x01(\t\x12#\n\x04keys\x18\x02 \x03(\x0b\x32\x15.gonogo.v1.TrustedKey\"g\n\rWorkspaceInfo\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12,\n\x0cladder_level\x18\x02 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12\x12\n\nlimitation\x18\x03 \x01(\t\"\x99\x04\n\x13GetExecutorResponse\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12\x14\n\x0cledger_epoch\x18\x03 \x01(\t\x12,\n\x0cladder_level\x18\x04 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12$\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x12.gonogo.v1.Finding\x12,\n\nworkspaces\x18\x06 \x03(\x0b\x32\x18.gonogo.v1.WorkspaceInfo\x12)\n\x07persons\x18\x07 \x03(\x0b\x32\x18.gonogo.v1.TrustedPerson\x12\x1a\n\x12\x61pprovals_required\x18\x08 \x01(\r\x12.\n\rself_approval\x18\t \x01(\x0e\x32\x17.gonogo.v1.SelfApproval\x12\x1c\n\x14max_approval_seconds\x18\n \x01(\r\x12\x15\n\rpolicy_digest\x18\x0b \x01(\t\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\x19\n\x11max_content_bytes\x18\r \x01(\r\x12\x16\n\x0ereport_seconds\x18\x0e \x01(\r\x12\x1a\n\x12\x63heckpoint_seconds\x18\x0f \x01(\r\x12!\n\x06policy\x18\x10 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12\x12\n\nlog_origin\x18\x11 \x01(\t\"D\n\rDryRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x04plan\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"U\n\x0e\x44ryRunResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12!\n\x06report\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"\xe0\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x1f\n\x04plan\x18\x03 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12!\n\x06report\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12$\n\tapprovals\x18\x05 \x03(\x0b\x32\x11.gonogo.v1.Sealed\x12\x14\n\x0cworkspace_id\x18\x06 \x01(\t\x12\x13\n\x0b\x65xecutor_id\x18\x07 \x01(\t\x12\x11\n\tintent_id\x18\x08 \x01(\t\"\xe2\x01\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x12#\n\x07outcome\x18\x04 \x01(\x0e\x32\x12.gonogo.v1.Outcome\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x07 \x01(\r\"\x96\x01\n\x0f\x45xecuteResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"W\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x9d\x01\n\x16WatchExecutionResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"?\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\"?\n\x14GetExecutionResponse\x12\'\n\texecution\x18\x01 \x01(\x0b\x32\x14.gonogo.v1.Execution\"\'\n\x11GetReceiptRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\"8\n\x12GetReceiptResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"A\n\x10GetObjectRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"6\n\x11GetObjectResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x32\xdb\x05\n\x0f\x45xecutorService\x12L\n\x0bGetExecutor\x12\x1d.gonogo.v1.GetExecutorRequest\x1a\x1e.gonogo.v1.GetExecutorResponse\x12?\n\x06\x44ryRun\x12\x18.gonogo.v1.DryRunRequest\x1a\x19.gonogo.v1.DryRunResponse0\x01\x12\x42\n\x07\x45xecute\x12\x19.gonogo.v1.ExecuteRequest\x1a\x1a.gonogo.v1.ExecuteResponse0\x01\x12W\n\x0eWatchExecution\x12 .gonogo.v1.WatchExecutionRequest\x1a!.gonogo.v1.WatchExecutionResponse0\x01\x12O\n\x0cGetExecution\x12\x1e.gonogo.v1.GetExecutionRequest\x1a\x1f.gonogo.v1.GetExecutionResponse\x12I\n\nGetReceipt\x12\x1c.gonogo.v1.GetReceiptRequest\x1a\x1d.gonogo.v1.GetReceiptResponse\x12\x46\n\tGetObject\x12\x1b.gonogo.v1.GetObjectRequest\x1a\x1c.gonogo.v1.GetObjectResponse\x12\x64\n\x13\x45xchangeCheckpoints\x12%.gonogo.v1.ExchangeCheckpointsRequest\x1a&.gonogo.v1.ExchangeCheckpointsResponse\x12R\n\rGetMissionLog\x12\x1f.gonogo.v1.GetMissionLogRequest\x1a .gonogo.v1.GetMissionLogResponse2R\n\x11RevocationService\x12=\n\x06Revoke\x12\x18.gonogo.v1.RevokeRequest\x1a\x19.gonogo.v1.RevokeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gonogo.v1.executor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETEXECUTORREQUEST']._serialized_start=168
-  _globals['_GETEXECUTORREQUEST']._serialized_end=188
-  _globals['_FINDING']._serialized_start=190
-  _globals['_FINDING']._serialized_end=257
-  _globals['_TRUSTEDKEY']._serialized_start=259
-  _globals['_TRUSTEDKEY']._serialized_end=323
-  _globals['_TRUSTEDPERSON']._serialized_start=325
-  _globals['_TRUSTEDPERSON']._serialized_end=393
-  _globals['_WORKSPACEINFO']._serialized_start=395
-  _globals['_WORKSPACEINFO']._serialized_end=498
-  _globals['_GETEXECUTORRESPONSE']._serialized_start=501
-  _globals['_GETEXECUTORRESPONSE']._serialized_end=983
-  _globals['_DRYRUNREQUEST']._serialized_start=985
-  _globals['_DRYRUNREQUEST']._serialized_end=1053
-  _globals['_DRYRUNRESPONSE']._serialized_start=1055
-  _globals['_DRYRUNRESPONSE']._serialized_end=1140
-  _globals['_EXECUTEREQUEST']._serialized_start=1143
-  _globals['_EXECUTEREQUEST']._serialized_end=1367
-  _globals['_EXECUTION']._serialized_start=1370
-  _globals['_EXECUTION']._serialized_end=1596
-  _globals['_EXECUTERESPONSE']._serialized_start=1599
-  _globals['_EXECUTERESPONSE']._serialized_end=1749
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1751
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1838
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1841
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1998
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=2000
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=2063
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=2065
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=2128
-  _globals['_GETRECEIPTREQUEST']._serialized_start=2130
-  _globals['_GETRECEIPTREQUEST']._serialized_end=2169
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=2171
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=2227
-  _globals['_GETOBJECTREQUEST']._serialized_start=2229
-  _globals['_GETOBJECTREQUEST']._serialized_end=2294
-  _globals['_GETOBJECTRESPONSE']._serialized_start=2296
-  _globals['_GETOBJECTRESPONSE']._serialized_end=2350
-  _globals['_EXECUTORSERVICE']._serialized_start=2353
-  _globals['_EXECUTORSERVICE']._serialized_end=2898
+  _globals['_REVOKEREQUEST']._serialized_start=191
+  _globals['_REVOKEREQUEST']._serialized_end=245
+  _globals['_REVOKERESPONSE']._serialized_start=247
+  _globals['_REVOKERESPONSE']._serialized_end=321
+  _globals['_EXCHANGECHECKPOINTSREQUEST']._serialized_start=323
+  _globals['_EXCHANGECHECKPOINTSREQUEST']._serialized_end=412
+  _globals['_EXCHANGECHECKPOINTSRESPONSE']._serialized_start=414
+  _globals['_EXCHANGECHECKPOINTSRESPONSE']._serialized_end=503
+  _globals['_GETMISSIONLOGREQUEST']._serialized_start=505
+  _globals['_GETMISSIONLOGREQUEST']._serialized_end=547
+  _globals['_GETMISSIONLOGRESPONSE']._serialized_start=549
+  _globals['_GETMISSIONLOGRESPONSE']._serialized_end=608
+  _globals['_GETEXECUTORREQUEST']._serialized_start=610
+  _globals['_GETEXECUTORREQUEST']._serialized_end=630
+  _globals['_FINDING']._serialized_start=632
+  _globals['_FINDING']._serialized_end=699
+  _globals['_TRUSTEDKEY']._serialized_start=701
+  _globals['_TRUSTEDKEY']._serialized_end=765
+  _globals['_TRUSTEDPERSON']._serialized_start=767
+  _globals['_TRUSTEDPERSON']._serialized_end=835
+  _globals['_WORKSPACEINFO']._serialized_start=837
+  _globals['_WORKSPACEINFO']._serialized_end=940
+  _globals['_GETEXECUTORRESPONSE']._serialized_start=943
+  _globals['_GETEXECUTORRESPONSE']._serialized_end=1480
+  _globals['_DRYRUNREQUEST']._serialized_start=1482
+  _globals['_DRYRUNREQUEST']._serialized_end=1550
+  _globals['_DRYRUNRESPONSE']._serialized_start=1552
+  _globals['_DRYRUNRESPONSE']._serialized_end=1637
+  _globals['_EXECUTEREQUEST']._serialized_start=1640
+  _globals['_EXECUTEREQUEST']._serialized_end=1864
+  _globals['_EXECUTION']._serialized_start=1867
+  _globals['_EXECUTION']._serialized_end=2093
+  _globals['_EXECUTERESPONSE']._serialized_start=2096
+  _globals['_EXECUTERESPONSE']._serialized_end=2246
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2248
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2335
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2338
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2495
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=2497
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=2560
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=2562
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=2625
+  _globals['_GETRECEIPTREQUEST']._serialized_start=2627
+  _globals['_GETRECEIPTREQUEST']._serialized_end=2666
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=2668
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=2724
+  _globals['_GETOBJECTREQUEST']._serialized_start=2726
+  _globals['_GETOBJECTREQUEST']._serialized_end=2791
+  _globals['_GETOBJECTRESPONSE']._serialized_start=2793
+  _globals['_GETOBJECTRESPONSE']._serialized_end=2847
+  _globals['_EXECUTORSERVICE']._serialized_start=2850
+  _globals['_EXECUTORSERVICE']._serialized_end=3581
+  _globals['_REVOCATIONSERVICE']._serialized_start=3583
+  _globals['_REVOCATIONSERVICE']._serialized_end=3665
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gonogo.v1 import audit_pb2 as _audit_pb2
 from gonogo.v1 import events_pb2 as _events_pb2
 from gonogo.v1 import evidence_pb2 as _evidence_pb2
 from gonogo.v1 import plan_pb2 as _plan_pb2
@@ -22,6 +23,170 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+@_typing.final
+class RevokeRequest(_message.Message):
+    """Hands in a revocation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOCATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revocation(self) -> _sealed_pb2.Sealed:
+        """The sealed revocation."""
+
+    def __init__(
+        self,
+        *,
+        revocation: _sealed_pb2.Sealed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revocation", b"revocation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeRequest: _TypeAlias = RevokeRequest  # noqa: Y015
+
+@_typing.final
+class RevokeResponse(_message.Message):
+    """What the revocation came to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOCATION_ID_FIELD_NUMBER: _builtins.int
+    IN_TIME_FIELD_NUMBER: _builtins.int
+    STOPPING_FIELD_NUMBER: _builtins.int
+    revocation_id: _builtins.str
+    """The revocation."""
+    in_time: _builtins.bool
+    """The mission had not been claimed: it will not be executed on what was taken back."""
+    stopping: _builtins.bool
+    """The mission is being executed: the execution stops before its next step."""
+    def __init__(
+        self,
+        *,
+        revocation_id: _builtins.str = ...,
+        in_time: _builtins.bool = ...,
+        stopping: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_time", b"in_time", "revocation_id", b"revocation_id", "stopping", b"stopping"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeResponse: _TypeAlias = RevokeResponse  # noqa: Y015
+
+@_typing.final
+class ExchangeCheckpointsRequest(_message.Message):
+    """Hands in a checkpoint and asks for one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    KNOWN_SIZE_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The caller's newest checkpoint as a signed note; empty where it only asks."""
+    known_size: _builtins.int
+    """Size of the executor's checkpoint that the caller keeps; 0 where it keeps none."""
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Proof that it continues the caller's checkpoint that is kept here; 32 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+        known_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "known_size", b"known_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeCheckpointsRequest: _TypeAlias = ExchangeCheckpointsRequest  # noqa: Y015
+
+@_typing.final
+class ExchangeCheckpointsResponse(_message.Message):
+    """The executor's newest checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    KEPT_SIZE_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The checkpoint as a signed note."""
+    kept_size: _builtins.int
+    """Size of the caller's checkpoint that is kept here now; 0 where none is."""
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Proof that it continues the one of `known_size`; 32 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+        kept_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "kept_size", b"kept_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeCheckpointsResponse: _TypeAlias = ExchangeCheckpointsResponse  # noqa: Y015
+
+@_typing.final
+class GetMissionLogRequest(_message.Message):
+    """Asks for a mission's leaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    mission_id: _builtins.str
+    """The mission."""
+    def __init__(
+        self,
+        *,
+        mission_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMissionLogRequest: _TypeAlias = GetMissionLogRequest  # noqa: Y015
+
+@_typing.final
+class GetMissionLogResponse(_message.Message):
+    """A mission's leaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def log(self) -> _audit_pb2.LogExtract:
+        """The leaves and the newest checkpoint."""
+
+    def __init__(
+        self,
+        *,
+        log: _audit_pb2.LogExtract | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMissionLogResponse: _TypeAlias = GetMissionLogResponse  # noqa: Y015
 
 @_typing.final
 class GetExecutorRequest(_message.Message):
@@ -183,6 +348,8 @@ class GetExecutorResponse(_message.Message):
     MAX_CONTENT_BYTES_FIELD_NUMBER: _builtins.int
     REPORT_SECONDS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_SECONDS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    LOG_ORIGIN_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """Its id."""
     public_key: _builtins.str
@@ -207,6 +374,8 @@ class GetExecutorResponse(_message.Message):
     """How long a report may be executed after it was issued, in seconds; its contents are kept as long."""
     checkpoint_seconds: _builtins.int
     """How long the checkpoints of an ended mission are kept, in seconds: so long it can be undone."""
+    log_origin: _builtins.str
+    """The name of its audit log, the first line of its checkpoints."""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
         """What its self-test found."""
@@ -218,6 +387,10 @@ class GetExecutorResponse(_message.Message):
     @_builtins.property
     def persons(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrustedPerson]:
         """The persons whose approvals it takes."""
+
+    @_builtins.property
+    def policy(self) -> _sealed_pb2.Sealed:
+        """The sealed policy in force; `policy_digest` is its digest."""
 
     def __init__(
         self,
@@ -237,10 +410,12 @@ class GetExecutorResponse(_message.Message):
         max_content_bytes: _builtins.int = ...,
         report_seconds: _builtins.int = ...,
         checkpoint_seconds: _builtins.int = ...,
+        policy: _sealed_pb2.Sealed | None = ...,
+        log_origin: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals_required", b"approvals_required", "checkpoint_seconds", b"checkpoint_seconds", "executor_id", b"executor_id", "findings", b"findings", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "max_approval_seconds", b"max_approval_seconds", "max_content_bytes", b"max_content_bytes", "persons", b"persons", "policy_digest", b"policy_digest", "public_key", b"public_key", "report_seconds", b"report_seconds", "self_approval", b"self_approval", "version", b"version", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals_required", b"approvals_required", "checkpoint_seconds", b"checkpoint_seconds", "executor_id", b"executor_id", "findings", b"findings", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "log_origin", b"log_origin", "max_approval_seconds", b"max_approval_seconds", "max_content_bytes", b"max_content_bytes", "persons", b"persons", "policy", b"policy", "policy_digest", b"policy_digest", "public_key", b"public_key", "report_seconds", b"report_seconds", "self_approval", b"self_approval", "version", b"version", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,6 +71,16 @@ class ExecutorServiceStub(object):
                 request_serializer=gonogo_dot_v1_dot_executor__pb2.GetObjectRequest.SerializeToString,
                 response_deserializer=gonogo_dot_v1_dot_executor__pb2.GetObjectResponse.FromString,
                 _registered_method=True)
+        self.ExchangeCheckpoints = channel.unary_unary(
+                '/gonogo.v1.ExecutorService/ExchangeCheckpoints',
+                request_serializer=gonogo_dot_v1_dot_executor__pb2.ExchangeCheckpointsRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_executor__pb2.ExchangeCheckpointsResponse.FromString,
+                _registered_method=True)
+        self.GetMissionLog = channel.unary_unary(
+                '/gonogo.v1.ExecutorService/GetMissionLog',
+                request_serializer=gonogo_dot_v1_dot_executor__pb2.GetMissionLogRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_executor__pb2.GetMissionLogResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer(object):
@@ -129,6 +139,21 @@ class ExecutorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExchangeCheckpoints(self, request, context):
+        """Lets the two services keep each other's audit checkpoints: takes the caller's newest one with the proof that it
+        continues the one kept here, and returns this executor's newest one with such a proof for the caller.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMissionLog(self, request, context):
+        """Returns the leaves of the executor's audit log that are about a mission, with their proofs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,6 +191,16 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.GetObject,
                     request_deserializer=gonogo_dot_v1_dot_executor__pb2.GetObjectRequest.FromString,
                     response_serializer=gonogo_dot_v1_dot_executor__pb2.GetObjectResponse.SerializeToString,
+            ),
+            'ExchangeCheckpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExchangeCheckpoints,
+                    request_deserializer=gonogo_dot_v1_dot_executor__pb2.ExchangeCheckpointsRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_executor__pb2.ExchangeCheckpointsResponse.SerializeToString,
+            ),
+            'GetMissionLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMissionLog,
+                    request_deserializer=gonogo_dot_v1_dot_executor__pb2.GetMissionLogRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_executor__pb2.GetMissionLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -359,6 +394,140 @@ class ExecutorService(object):
             '/gonogo.v1.ExecutorService/GetObject',
             gonogo_dot_v1_dot_executor__pb2.GetObjectRequest.SerializeToString,
             gonogo_dot_v1_dot_executor__pb2.GetObjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExchangeCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.ExecutorService/ExchangeCheckpoints',
+            gonogo_dot_v1_dot_executor__pb2.ExchangeCheckpointsRequest.SerializeToString,
+            gonogo_dot_v1_dot_executor__pb2.ExchangeCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMissionLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.ExecutorService/GetMissionLog',
+            gonogo_dot_v1_dot_executor__pb2.GetMissionLogRequest.SerializeToString,
+            gonogo_dot_v1_dot_executor__pb2.GetMissionLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class RevocationServiceStub(object):
+    """Takes revocations and denials, from approvers and not through an orchestrator. It listens on an address of its own and
+    can do nothing else.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Revoke = channel.unary_unary(
+                '/gonogo.v1.RevocationService/Revoke',
+                request_serializer=gonogo_dot_v1_dot_executor__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_executor__pb2.RevokeResponse.FromString,
+                _registered_method=True)
+
+
+class RevocationServiceServicer(object):
+    """Takes revocations and denials, from approvers and not through an orchestrator. It listens on an address of its own and
+    can do nothing else.
+    """
+
+    def Revoke(self, request, context):
+        """Records a signed revocation. While the mission is not claimed it will not be executed on the approvals that are taken
+        back; an execution that runs stops before its next step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RevocationServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=gonogo_dot_v1_dot_executor__pb2.RevokeRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_executor__pb2.RevokeResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gonogo.v1.RevocationService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gonogo.v1.RevocationService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class RevocationService(object):
+    """Takes revocations and denials, from approvers and not through an orchestrator. It listens on an address of its own and
+    can do nothing else.
+    """
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.RevocationService/Revoke',
+            gonogo_dot_v1_dot_executor__pb2.RevokeRequest.SerializeToString,
+            gonogo_dot_v1_dot_executor__pb2.RevokeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,6 +52,12 @@ class ExecutorServiceStub:
     """Returns the signed receipt of a mission."""
     GetObject: _grpc.UnaryUnaryMultiCallable[_executor_pb2.GetObjectRequest, _executor_pb2.GetObjectResponse]
     """Reads a part of an object that a report names by digest."""
+    ExchangeCheckpoints: _grpc.UnaryUnaryMultiCallable[_executor_pb2.ExchangeCheckpointsRequest, _executor_pb2.ExchangeCheckpointsResponse]
+    """Lets the two services keep each other's audit checkpoints: takes the caller's newest one with the proof that it
+    continues the one kept here, and returns this executor's newest one with such a proof for the caller.
+    """
+    GetMissionLog: _grpc.UnaryUnaryMultiCallable[_executor_pb2.GetMissionLogRequest, _executor_pb2.GetMissionLogResponse]
+    """Returns the leaves of the executor's audit log that are about a mission, with their proofs."""
 
 @_typing.type_check_only
 class ExecutorServiceAsyncStub(ExecutorServiceStub):
@@ -77,6 +83,12 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     """Returns the signed receipt of a mission."""
     GetObject: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetObjectRequest, _executor_pb2.GetObjectResponse]  # type: ignore[assignment]
     """Reads a part of an object that a report names by digest."""
+    ExchangeCheckpoints: _aio.UnaryUnaryMultiCallable[_executor_pb2.ExchangeCheckpointsRequest, _executor_pb2.ExchangeCheckpointsResponse]  # type: ignore[assignment]
+    """Lets the two services keep each other's audit checkpoints: takes the caller's newest one with the proof that it
+    continues the one kept here, and returns this executor's newest one with such a proof for the caller.
+    """
+    GetMissionLog: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetMissionLogRequest, _executor_pb2.GetMissionLogResponse]  # type: ignore[assignment]
+    """Returns the leaves of the executor's audit log that are about a mission, with their proofs."""
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     """The isolated executor. It serves the orchestrators named in its own trust file and acts only on what the approvers
@@ -142,4 +154,65 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_executor_pb2.GetObjectResponse, _abc.Awaitable[_executor_pb2.GetObjectResponse]]:
         """Reads a part of an object that a report names by digest."""
 
+    @_abc_1.abstractmethod
+    def ExchangeCheckpoints(
+        self,
+        request: _executor_pb2.ExchangeCheckpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executor_pb2.ExchangeCheckpointsResponse, _abc.Awaitable[_executor_pb2.ExchangeCheckpointsResponse]]:
+        """Lets the two services keep each other's audit checkpoints: takes the caller's newest one with the proof that it
+        continues the one kept here, and returns this executor's newest one with such a proof for the caller.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMissionLog(
+        self,
+        request: _executor_pb2.GetMissionLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executor_pb2.GetMissionLogResponse, _abc.Awaitable[_executor_pb2.GetMissionLogResponse]]:
+        """Returns the leaves of the executor's audit log that are about a mission, with their proofs."""
+
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class RevocationServiceStub:
+    """Takes revocations and denials, from approvers and not through an orchestrator. It listens on an address of its own and
+    can do nothing else.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> RevocationServiceAsyncStub: ...
+    Revoke: _grpc.UnaryUnaryMultiCallable[_executor_pb2.RevokeRequest, _executor_pb2.RevokeResponse]
+    """Records a signed revocation. While the mission is not claimed it will not be executed on the approvals that are taken
+    back; an execution that runs stops before its next step.
+    """
+
+@_typing.type_check_only
+class RevocationServiceAsyncStub(RevocationServiceStub):
+    """Takes revocations and denials, from approvers and not through an orchestrator. It listens on an address of its own and
+    can do nothing else.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Revoke: _aio.UnaryUnaryMultiCallable[_executor_pb2.RevokeRequest, _executor_pb2.RevokeResponse]  # type: ignore[assignment]
+    """Records a signed revocation. While the mission is not claimed it will not be executed on the approvals that are taken
+    back; an execution that runs stops before its next step.
+    """
+
+class RevocationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Takes revocations and denials, from approvers and not through an orchestrator. It listens on an address of its own and
+    can do nothing else.
+    """
+
+    @_abc_1.abstractmethod
+    def Revoke(
+        self,
+        request: _executor_pb2.RevokeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executor_pb2.RevokeResponse, _abc.Awaitable[_executor_pb2.RevokeResponse]]:
+        """Records a signed revocation. While the mission is not claimed it will not be executed on the approvals that are taken
+        back; an execution that runs stops before its next step.
+        """
+
+def add_RevocationServiceServicer_to_server(servicer: RevocationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

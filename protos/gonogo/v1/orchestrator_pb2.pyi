@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gonogo.v1 import audit_pb2 as _audit_pb2
 from gonogo.v1 import events_pb2 as _events_pb2
 from gonogo.v1 import evidence_pb2 as _evidence_pb2
 from gonogo.v1 import executor_pb2 as _executor_pb2
@@ -13,6 +14,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,6 +25,64 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AuditLog:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditLogEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditLog.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_LOG_UNSPECIFIED: _AuditLog.ValueType  # 0
+    AUDIT_LOG_ORCHESTRATOR: _AuditLog.ValueType  # 1
+    AUDIT_LOG_EXECUTOR: _AuditLog.ValueType  # 2
+
+class AuditLog(_AuditLog, metaclass=_AuditLogEnumTypeWrapper):
+    """Which audit log."""
+
+AUDIT_LOG_UNSPECIFIED: AuditLog.ValueType  # 0
+AUDIT_LOG_ORCHESTRATOR: AuditLog.ValueType  # 1
+AUDIT_LOG_EXECUTOR: AuditLog.ValueType  # 2
+Global___AuditLog: _TypeAlias = AuditLog  # noqa: Y015
+
+class _Role:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
+    ROLE_VIEW: _Role.ValueType  # 1
+    ROLE_PROPOSE: _Role.ValueType  # 2
+    ROLE_OPERATE: _Role.ValueType  # 3
+    ROLE_ADMINISTER: _Role.ValueType  # 4
+
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What a caller may do."""
+
+ROLE_UNSPECIFIED: Role.ValueType  # 0
+ROLE_VIEW: Role.ValueType  # 1
+ROLE_PROPOSE: Role.ValueType  # 2
+ROLE_OPERATE: Role.ValueType  # 3
+ROLE_ADMINISTER: Role.ValueType  # 4
+Global___Role: _TypeAlias = Role  # noqa: Y015
+
+class _CallerCredential:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CallerCredentialEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CallerCredential.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CALLER_CREDENTIAL_UNSPECIFIED: _CallerCredential.ValueType  # 0
+    CALLER_CREDENTIAL_CERTIFICATE: _CallerCredential.ValueType  # 1
+    CALLER_CREDENTIAL_TOKEN: _CallerCredential.ValueType  # 2
+
+class CallerCredential(_CallerCredential, metaclass=_CallerCredentialEnumTypeWrapper):
+    """How a caller shows who it is."""
+
+CALLER_CREDENTIAL_UNSPECIFIED: CallerCredential.ValueType  # 0
+CALLER_CREDENTIAL_CERTIFICATE: CallerCredential.ValueType  # 1
+CALLER_CREDENTIAL_TOKEN: CallerCredential.ValueType  # 2
+Global___CallerCredential: _TypeAlias = CallerCredential  # noqa: Y015
 
 @_typing.final
 class Mission(_message.Message):
@@ -1288,3 +1348,412 @@ class GetWhiteboardResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetWhiteboardResponse: _TypeAlias = GetWhiteboardResponse  # noqa: Y015
+
+@_typing.final
+class SignPlanRequest(_message.Message):
+    """Adds a signature to a plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    mission_id: _builtins.str
+    """The mission."""
+    @_builtins.property
+    def signature(self) -> _sealed_pb2.Signature:
+        """The proposer's signature over the sealed plan."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        signature: _sealed_pb2.Signature | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id", "request_id", b"request_id", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignPlanRequest: _TypeAlias = SignPlanRequest  # noqa: Y015
+
+@_typing.final
+class SignPlanResponse(_message.Message):
+    """The plan with its signatures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mission(self) -> Global___Mission:
+        """The mission."""
+
+    @_builtins.property
+    def plan(self) -> _sealed_pb2.Sealed:
+        """Its sealed plan."""
+
+    def __init__(
+        self,
+        *,
+        mission: Global___Mission | None = ...,
+        plan: _sealed_pb2.Sealed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignPlanResponse: _TypeAlias = SignPlanResponse  # noqa: Y015
+
+@_typing.final
+class ExportMissionRequest(_message.Message):
+    """Asks for a proof of a mission."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    mission_id: _builtins.str
+    """The mission, or the beginning of its id where that is unique."""
+    def __init__(
+        self,
+        *,
+        mission_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportMissionRequest: _TypeAlias = ExportMissionRequest  # noqa: Y015
+
+@_typing.final
+class ExportMissionResponse(_message.Message):
+    """Everything about a mission that a proof needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ORCHESTRATOR_LOG_FIELD_NUMBER: _builtins.int
+    EXECUTOR_LOG_FIELD_NUMBER: _builtins.int
+    KEPT_EXECUTOR_CHECKPOINT_FIELD_NUMBER: _builtins.int
+    EXECUTOR_CONSISTENCY_FIELD_NUMBER: _builtins.int
+    ORCHESTRATOR_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    kept_executor_checkpoint: _builtins.str
+    """Proof that the executor's checkpoint continues the newest one that the orchestrator keeps, and that one."""
+    orchestrator_public_key: _builtins.str
+    """The key that the orchestrator signs its checkpoints with, in OpenSSH's one-line form."""
+    @_builtins.property
+    def documents(self) -> Global___GetMissionResponse:
+        """Its documents."""
+
+    @_builtins.property
+    def policy(self) -> _sealed_pb2.Sealed:
+        """The executor's policy, as its digest in the report names it."""
+
+    @_builtins.property
+    def orchestrator_log(self) -> _audit_pb2.LogExtract:
+        """The mission's events in the orchestrator's audit log."""
+
+    @_builtins.property
+    def executor_log(self) -> _audit_pb2.LogExtract:
+        """The mission's leaves in the executor's audit log; empty where the executor could not be asked."""
+
+    @_builtins.property
+    def executor_consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """32 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        documents: Global___GetMissionResponse | None = ...,
+        policy: _sealed_pb2.Sealed | None = ...,
+        orchestrator_log: _audit_pb2.LogExtract | None = ...,
+        executor_log: _audit_pb2.LogExtract | None = ...,
+        kept_executor_checkpoint: _builtins.str = ...,
+        executor_consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+        orchestrator_public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "executor_log", b"executor_log", "orchestrator_log", b"orchestrator_log", "policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "executor_consistency", b"executor_consistency", "executor_log", b"executor_log", "kept_executor_checkpoint", b"kept_executor_checkpoint", "orchestrator_log", b"orchestrator_log", "orchestrator_public_key", b"orchestrator_public_key", "policy", b"policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportMissionResponse: _TypeAlias = ExportMissionResponse  # noqa: Y015
+
+@_typing.final
+class GetLogRequest(_message.Message):
+    """Asks for a log's newest checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_FIELD_NUMBER: _builtins.int
+    KNOWN_SIZE_FIELD_NUMBER: _builtins.int
+    log: Global___AuditLog.ValueType
+    """Which log."""
+    known_size: _builtins.int
+    """Size of the checkpoint that the caller keeps; 0 where it keeps none."""
+    def __init__(
+        self,
+        *,
+        log: Global___AuditLog.ValueType = ...,
+        known_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_size", b"known_size", "log", b"log"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogRequest: _TypeAlias = GetLogRequest  # noqa: Y015
+
+@_typing.final
+class GetLogResponse(_message.Message):
+    """A log's newest checkpoint."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The checkpoint as a signed note."""
+    public_key: _builtins.str
+    """The key that signed it, in OpenSSH's one-line form."""
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Proof that it continues the one of `known_size`; 32 bytes each."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+        public_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "consistency", b"consistency", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLogResponse: _TypeAlias = GetLogResponse  # noqa: Y015
+
+@_typing.final
+class Caller(_message.Message):
+    """Somebody who may call the orchestrator."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    ADDED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, by which missions name their proposer."""
+    credential: Global___CallerCredential.ValueType
+    """How it shows who it is."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
+        """What it may do."""
+
+    @_builtins.property
+    def added_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was added."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on it is refused; unset means never."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        credential: Global___CallerCredential.ValueType = ...,
+        roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        added_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["added_at", b"added_at", "expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_at", b"added_at", "credential", b"credential", "expires_at", b"expires_at", "name", b"name", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Caller: _TypeAlias = Caller  # noqa: Y015
+
+@_typing.final
+class AddCallerRequest(_message.Message):
+    """Adds a caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_FIELD_NUMBER: _builtins.int
+    ROLES_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    name: _builtins.str
+    """Name."""
+    credential: Global___CallerCredential.ValueType
+    """How it shows who it is."""
+    @_builtins.property
+    def roles(self) -> _containers.RepeatedScalarFieldContainer[Global___Role.ValueType]:
+        """What it may do."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """From when on it is refused; unset means never."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        credential: Global___CallerCredential.ValueType = ...,
+        roles: _abc.Iterable[Global___Role.ValueType] | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential", b"credential", "expires_at", b"expires_at", "name", b"name", "request_id", b"request_id", "roles", b"roles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCallerRequest: _TypeAlias = AddCallerRequest  # noqa: Y015
+
+@_typing.final
+class AddCallerResponse(_message.Message):
+    """The caller that was added."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLER_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Its token, where it shows who it is by one. It is kept nowhere, only its hash is."""
+    @_builtins.property
+    def caller(self) -> Global___Caller:
+        """The caller."""
+
+    def __init__(
+        self,
+        *,
+        caller: Global___Caller | None = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddCallerResponse: _TypeAlias = AddCallerResponse  # noqa: Y015
+
+@_typing.final
+class ListCallersRequest(_message.Message):
+    """Asks for the callers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Callers wanted; 0 means 100, at most 1,000."""
+    page_token: _builtins.str
+    """Token of the page; empty for the first."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallersRequest: _TypeAlias = ListCallersRequest  # noqa: Y015
+
+@_typing.final
+class ListCallersResponse(_message.Message):
+    """The callers, by name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
+    @_builtins.property
+    def callers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Caller]:
+        """The callers."""
+
+    def __init__(
+        self,
+        *,
+        callers: _abc.Iterable[Global___Caller] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callers", b"callers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCallersResponse: _TypeAlias = ListCallersResponse  # noqa: Y015
+
+@_typing.final
+class RemoveCallerRequest(_message.Message):
+    """Removes a caller."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    name: _builtins.str
+    """Name."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveCallerRequest: _TypeAlias = RemoveCallerRequest  # noqa: Y015
+
+@_typing.final
+class RemoveCallerResponse(_message.Message):
+    """The caller is no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoveCallerResponse: _TypeAlias = RemoveCallerResponse  # noqa: Y015

@@ -210,6 +210,16 @@ class MissionServiceStub(object):
                 request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetMissionExecutorRequest.SerializeToString,
                 response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetMissionExecutorResponse.FromString,
                 _registered_method=True)
+        self.SignPlan = channel.unary_unary(
+                '/gonogo.v1.MissionService/SignPlan',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.SignPlanRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.SignPlanResponse.FromString,
+                _registered_method=True)
+        self.ExportMission = channel.unary_unary(
+                '/gonogo.v1.MissionService/ExportMission',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionResponse.FromString,
+                _registered_method=True)
 
 
 class MissionServiceServicer(object):
@@ -293,6 +303,20 @@ class MissionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignPlan(self, request, context):
+        """Adds the proposer's signature to a mission's plan.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportMission(self, request, context):
+        """Returns all that a proof of a mission needs: its documents, and its leaves in both audit logs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MissionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -350,6 +374,16 @@ def add_MissionServiceServicer_to_server(servicer, server):
                     servicer.GetMissionExecutor,
                     request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetMissionExecutorRequest.FromString,
                     response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetMissionExecutorResponse.SerializeToString,
+            ),
+            'SignPlan': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignPlan,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.SignPlanRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.SignPlanResponse.SerializeToString,
+            ),
+            'ExportMission': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportMission,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -650,6 +684,300 @@ class MissionService(object):
             '/gonogo.v1.MissionService/GetMissionExecutor',
             gonogo_dot_v1_dot_orchestrator__pb2.GetMissionExecutorRequest.SerializeToString,
             gonogo_dot_v1_dot_orchestrator__pb2.GetMissionExecutorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignPlan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/SignPlan',
+            gonogo_dot_v1_dot_orchestrator__pb2.SignPlanRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.SignPlanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportMission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/ExportMission',
+            gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AuditServiceStub(object):
+    """Shows the audit logs of both services.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetLog = channel.unary_unary(
+                '/gonogo.v1.AuditService/GetLog',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetLogRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetLogResponse.FromString,
+                _registered_method=True)
+
+
+class AuditServiceServicer(object):
+    """Shows the audit logs of both services.
+    """
+
+    def GetLog(self, request, context):
+        """Returns the newest checkpoint of a log, with the proof that it continues the one the caller keeps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AuditServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLog,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetLogRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetLogResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gonogo.v1.AuditService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gonogo.v1.AuditService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AuditService(object):
+    """Shows the audit logs of both services.
+    """
+
+    @staticmethod
+    def GetLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.AuditService/GetLog',
+            gonogo_dot_v1_dot_orchestrator__pb2.GetLogRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.GetLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class CallerServiceStub(object):
+    """Keeps the list of those who may call the orchestrator.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.AddCaller = channel.unary_unary(
+                '/gonogo.v1.CallerService/AddCaller',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.AddCallerRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.AddCallerResponse.FromString,
+                _registered_method=True)
+        self.ListCallers = channel.unary_unary(
+                '/gonogo.v1.CallerService/ListCallers',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ListCallersRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ListCallersResponse.FromString,
+                _registered_method=True)
+        self.RemoveCaller = channel.unary_unary(
+                '/gonogo.v1.CallerService/RemoveCaller',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.RemoveCallerRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.RemoveCallerResponse.FromString,
+                _registered_method=True)
+
+
+class CallerServiceServicer(object):
+    """Keeps the list of those who may call the orchestrator.
+    """
+
+    def AddCaller(self, request, context):
+        """Adds a caller; a token is shown once, in the answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCallers(self, request, context):
+        """Lists the callers.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveCaller(self, request, context):
+        """Removes a caller; its next call is refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_CallerServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'AddCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddCaller,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.AddCallerRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.AddCallerResponse.SerializeToString,
+            ),
+            'ListCallers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCallers,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ListCallersRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ListCallersResponse.SerializeToString,
+            ),
+            'RemoveCaller': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveCaller,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.RemoveCallerRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.RemoveCallerResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gonogo.v1.CallerService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gonogo.v1.CallerService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class CallerService(object):
+    """Keeps the list of those who may call the orchestrator.
+    """
+
+    @staticmethod
+    def AddCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.CallerService/AddCaller',
+            gonogo_dot_v1_dot_orchestrator__pb2.AddCallerRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.AddCallerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCallers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.CallerService/ListCallers',
+            gonogo_dot_v1_dot_orchestrator__pb2.ListCallersRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.ListCallersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveCaller(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.CallerService/RemoveCaller',
+            gonogo_dot_v1_dot_orchestrator__pb2.RemoveCallerRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.RemoveCallerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -98,6 +98,10 @@ class MissionServiceStub:
     """Reads a part of an object that the mission's report names by digest."""
     GetMissionExecutor: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetMissionExecutorRequest, _orchestrator_pb2.GetMissionExecutorResponse]
     """Tells what is known of the executor."""
+    SignPlan: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.SignPlanRequest, _orchestrator_pb2.SignPlanResponse]
+    """Adds the proposer's signature to a mission's plan."""
+    ExportMission: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ExportMissionRequest, _orchestrator_pb2.ExportMissionResponse]
+    """Returns all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
 
 @_typing.type_check_only
 class MissionServiceAsyncStub(MissionServiceStub):
@@ -126,6 +130,10 @@ class MissionServiceAsyncStub(MissionServiceStub):
     """Reads a part of an object that the mission's report names by digest."""
     GetMissionExecutor: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetMissionExecutorRequest, _orchestrator_pb2.GetMissionExecutorResponse]  # type: ignore[assignment]
     """Tells what is known of the executor."""
+    SignPlan: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.SignPlanRequest, _orchestrator_pb2.SignPlanResponse]  # type: ignore[assignment]
+    """Adds the proposer's signature to a mission's plan."""
+    ExportMission: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ExportMissionRequest, _orchestrator_pb2.ExportMissionResponse]  # type: ignore[assignment]
+    """Returns all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
 
 class MissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps missions from proposal to receipt."""
@@ -218,7 +226,109 @@ class MissionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_orchestrator_pb2.GetMissionExecutorResponse, _abc.Awaitable[_orchestrator_pb2.GetMissionExecutorResponse]]:
         """Tells what is known of the executor."""
 
+    @_abc_1.abstractmethod
+    def SignPlan(
+        self,
+        request: _orchestrator_pb2.SignPlanRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.SignPlanResponse, _abc.Awaitable[_orchestrator_pb2.SignPlanResponse]]:
+        """Adds the proposer's signature to a mission's plan."""
+
+    @_abc_1.abstractmethod
+    def ExportMission(
+        self,
+        request: _orchestrator_pb2.ExportMissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ExportMissionResponse, _abc.Awaitable[_orchestrator_pb2.ExportMissionResponse]]:
+        """Returns all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
+
 def add_MissionServiceServicer_to_server(servicer: MissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class AuditServiceStub:
+    """Shows the audit logs of both services."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
+    GetLog: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetLogRequest, _orchestrator_pb2.GetLogResponse]
+    """Returns the newest checkpoint of a log, with the proof that it continues the one the caller keeps."""
+
+@_typing.type_check_only
+class AuditServiceAsyncStub(AuditServiceStub):
+    """Shows the audit logs of both services."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetLog: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetLogRequest, _orchestrator_pb2.GetLogResponse]  # type: ignore[assignment]
+    """Returns the newest checkpoint of a log, with the proof that it continues the one the caller keeps."""
+
+class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Shows the audit logs of both services."""
+
+    @_abc_1.abstractmethod
+    def GetLog(
+        self,
+        request: _orchestrator_pb2.GetLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.GetLogResponse, _abc.Awaitable[_orchestrator_pb2.GetLogResponse]]:
+        """Returns the newest checkpoint of a log, with the proof that it continues the one the caller keeps."""
+
+def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class CallerServiceStub:
+    """Keeps the list of those who may call the orchestrator."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> CallerServiceAsyncStub: ...
+    AddCaller: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.AddCallerRequest, _orchestrator_pb2.AddCallerResponse]
+    """Adds a caller; a token is shown once, in the answer."""
+    ListCallers: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListCallersRequest, _orchestrator_pb2.ListCallersResponse]
+    """Lists the callers."""
+    RemoveCaller: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RemoveCallerRequest, _orchestrator_pb2.RemoveCallerResponse]
+    """Removes a caller; its next call is refused."""
+
+@_typing.type_check_only
+class CallerServiceAsyncStub(CallerServiceStub):
+    """Keeps the list of those who may call the orchestrator."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    AddCaller: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.AddCallerRequest, _orchestrator_pb2.AddCallerResponse]  # type: ignore[assignment]
+    """Adds a caller; a token is shown once, in the answer."""
+    ListCallers: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListCallersRequest, _orchestrator_pb2.ListCallersResponse]  # type: ignore[assignment]
+    """Lists the callers."""
+    RemoveCaller: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RemoveCallerRequest, _orchestrator_pb2.RemoveCallerResponse]  # type: ignore[assignment]
+    """Removes a caller; its next call is refused."""
+
+class CallerServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Keeps the list of those who may call the orchestrator."""
+
+    @_abc_1.abstractmethod
+    def AddCaller(
+        self,
+        request: _orchestrator_pb2.AddCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.AddCallerResponse, _abc.Awaitable[_orchestrator_pb2.AddCallerResponse]]:
+        """Adds a caller; a token is shown once, in the answer."""
+
+    @_abc_1.abstractmethod
+    def ListCallers(
+        self,
+        request: _orchestrator_pb2.ListCallersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ListCallersResponse, _abc.Awaitable[_orchestrator_pb2.ListCallersResponse]]:
+        """Lists the callers."""
+
+    @_abc_1.abstractmethod
+    def RemoveCaller(
+        self,
+        request: _orchestrator_pb2.RemoveCallerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.RemoveCallerResponse, _abc.Awaitable[_orchestrator_pb2.RemoveCallerResponse]]:
+        """Removes a caller; its next call is refused."""
+
+def add_CallerServiceServicer_to_server(servicer: CallerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class WhiteboardServiceStub:
     """Shows missions as their events tell them."""

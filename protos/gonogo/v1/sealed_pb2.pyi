@@ -35,7 +35,7 @@ class Signature(_message.Message):
     signature: _builtins.bytes
     """The signature's bytes: 64 for ed25519, the binary SSHSIG blob for sshsig."""
     extra: _builtins.bytes
-    """Scheme-specific data; empty for both schemes of today."""
+    """Scheme-specific data; empty for ed25519 and sshsig."""
     def __init__(
         self,
         *,

@@ -1,0 +1,403 @@
+"""Who must approve what: rules over facts, all of them added up.
+
+Everything here is pure, and everybody who asks gets the same answer: the executor, whose answer alone counts and who
+computes the facts itself; the orchestrator, which must know when to stop waiting; the client, which explains a decision
+and replays it from a bundle.
+
+Rules only ever add. Each rule whose condition holds adds its requirements and conditions to the demand, and one person
+fills one place among all requirements. A fact that is not known counts as if it made the condition hold, so that not
+knowing never makes a demand weaker; but a policy of which nothing holds for certain refuses.
+"""
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, time
+from itertools import chain
+from typing import Final
+
+RISK_LEVELS: Final = ("low", "medium", "high")
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+EVERYBODY: Final = ""
+"""The group of all persons who have a key to approve with."""
+
+
+class PersonKind(enum.Enum):
+    """What somebody of the trust file is. Agents never approve."""
+
+    PERSON = "person"
+    AGENT = "agent"
+
+
+class KeyUse(enum.Enum):
+    """What a key may be used for; one key has one use."""
+
+    APPROVE = "approve"
+    PROPOSE = "propose"
+
+
+class ProposerKind(enum.Enum):
+    """What a plan's own signatures prove about who asked for it."""
+
+    UNKNOWN = "unknown"
+    PERSON = "person"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A public key and the one signature scheme it is taken for."""
+
+    key_id: str
+    """Fingerprint as OpenSSH prints it."""
+    scheme: str
+    public_key: str
+    """OpenSSH's one-line form, without a comment."""
+    use: KeyUse = KeyUse.APPROVE
+    hardware: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody the executor knows."""
+
+    person_id: str
+    keys: tuple[Key, ...]
+    kind: PersonKind = PersonKind.PERSON
+    sponsor: str = ""
+    """The person behind an agent; empty for a person."""
+
+    @property
+    def approves(self) -> bool:
+        """Whether this one may approve at all."""
+        return self.kind is PersonKind.PERSON and any(key.use is KeyUse.APPROVE for key in self.keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Persons who can fill a requirement."""
+
+    group_id: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requirement:
+    """So many distinct persons of a group."""
+
+    count: int
+    group: str = EVERYBODY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Where a rule holds: everything that is given must, and of a list one entry is enough."""
+
+    step_kinds: tuple[str, ...] = ()
+    risk_facts: tuple[str, ...] = ()
+    min_risk: str | None = None
+    workspaces: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    min_changes: int = 0
+    min_bytes: int = 0
+    days: tuple[str, ...] = ()
+    """In UTC."""
+    hours: tuple[time, time] | None = None
+    """In UTC, the end not included; may run over midnight."""
+    proposers: tuple[ProposerKind, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Where its condition holds, everything that it asks for is needed."""
+
+    rule_id: str
+    when: Condition = Condition()
+    require: tuple[Requirement, ...] = ()
+    min_ladder_level: int | None = None
+    """0 to 3."""
+    hardware_key: bool = False
+    max_approval_seconds: int | None = None
+    refuse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a decision over approvals needs of the trust file."""
+
+    executor_id: str
+    trust_version: int
+    expires_at: datetime
+    approvals_required: int
+    """Persons who must approve besides what the rules say; 0 leaves it to the rules."""
+    self_approval: bool
+    max_approval_seconds: int
+    persons: tuple[Person, ...]
+    groups: tuple[Group, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of each workspace."""
+    limits_digest: str = ""
+
+    def person(self, person_id: str) -> Person | None:
+        """Return somebody by id."""
+        return next((one for one in self.persons if one.person_id == person_id), None)
+
+    def approvers(self, group: str) -> frozenset[str]:
+        """Return the persons of a group who may approve; of a group that is not there, nobody."""
+        everybody = frozenset(one.person_id for one in self.persons if one.approves)
+        if group == EVERYBODY:
+            return everybody
+        members = next((one.members for one in self.groups if one.group_id == group), ())
+        return everybody & frozenset(members)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposer:
+    """Who asked, as far as it is proven."""
+
+    kind: ProposerKind = ProposerKind.UNKNOWN
+    person: str = ""
+    sponsor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What rules look at. `None` is a fact that is not known."""
+
+    step_kinds: frozenset[str]
+    risk_facts: frozenset[str] | None
+    risk: str | None
+    workspace_id: str
+    changes: int | None
+    """Changed paths of all steps, each step's counted."""
+    size: int | None
+    """Bytes of all changed files as they will be."""
+    at: datetime
+    proposer: Proposer = Proposer()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """Everything that the matching rules ask for together."""
+
+    requirements: tuple[Requirement, ...] = ()
+    rules: tuple[str, ...] = ()
+    max_approval_seconds: int = 0
+    hardware_key: bool = False
+    min_ladder_level: int | None = None
+    refused: str = ""
+    """Why nobody can approve this; empty where somebody can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vote:
+    """One valid signature under an approval."""
+
+    person: str
+    key_id: str
+    hardware: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether the votes are enough, and if not the stable reason and what is missing."""
+
+    reason: str
+    """Empty where the demand is met."""
+    message: str
+    counted: tuple[Vote, ...]
+    missing: tuple[Requirement, ...]
+    excluded: Mapping[str, str]
+    """Persons who do not count, and why."""
+
+    @property
+    def met(self) -> bool:
+        """Whether the demand is met."""
+        return not self.reason
+
+
+def demand_of(policy: Policy, facts: Facts) -> Demand:
+    """Return what a policy demands of the approvals of something with these facts."""
+    certain = [rule for rule in policy.rules if _holds(rule.when, policy, facts) is True]
+    matching = [rule for rule in policy.rules if _holds(rule.when, policy, facts) is not False]
+    base = (Requirement(count=policy.approvals_required),) if policy.approvals_required else ()
+    lifetimes = [rule.max_approval_seconds for rule in matching if rule.max_approval_seconds is not None]
+    levels = [rule.min_ladder_level for rule in matching if rule.min_ladder_level is not None]
+    requirements = (*base, *chain.from_iterable(rule.require for rule in matching))
+    return Demand(
+        requirements=requirements,
+        rules=tuple(rule.rule_id for rule in matching),
+        max_approval_seconds=min([policy.max_approval_seconds, *lifetimes]),
+        hardware_key=any(rule.hardware_key for rule in matching),
+        min_ladder_level=max(levels, default=None),
+        refused=_refused(policy, matching, sure=bool(base or certain), requirements=requirements),
+    )
+
+
+def decide(policy: Policy, demand: Demand, proposer: Proposer, votes: Sequence[Vote]) -> Verdict:
+    """Tell whether votes meet a demand.
+
+    Args:
+        policy: who belongs to which group.
+        demand: what `demand_of` returned.
+        proposer: who asked; the proposer and an agent's sponsor do not count, unless the policy allows self-approval.
+        votes: valid signatures of approvals that agree; whoever denies is dealt with before.
+    """
+    excluded = excluded_by(policy, proposer)
+    usable = tuple(_usable(policy, demand, votes, frozenset()))
+    counted = tuple(vote for vote in usable if vote.person not in excluded)
+    missing = unfilled(policy, demand.requirements, [vote.person for vote in counted])
+    reason, message = _why(policy, demand, proposer, votes, usable, missing)
+    return Verdict(reason=reason, message=message, counted=counted, missing=missing, excluded=excluded)
+
+
+def excluded_by(policy: Policy, proposer: Proposer) -> Mapping[str, str]:
+    """Return the persons whose approval does not count because of who proposed, and why."""
+    if policy.self_approval:
+        return {}
+    found = {}
+    if proposer.sponsor:
+        found[proposer.sponsor] = f"stands behind {proposer.person}, who proposed"
+    if proposer.person:
+        found[proposer.person] = "proposed the plan"
+    return found
+
+
+def unfilled(policy: Policy, requirements: Sequence[Requirement], persons: Iterable[str]) -> tuple[Requirement, ...]:
+    """Return what is left of requirements when each of the persons fills one place, as many places as can be."""
+    places = [requirement.group for requirement in requirements for _ in range(requirement.count)]
+    allowed = {group: policy.approvers(group) for group in places}
+    filled: dict[int, str] = {}
+    for person in dict.fromkeys(persons):
+        _place(person, places, allowed, filled, set())
+    empty = [places[number] for number in range(len(places)) if number not in filled]
+    return tuple(Requirement(count=empty.count(group), group=group) for group in dict.fromkeys(empty))
+
+
+def _place(
+    person: str, places: Sequence[str], allowed: Mapping[str, frozenset[str]], filled: dict[int, str], tried: set[int]
+) -> bool:
+    """Find a place for a person, moving others where that helps (an augmenting path)."""
+    for number, group in enumerate(places):
+        if number in tried or person not in allowed[group]:
+            continue
+        tried.add(number)
+        other = filled.get(number)
+        if other is None or _place(other, places, allowed, filled, tried):
+            filled[number] = person
+            return True
+    return False
+
+
+def _usable(policy: Policy, demand: Demand, votes: Sequence[Vote], without: frozenset[str]) -> Iterator[Vote]:
+    """Yield one vote for each person and each key, of those that may count at all."""
+    persons: set[str] = set(without)
+    keys: set[str] = set()
+    everybody = policy.approvers(EVERYBODY)
+    for vote in votes:
+        if vote.person in persons or vote.key_id in keys or vote.person not in everybody:
+            continue
+        if demand.hardware_key and not vote.hardware:
+            continue
+        persons.add(vote.person)
+        keys.add(vote.key_id)
+        yield vote
+
+
+def _why(
+    policy: Policy,
+    demand: Demand,
+    proposer: Proposer,
+    votes: Sequence[Vote],
+    usable: Sequence[Vote],
+    missing: Sequence[Requirement],
+) -> tuple[str, str]:
+    if demand.refused:
+        return "POLICY_REFUSES", demand.refused
+    if _may_be_the_proposer(policy, demand, proposer):
+        return "SELF_APPROVAL", "nobody has proven to be the plan's proposer, so that an approver may be the proposer"
+    if not missing:
+        return "", ""
+    if not unfilled(policy, demand.requirements, [vote.person for vote in usable]):
+        return "SELF_APPROVAL", "the approval of whoever proposed the plan, or stands behind its agent, does not count"
+    if demand.hardware_key and not unfilled(policy, demand.requirements, [vote.person for vote in votes]):
+        return "HARDWARE_KEY_NEEDED", "a rule takes only signatures of hardware keys, made with a touch"
+    return "QUORUM_NOT_MET", f"still missing: {', '.join(map(shown, missing))}"
+
+
+def shown(requirement: Requirement) -> str:
+    """Return a requirement in words."""
+    of = f"of group {requirement.group}" if requirement.group else "of all who may approve"
+    return f"{requirement.count} {of}"
+
+
+def _refused(policy: Policy, matching: Sequence[Rule], *, sure: bool, requirements: Sequence[Requirement]) -> str:
+    refusing = [rule.rule_id for rule in matching if rule.refuse]
+    if refusing:
+        return f"rule {refusing[0]} refuses this"
+    if not policy.approvals_required and not policy.rules:
+        return "the trust file has no policy"
+    if not sure:
+        return "no rule of the policy is certainly about this"
+    if not requirements:
+        return "the rules that match ask for nobody's approval"
+    return ""
+
+
+def _may_be_the_proposer(policy: Policy, demand: Demand, proposer: Proposer) -> bool:
+    """Tell whether any approver may be the proposer: nobody has proven to be, and no matching rule allows for that."""
+    if proposer.kind is not ProposerKind.UNKNOWN or policy.self_approval:
+        return False
+    matching = (rule for rule in policy.rules if rule.rule_id in demand.rules)
+    return not any(ProposerKind.UNKNOWN in rule.when.proposers for rule in matching)
+
+
+def _holds(when: Condition, policy: Policy, facts: Facts) -> bool | None:
+    """Tell whether a condition holds; None where that can not be known."""
+    parts = tuple(_parts(when, policy, facts))
+    if False in parts:
+        return False
+    return None if None in parts else True
+
+
+def _parts(when: Condition, policy: Policy, facts: Facts) -> Iterator[bool | None]:
+    yield from _parts_of_the_change(when, facts)
+    yield from _parts_around_it(when, policy, facts)
+
+
+def _parts_of_the_change(when: Condition, facts: Facts) -> Iterator[bool | None]:
+    if when.step_kinds:
+        yield not facts.step_kinds.isdisjoint(when.step_kinds)
+    if when.risk_facts:
+        yield None if facts.risk_facts is None else not facts.risk_facts.isdisjoint(when.risk_facts)
+    if when.min_risk is not None:
+        yield None if facts.risk not in RISK_LEVELS else _rank(facts.risk) >= _rank(when.min_risk)
+    if when.min_changes:
+        yield None if facts.changes is None else facts.changes >= when.min_changes
+    if when.min_bytes:
+        yield None if facts.size is None else facts.size >= when.min_bytes
+
+
+def _parts_around_it(when: Condition, policy: Policy, facts: Facts) -> Iterator[bool | None]:
+    if when.workspaces:
+        yield facts.workspace_id in when.workspaces
+    if when.labels:
+        yield not frozenset(policy.labels.get(facts.workspace_id, ())).isdisjoint(when.labels)
+    if when.days:
+        yield DAYS[facts.at.astimezone(UTC).weekday()] in when.days
+    if when.hours is not None:
+        yield _within(facts.at.astimezone(UTC).time(), when.hours)
+    if when.proposers:
+        unknown = facts.proposer.kind is ProposerKind.UNKNOWN
+        yield True if facts.proposer.kind in when.proposers else (None if unknown else False)
+
+
+def _rank(level: str) -> int:
+    return RISK_LEVELS.index(level)
+
+
+def _within(moment: time, hours: tuple[time, time]) -> bool:
+    begin, end = hours
+    return begin <= moment < end if begin < end else moment >= begin or moment < end

@@ -18,6 +18,7 @@ from executor.domain.plan import (
     UndoStep,
     WriteFile,
 )
+from gonogo.secret_shapes import REFERENCE, find_secret_in
 
 MAX_STEPS = 1000
 MAX_ID_LENGTH = 128
@@ -110,12 +111,33 @@ def _check_step(step: Step, seen: set[str], max_content_bytes: int) -> None:
             f"step {step.step_id} carries {size} bytes; one step may carry {max_content_bytes}",
             "let a command make large files, or raise max_content_bytes in the executor's trust file",
         )
+    _check_no_secret(step)
     if isinstance(step.action, RunCommand | RunTests) and not (step.action.argv and step.action.argv[0]):
         raise RequestMalformedError(
             "PLAN_INVALID", f"step {step.step_id} names no program", "put the program first in argv"
         )
     if isinstance(step.action, UndoStep):
         _check_undone(step.step_id, step.action)
+
+
+def _check_no_secret(step: Step) -> None:
+    """Refuse what looks like a credential, and a reference where no secret is given; neither is repeated."""
+    kind = find_secret_in(step)
+    if kind is not None:
+        raise RequestMalformedError(
+            "SECRET_IN_PLAN",
+            f"step {step.step_id} holds what looks like a secret: {kind}",
+            "keep it out of the plan, which is signed, stored and shown as it is",
+        )
+    action = step.action
+    if isinstance(action, RunCommand | RunTests) and any(
+        text.startswith(REFERENCE) for text in (*action.argv, *action.env.values())
+    ):
+        raise RequestMalformedError(
+            "UNSUPPORTED",
+            f"step {step.step_id} names a secret, and runs in the sandbox",
+            "secrets are given to live steps only; let the sandboxed command do without",
+        )
 
 
 def _check_undone(step_id: str, action: UndoStep) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Final, NoReturn
 
+from gonogo.secret_shapes import REFERENCE, find_secret_in
 from orchestrator.domain.errors import Reason, RequestRefusedError
 from orchestrator.domain.plan import (
     AppendText,
@@ -81,6 +82,7 @@ def completed(draft: PlanDraft, *, max_content_bytes: int) -> PlanDraft:
         RequestRefusedError: the draft breaks a rule; the message names the step.
     """
     _check_objective(draft.objective)
+    _check_no_secret("the objective", draft.objective)
     if not _WORKSPACE.fullmatch(draft.workspace):
         _refuse(Reason.PLAN_INVALID, "the plan names no valid workspace", "Set `workspace` to the id of a workspace.")
     if not 1 <= len(draft.steps) <= MAX_STEPS:
@@ -197,8 +199,20 @@ def _check_unique(steps: tuple[Step, ...]) -> None:
         seen.add(step.step_id)
 
 
+def _check_no_secret(where: str, value: object) -> None:
+    """Refuse what looks like a credential; the text itself is not repeated, since errors are kept and shown."""
+    kind = find_secret_in(value)
+    if kind is not None:
+        _refuse(
+            Reason.SECRET_IN_PLAN,
+            f"{where} holds what looks like a secret: {kind}",
+            "Keep it out of the plan, which is signed, stored and shown as it is; where it is real, replace it now.",
+        )
+
+
 def _check_step(step: Step, max_content_bytes: int) -> None:
     where = f"step {step.step_id}"
+    _check_no_secret(where, step)
     if isinstance(step.action, RunCommand | RunTests):
         _check_program(where, step.action)
     elif isinstance(step.action, UndoStep):
@@ -267,6 +281,12 @@ def _check_mode(where: str, mode: str, *, required: bool) -> None:
 def _check_program(where: str, action: Program) -> None:
     if not action.argv or not action.argv[0] or len(action.argv) > MAX_ARGUMENTS:
         _refuse(Reason.PLAN_INVALID, f"{where}: argv names no program", "Give the program and its arguments as a list.")
+    if any(text.startswith(REFERENCE) for text in (*action.argv, *action.env.values())):
+        _refuse(
+            Reason.UNSUPPORTED,
+            f"{where}: {REFERENCE} stands in a step that runs in the sandbox",
+            "Secrets are given to live steps only; let the sandboxed command do without.",
+        )
     if any("\0" in text for text in (*action.argv, *action.env.values())):
         _refuse(Reason.PLAN_INVALID, f"{where}: a NUL in an argument or variable", "Leave NUL characters out.")
     for name in action.env:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, assert_never
 
+from gonogo.secret_shapes import find_secret_in
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ExecutorUnavailableError, OrchestratorError, Reason, RequestRefusedError
 from orchestrator.domain.intent import (
@@ -384,8 +385,20 @@ def _check(turn: ChatTurn) -> None:
         raise RequestRefusedError(
             Reason.TOO_LARGE, "the message is too long", f"Use at most {MAX_TEXT_BYTES:,} bytes, or a plan file."
         )
+    _check_no_secret(turn)
     if turn.transcription is not None and len(turn.transcription.text.encode()) > MAX_TEXT_BYTES:
         raise RequestRefusedError(Reason.TOO_LARGE, "the transcription is too long", "Send a shorter one.")
+
+
+def _check_no_secret(turn: ChatTurn) -> None:
+    """Refuse a message that holds what looks like a credential before anything of it is written down."""
+    kind = find_secret_in((turn.text, turn.transcription))
+    if kind is not None:
+        raise RequestRefusedError(
+            Reason.SECRET_IN_PLAN,
+            f"the message holds what looks like a secret: {kind}",
+            "Say it without the secret; nothing of the message was kept. Where the secret is real, replace it now.",
+        )
 
 
 def _detail(intent: Intent) -> str:

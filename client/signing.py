@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from client.errors import ClientError, KeyFileError, TerminalNeededError
 from client.state import StateDirectory
@@ -21,14 +21,31 @@ from gonogo.v1 import evidence_pb2, sealed_pb2
 # The executor's clock may be a little behind this one's.
 CLOCK_SKEW = timedelta(seconds=60)
 DEFAULT_LIFETIME = timedelta(hours=1)
+MAX_KEY_FILE = 64 * 1024
 ENCRYPTED_MARKS = ("password-protected", "passphrase", "password")
+
+
+class ApproverKey(Protocol):
+    """A key that can sign, wherever its private half is: in a file, in an agent, in a security key."""
+
+    @property
+    def public(self) -> PublicKey: ...
+
+    def sign(self, scheme: str, media_type: str, body: bytes) -> bytes:
+        """Sign a sealed document; whoever must touch something is waited for.
+
+        Raises:
+            ClientError: whoever holds the private half did not sign; nothing was handed in.
+            SignatureError: the scheme is not known, or the key can not sign in it.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signer:
     """A key, the person it stands for, and the scheme under which the executor knows it."""
 
-    key: SigningKey
+    key: ApproverKey
     person: str
     scheme: str = SSHSIG
 
@@ -39,9 +56,13 @@ def sign_approval(
     *,
     comment: str = "",
     lifetime: timedelta = DEFAULT_LIFETIME,
+    audit_checkpoint: str = "",
     now: datetime | None = None,
 ) -> sealed_pb2.Sealed:
-    """Seal and sign an approval of exactly the plan and report that were verified."""
+    """Seal and sign an approval of exactly the plan and report that were verified.
+
+    `audit_checkpoint` is the executor's newest one that this side checked; empty where it keeps none.
+    """
     moment = now or datetime.now(UTC)
     approval = evidence_pb2.Approval(
         approval_id=new_id("a"),
@@ -58,6 +79,7 @@ def sign_approval(
         nonce=secrets.token_hex(16),
         policy_digest=mission.report.policy_digest,
         comment=comment,
+        audit_checkpoint=audit_checkpoint,
     )
     approval.approved_at.FromDatetime(moment)
     approval.not_before.FromDatetime(moment - CLOCK_SKEW)
@@ -82,7 +104,11 @@ def read_signing_key(path: Path, ask: Callable[[str], str] | None = None) -> Sig
         KeyFileError: the file is missing, no such key, or the passphrase is wrong.
         TerminalNeededError: the key is encrypted and there is no terminal.
     """
-    data = _read_file(path)
+    return parse_signing_key(path, read_key_file(path), ask)
+
+
+def parse_signing_key(path: Path, data: bytes, ask: Callable[[str], str] | None = None) -> SigningKey:
+    """Read a private key file whose bytes are there already; raises as `read_signing_key` does."""
     try:
         return load_signing_key(data)
     except SignatureError as error:
@@ -95,7 +121,10 @@ def read_signing_key(path: Path, ask: Callable[[str], str] | None = None) -> Sig
         raise KeyFileError("KEY_UNUSABLE", f"{path}: {error}", "check the passphrase and try again") from None
 
 
-_KEY_REMEDY = "give an OpenSSH Ed25519 private key with --key FILE; ssh-keygen -t ed25519 makes one"
+_KEY_REMEDY = (
+    "give with --key FILE an OpenSSH Ed25519 private key (ssh-keygen -t ed25519 makes one), a security key's file "
+    "(-t ed25519-sk), or the .pub of a key in your ssh-agent"
+)
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -104,10 +133,15 @@ def read_public_key(path: Path) -> PublicKey:
     Raises:
         KeyFileError: missing, or not such a key.
     """
+    return parse_public_key(path, read_key_file(path))
+
+
+def parse_public_key(path: Path, data: bytes) -> PublicKey:
+    """Read a public key file whose bytes are there already; raises as `read_public_key` does."""
     try:
-        return load_public_key(_read_file(path).decode("utf-8", "replace").strip())
+        return load_public_key(data.decode("utf-8", "replace").strip())
     except SignatureError as error:
-        remedy = "give the .pub file of an Ed25519 key in OpenSSH's one-line form"
+        remedy = "give the .pub file of an ssh-ed25519 or sk-ssh-ed25519@openssh.com key, in OpenSSH's one-line form"
         raise KeyFileError("KEY_UNUSABLE", f"{path}: {error}", remedy) from None
 
 
@@ -121,22 +155,50 @@ def ask_passphrase(prompt: str) -> str:
 
 def person_of_key(state: StateDirectory, key_id: str) -> tuple[str, str] | None:
     """Return (person, scheme) of a key as the trust file in the state directory names it, or None."""
+    owner = owner_of_key(state, key_id)
+    return (owner.person, owner.scheme) if owner else None
+
+
+def owner_of_key(state: StateDirectory, key_id: str) -> "KeyOwner | None":
+    """Return whose a key is by the trust file in the state directory, and what for; None where it does not say."""
     for listed in _listed_keys(state):
         if listed.public.key_id == key_id:
-            return listed.person, listed.scheme
+            return KeyOwner(person=listed.person, scheme=listed.scheme, approves=listed.approves)
     return None
 
 
 def trusted_keys(state: StateDirectory) -> dict[str, PublicKey]:
     """Return the approvers' public keys of the trust file in the state directory, by fingerprint."""
-    return {listed.public.key_id: listed.public for listed in _listed_keys(state)}
+    return {listed.public.key_id: listed.public for listed in _listed_keys(state) if listed.approves}
+
+
+def require_approving(owner: "KeyOwner", path: Path) -> None:
+    """Refuse a key that is not for approving, before anything is signed with it.
+
+    Raises:
+        KeyFileError: it is an agent's, or is listed for proposing.
+    """
+    if not owner.approves:
+        message = f"the key {path} of {owner.person} can propose and not approve"
+        remedy = "use a key that the executor's trust file lists for approving: --key FILE"
+        raise KeyFileError("APPROVER_UNKNOWN", message, remedy)
 
 
 def unknown_key(key: PublicKey, path: Path) -> ClientError:
     """Return the error for a key that belongs to nobody the executor knows."""
     message = f"the key {path} ({key.key_id}) belongs to no person in the executor's trust file"
-    remedy = "use a listed key, or have the executor's operator add this one to trust.toml and restart the executor"
+    remedy = "use a listed key, or have the executor's operator add this one to trust.toml: gonogo trust add"
     return KeyFileError("APPROVER_UNKNOWN", message, remedy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyOwner:
+    """Whose a key is, and what the executor takes it for."""
+
+    person: str
+    scheme: str
+    approves: bool
+    """Whether it may approve, and not only propose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +208,7 @@ class _ListedKey:
     person: str
     scheme: str
     public: PublicKey
+    approves: bool
 
 
 def _listed_keys(state: StateDirectory) -> list[_ListedKey]:
@@ -155,14 +218,16 @@ def _listed_keys(state: StateDirectory) -> list[_ListedKey]:
     except (OSError, ValueError):
         return []
     entries = [one for one in persons if isinstance(one, dict)] if isinstance(persons, list) else []
-    pairs = [(str(one.get("id", "")), key) for one in entries for key in _dictionaries(one.get("keys"))]
+    pairs = [(one, key) for one in entries for key in _dictionaries(one.get("keys"))]
     found: list[_ListedKey] = []
     for person, key in pairs:
         try:
             public = load_public_key(str(key.get("public_key", "")))
         except SignatureError:
             continue
-        found.append(_ListedKey(person=person, scheme=str(key.get("scheme", "")), public=public))
+        approves = person.get("kind", "person") == "person" and key.get("use", "approve") == "approve"
+        name, scheme = str(person.get("id", "")), str(key.get("scheme", ""))
+        found.append(_ListedKey(person=name, scheme=scheme, public=public, approves=approves))
     return found
 
 
@@ -170,8 +235,17 @@ def _dictionaries(value: object) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-def _read_file(path: Path) -> bytes:
+def read_key_file(path: Path) -> bytes:
+    """Read a key file's bytes.
+
+    Raises:
+        KeyFileError: it is missing, can not be read, or is far larger than any key.
+    """
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_KEY_FILE + 1)
     except OSError as error:
         raise KeyFileError("KEY_UNUSABLE", f"{path}: {error.strerror or error}", _KEY_REMEDY) from None
+    if len(data) > MAX_KEY_FILE:
+        raise KeyFileError("KEY_UNUSABLE", f"{path}: too large for a key file", _KEY_REMEDY)
+    return data

@@ -1,63 +1,95 @@
-"""Signatures over sealed documents: Ed25519 and OpenSSH's SSHSIG, made with the same keys over the same bytes.
+"""Signatures over sealed documents: one verifier, and a closed table of the schemes that it knows.
 
-Both schemes sign the DSSE pre-authentication encoding of (media type, body), so that a signature over one kind of
-document is never one over another kind. SSHSIG adds its own namespace, which is fixed here: a signature that the same
-key made over a Git commit or a file does not pass.
-
-Format: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.sshsig
+Every scheme signs the DSSE pre-authentication encoding of (media type, body), so that a signature over one kind of
+document is never one over another kind. A scheme that is not in the table, a key type that the scheme does not name and
+`extra` bytes that the scheme has no use for are refused; a new scheme is a new row.
 """
 
-import base64
-import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_private_key,
-    load_ssh_public_key,
-)
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_ssh_private_key
 
+from gonogo import sshsig
 from gonogo.digests import pre_authentication_encoding
+from gonogo.ssh_keys import (
+    KEY_TYPES,
+    PLAIN,
+    SECURITY_KEY,
+    PublicKey,
+    SignatureError,
+    check_point,
+    load_public_key,
+    public_key_of,
+)
+from gonogo.sshsig import NAMESPACE
+
+__all__ = [
+    "ED25519",
+    "KEY_TYPES",
+    "NAMESPACE",
+    "SCHEMES",
+    "SSHSIG",
+    "PublicKey",
+    "SignatureError",
+    "SigningKey",
+    "fits",
+    "from_ssh_signature",
+    "load_public_key",
+    "load_signing_key",
+    "new_signing_key",
+    "to_be_signed",
+    "verify",
+    "verify_raw",
+]
 
 ED25519 = "ed25519"
 SSHSIG = "sshsig"
-SCHEMES = (ED25519, SSHSIG)
-NAMESPACE = b"gonogo-approval"
-
-MAGIC = b"SSHSIG"
-KEY_TYPE = b"ssh-ed25519"
-HASH = b"sha512"
-RAW_LENGTH = 64
 
 
-class SignatureError(ValueError):
-    """The signature does not prove what it claims, or the key can not be used."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheme:
+    """How one scheme signs and checks."""
+
+    key_types: frozenset[str]
+    max_extra: int
+    """How many bytes a signature may carry beside itself."""
+    to_be_signed: Callable[[bytes], bytes]
+    """From the message to what the key signs."""
+    from_ssh_signature: Callable[[PublicKey, bytes], bytes]
+    """From the key's answer, in SSH's own form, to the signature's bytes."""
+    check: Callable[[PublicKey, bytes, bytes], None]
+    """Checks (key, signature, message)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PublicKey:
-    """An Ed25519 public key."""
-
-    key: Ed25519PublicKey
-    blob: bytes
-    """The key in SSH's wire format."""
-    key_id: str
-    """``SHA256:`` and the base64 fingerprint, as OpenSSH prints it."""
-
-    @property
-    def line(self) -> str:
-        """The key in OpenSSH's one-line form, without a comment."""
-        return f"{KEY_TYPE.decode()} {base64.b64encode(self.blob).decode()}"
+TABLE: Final[Mapping[str, Scheme]] = MappingProxyType(
+    {
+        ED25519: Scheme(
+            key_types=frozenset({PLAIN}),
+            max_extra=0,
+            to_be_signed=lambda message: message,
+            from_ssh_signature=sshsig.raw_of,
+            check=check_point,
+        ),
+        SSHSIG: Scheme(
+            key_types=frozenset({PLAIN, SECURITY_KEY}),
+            max_extra=0,
+            to_be_signed=sshsig.signed_data,
+            from_ssh_signature=sshsig.join,
+            check=sshsig.check,
+        ),
+    }
+)
+SCHEMES = tuple(TABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """An Ed25519 private key."""
+    """A plain Ed25519 private key."""
 
     key: Ed25519PrivateKey
     public: PublicKey
@@ -68,13 +100,15 @@ class SigningKey:
         Raises:
             SignatureError: the scheme is not known.
         """
-        message = pre_authentication_encoding(media_type, body)
-        if scheme == ED25519:
-            return self.key.sign(message)
-        if scheme == SSHSIG:
-            return _sshsig_blob(self.public.blob, self.key.sign(_sshsig_data(message)))
-        text = f"unknown signature scheme {scheme!r}"
-        raise SignatureError(text)
+        raw = self.key.sign(to_be_signed(scheme, self.public, media_type, body))
+        return from_ssh_signature(scheme, self.public, sshsig.ssh_signature(self.public, raw))
+
+    def sign_raw(self, message: bytes) -> bytes:
+        """Sign bytes as they are, for formats that keep their own signatures apart, such as signed notes.
+
+        Never for a sealed document: nothing here says what kind of bytes they are.
+        """
+        return self.key.sign(message)
 
     def private_bytes(self) -> bytes:
         """Return the key as an unencrypted OpenSSH private key file."""
@@ -90,92 +124,80 @@ def load_signing_key(data: bytes, passphrase: bytes | None = None) -> SigningKey
     """Read an OpenSSH private key file.
 
     Raises:
-        SignatureError: not such a file, not Ed25519, or the passphrase is missing or wrong.
+        SignatureError: not such a file, not plain Ed25519, or the passphrase is missing or wrong.
     """
     try:
         key = load_ssh_private_key(data, passphrase)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        text = f"the private key can not be read: {error}"
-        raise SignatureError(text) from None
+        raise SignatureError(f"the private key can not be read: {error}") from None
     if not isinstance(key, Ed25519PrivateKey):
-        text = "the private key is not an Ed25519 key"
-        raise SignatureError(text)
+        raise SignatureError("the private key is not an Ed25519 key")
     return _signing_key(key)
 
 
-def load_public_key(line: str) -> PublicKey:
-    """Read a public key in OpenSSH's one-line form.
+def fits(scheme: str, public: PublicKey) -> bool:
+    """Tell whether a key of this type can sign in a scheme; false for a scheme that is not known."""
+    row = TABLE.get(scheme)
+    return row is not None and public.key_type in row.key_types
+
+
+def to_be_signed(scheme: str, public: PublicKey, media_type: str, body: bytes) -> bytes:
+    """Return what a key must sign, for keys that are somewhere else, such as in an agent.
 
     Raises:
-        SignatureError: not such a line, or not Ed25519.
+        SignatureError: the scheme is not known, or the key can not sign in it.
     """
-    try:
-        key = load_ssh_public_key(line.encode())
-    except (ValueError, UnsupportedAlgorithm) as error:
-        text = f"the public key can not be read: {error}"
-        raise SignatureError(text) from None
-    if not isinstance(key, Ed25519PublicKey):
-        text = "the public key is not an Ed25519 key"
-        raise SignatureError(text)
-    return _public_key(key)
+    return _row(scheme, public).to_be_signed(_message(media_type, body))
 
 
-def verify(public: PublicKey, *, scheme: str, signature: bytes, media_type: str, body: bytes) -> None:
+def from_ssh_signature(scheme: str, public: PublicKey, signature: bytes) -> bytes:
+    """Return a document's signature from what the key answered, in SSH's own form.
+
+    Raises:
+        SignatureError: the scheme is not known, or the answer is not of the key's type.
+    """
+    return _row(scheme, public).from_ssh_signature(public, signature)
+
+
+def verify(
+    public: PublicKey, *, scheme: str, signature: bytes, media_type: str, body: bytes, extra: bytes = b""
+) -> None:
     """Check one signature over a sealed document.
 
     Raises:
         SignatureError: anything but a good signature by that key in that scheme.
     """
-    message = pre_authentication_encoding(media_type, body)
-    if scheme == ED25519:
-        raw = signature
-    elif scheme == SSHSIG:
-        raw = _sshsig_raw(public.blob, signature)
-        message = _sshsig_data(message)
-    else:
-        text = f"unknown signature scheme {scheme!r}"
-        raise SignatureError(text)
+    row = _row(scheme, public)
+    if len(extra) > row.max_extra:
+        raise SignatureError(f"a signature of scheme {scheme} carries {len(extra)} bytes too many beside it")
+    row.check(public, signature, _message(media_type, body))
+
+
+def verify_raw(public: PublicKey, signature: bytes, message: bytes) -> None:
+    """Check a plain key's signature over bytes as they are (see `SigningKey.sign_raw`).
+
+    Raises:
+        SignatureError: the key lives in a security key, or the signature is not good.
+    """
+    _row(ED25519, public)
+    check_point(public, signature, message)
+
+
+def _row(scheme: str, public: PublicKey) -> Scheme:
+    row = TABLE.get(scheme)
+    if row is None:
+        raise SignatureError(f"unknown signature scheme {scheme!r}")
+    if public.key_type not in row.key_types:
+        raise SignatureError(f"a key of type {public.key_type} can not sign in the scheme {scheme}")
+    return row
+
+
+def _message(media_type: str, body: bytes) -> bytes:
     try:
-        public.key.verify(raw, message)
-    except InvalidSignature:
-        text = f"the signature is not one by {public.key_id} over this document"
-        raise SignatureError(text) from None
+        return pre_authentication_encoding(media_type, body)
+    except UnicodeEncodeError:
+        raise SignatureError("the media type is no text that can be signed") from None
 
 
 def _signing_key(key: Ed25519PrivateKey) -> SigningKey:
-    return SigningKey(key, _public_key(key.public_key()))
-
-
-def _public_key(key: Ed25519PublicKey) -> PublicKey:
-    blob = _text(KEY_TYPE) + _text(key.public_bytes(Encoding.Raw, PublicFormat.Raw))
-    print_ = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    return PublicKey(key, blob, f"SHA256:{print_}")
-
-
-def _sshsig_data(message: bytes) -> bytes:
-    return MAGIC + _text(NAMESPACE) + _text(b"") + _text(HASH) + _text(hashlib.sha512(message).digest())
-
-
-def _sshsig_head(key_blob: bytes) -> bytes:
-    return MAGIC + (1).to_bytes(4, "big") + _text(key_blob) + _text(NAMESPACE) + _text(b"") + _text(HASH)
-
-
-def _sshsig_blob(key_blob: bytes, raw: bytes) -> bytes:
-    return _sshsig_head(key_blob) + _text(_text(KEY_TYPE) + _text(raw))
-
-
-def _sshsig_raw(key_blob: bytes, blob: bytes) -> bytes:
-    """Take the raw signature out of an SSHSIG blob.
-
-    Only one blob can stand for a given raw signature (this key, our namespace, SHA-512), so that building it again and
-    comparing is the whole parser.
-    """
-    raw = blob[-RAW_LENGTH:]
-    if len(raw) != RAW_LENGTH or blob != _sshsig_blob(key_blob, raw):
-        text = "not an SSHSIG signature of this key in the namespace gonogo-approval"
-        raise SignatureError(text)
-    return raw
-
-
-def _text(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + data
+    return SigningKey(key, public_key_of(key.public_key()))

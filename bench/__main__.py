@@ -5,7 +5,7 @@ At the end the figures stand once more on standard error, as a table for people.
 
 import sys
 
-from bench import commit, dry_runs, event_log, memory, missions, steps
+from bench import audit, commit, dry_runs, event_log, gates, memory, missions, steps
 from bench.measure import note, told
 from bench.table import table
 
@@ -15,6 +15,8 @@ BENCHMARKS = {
     "steps": steps.main,
     "memory": memory.main,
     "event_log": event_log.main,
+    "audit": audit.main,
+    "gates": gates.main,
     "missions": missions.main,
 }
 

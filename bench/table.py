@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 BARE = "bare `bwrap` on the same overlay and two `find -printf` walks"
 FILES = "write, fsync and rename of the same files"
+TWO = "two raw Ed25519 verifications"
 WORDS = {
     "command_dry_run_1000_files": ("dry run of the command `true`, 1,000 files", BARE),
     "command_dry_run_10000_files": ("the same, 10,000 files", BARE),
@@ -19,6 +20,15 @@ WORDS = {
     "executor_memory_1_gib_change": ("memory of the executor process, a change of 1 GiB", "200 MiB"),
     "event_appends_64_callers": ("event appends, 64 callers", "one commit per append"),
     "event_append_1_caller": ("event append, one caller", "one commit per append"),
+    "event_append_with_tree_64_callers": ("event appends with the audit tree, 64 callers", "without the tree"),
+    "event_append_with_tree_1_caller": ("event append with the audit tree, one caller", "without the tree"),
+    "verification_of_100000_events": ("verification of 100,000 events", "reading them"),
+    "executor_record_with_tree": ("the executor's record of a mission, with its audit log", "without it"),
+    "executor_record_with_anchor": ("the same where nothing happens while the anchor is moved", "without an anchor"),
+    "inclusion_proof_1000000_leaves": ("inclusion proof in an audit log of 1,000,000 leaves", ""),
+    "verification_of_100000_entries": ("verification of 100,000 entries with their records", "reading the entries"),
+    "gates_2_approvals_20_changes": ("gates 1 to 5, 2 approvals, a report of 20 changes", TWO),
+    "gates_per_1000_changes": ("what 1,000 changes more add to them", TWO),
     "missions_1": ("one-file mission, proposal to receipt, 1 caller", "create, fsync, three SQLite commits"),
     "missions_16": ("the same, 16 callers", "the same, 16 threads"),
 }
@@ -43,6 +53,8 @@ def _ratio(figure: Mapping[str, object]) -> tuple[str, str]:
         return f"{figure['times_the_floor']} times its time", f"at most {asked}"
     if "share_of_floor" in figure:
         return f"{figure['share_of_floor']} times its rate", f"at least {asked}"
+    if "milliseconds" in figure:
+        return f"{figure['milliseconds']} ms", f"at most {asked} ms"
     if "mib" in figure:
         return f"{figure['mib']} MiB", f"at most {asked}"
     return f"{figure.get('ratio', '')} times its rate", str(asked)

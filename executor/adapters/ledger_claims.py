@@ -1,12 +1,15 @@
 """A claim as the text in which the ledger keeps it."""
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from executor.domain.plan import FailurePolicy
-from executor.domain.receipt import ApprovalRecord
+from executor.domain.receipt import ApprovalRecord, GateRecord
 from executor.domain.report import SelfApproval
 from executor.runner.ports import Claim
+from gonogo.policy import Demand, Proposer, ProposerKind, Requirement
 
 
 def claim_to_json(claim: Claim) -> str:
@@ -29,12 +32,15 @@ def claim_to_json(claim: Claim) -> str:
         "claimed_at": claim.claimed_at.isoformat(),
         "failure_policy": claim.failure_policy.value,
         "targets": claim.targets,
+        "gates": [[gate.gate, gate.name, gate.detail] for gate in claim.gates],
+        "proposer": None if claim.proposer is None else _proposer_to_value(claim.proposer),
+        "demand": None if claim.demand is None else _demand_to_value(claim.demand),
     }
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def claim_from_json(text: str) -> Claim:
-    """Read what `claim_to_json` wrote."""
+    """Read what `claim_to_json` wrote, now or in an older release."""
     value = json.loads(text)
     return Claim(
         mission_id=value["mission_id"],
@@ -55,24 +61,68 @@ def claim_from_json(text: str) -> Claim:
         # Claims of the first release carry neither; its plans rolled back unless they said otherwise.
         failure_policy=FailurePolicy(value.get("failure_policy", FailurePolicy.ROLL_BACK.value)),
         targets=tuple(value.get("targets", ())),
+        # Claims before there were rules carry none of these.
+        gates=tuple(GateRecord(gate=gate, name=name, detail=detail) for gate, name, detail in value.get("gates", ())),
+        proposer=_proposer_from_value(value.get("proposer")),
+        demand=_demand_from_value(value.get("demand")),
     )
 
 
-def _record_to_value(record: ApprovalRecord) -> dict[str, str]:
+def _record_to_value(record: ApprovalRecord) -> dict[str, object]:
     return {
         "approval_id": record.approval_id,
         "approval_digest": record.approval_digest,
         "approver": record.approver,
         "key_id": record.key_id,
         "approved_at": record.approved_at.isoformat(),
+        "scheme": record.scheme,
+        "expires_at": None if record.expires_at is None else record.expires_at.isoformat(),
+        "hardware_key": record.hardware_key,
     }
 
 
-def _record_from_value(value: dict[str, str]) -> ApprovalRecord:
+def _record_from_value(value: Mapping[str, Any]) -> ApprovalRecord:
+    expires_at = value.get("expires_at")
     return ApprovalRecord(
         approval_id=value["approval_id"],
         approval_digest=value["approval_digest"],
         approver=value["approver"],
         key_id=value["key_id"],
         approved_at=datetime.fromisoformat(value["approved_at"]),
+        scheme=value.get("scheme", ""),
+        expires_at=None if expires_at is None else datetime.fromisoformat(expires_at),
+        hardware_key=value.get("hardware_key", False),
+    )
+
+
+def _proposer_to_value(proposer: Proposer) -> dict[str, str]:
+    return {"kind": proposer.kind.value, "person": proposer.person, "sponsor": proposer.sponsor}
+
+
+def _proposer_from_value(value: Mapping[str, str] | None) -> Proposer | None:
+    if value is None:
+        return None
+    return Proposer(kind=ProposerKind(value["kind"]), person=value["person"], sponsor=value["sponsor"])
+
+
+def _demand_to_value(demand: Demand) -> dict[str, object]:
+    return {
+        "requirements": [[one.count, one.group] for one in demand.requirements],
+        "rules": demand.rules,
+        "max_approval_seconds": demand.max_approval_seconds,
+        "hardware_key": demand.hardware_key,
+        "min_ladder_level": demand.min_ladder_level,
+    }
+
+
+def _demand_from_value(value: Mapping[str, Any] | None) -> Demand | None:
+    """Read a demand; one that was claimed under refused nothing."""
+    if value is None:
+        return None
+    return Demand(
+        requirements=tuple(Requirement(count=count, group=group) for count, group in value["requirements"]),
+        rules=tuple(value["rules"]),
+        max_approval_seconds=value["max_approval_seconds"],
+        hardware_key=value["hardware_key"],
+        min_ladder_level=value["min_ladder_level"],
     )

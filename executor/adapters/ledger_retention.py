@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from executor.adapters.sqlite_driver import sqlite3
 from executor.workspace.objects import ObjectUse
 from gonogo.digests import PREFIX
+from gonogo.merkle import Frontier
 
 _NAMED: Final = re.compile(rb'"(\w*digest)":\s*"(' + PREFIX.encode() + rb'[0-9a-f]{64})"')
 # What a report names by digest and is no object.
@@ -25,6 +26,20 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 class Execute(Protocol):
     """Runs a named query inside a transaction and tells how many rows it changed."""
+
+    @property
+    def at_us(self) -> int:
+        """The time of all that the transaction records."""
+        ...
+
+    @property
+    def tail(self) -> Frontier:
+        """The audit log's tree as the transaction leaves it."""
+        ...
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a query that reads."""
+        ...
 
     def __call__(self, query: str, *values: object) -> int: ...
 

@@ -14,12 +14,29 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from executor.adapters.ledger_audit import AuditRows, SignRoot, append_entry, stored_hashes
 from executor.adapters.ledger_checkpoints import Checkpoints, insert_checkpoint
 from executor.adapters.ledger_claims import claim_from_json, claim_to_json
+from executor.adapters.ledger_entries import (
+    CLAIMED,
+    EVENTS_RECORDED,
+    EXECUTION_ENDED,
+    REFUSED,
+    REPORT_ISSUED,
+    claim_value,
+    end_value,
+    events_value,
+    refusal_value,
+    report_value,
+    signed_by,
+)
 from executor.adapters.ledger_retention import ObjectUses
+from executor.adapters.ledger_revocations import Revocations
+from executor.adapters.ledger_trust import TrustSeen
 from executor.adapters.migrations import migrate
 from executor.adapters.sql_files import named_queries
 from executor.adapters.sqlite_driver import sqlite3
@@ -30,6 +47,7 @@ from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.ports import Checkpoint, Claim, ClaimConflict, Event, ExecutionRecord, RequestRecord, Standing
 from gonogo import sealing
+from gonogo.merkle import Frontier, MissingHashesError, stored_frontier
 from gonogo.signatures import ED25519
 
 BUSY_MILLISECONDS: Final = 10_000
@@ -38,19 +56,28 @@ CHECKPOINT_PAGES: Final = 2_000
 LOG_BYTES: Final = (CHECKPOINT_PAGES + 200) * (4096 + 24)
 EPOCH_OF_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+UNSEEN: Final = -1
+QUERIES: Final = ("ledger.sql", "trust.sql", "retention.sql", "revocations.sql", "audit.sql")
 
 
-class SqliteLedger(Checkpoints, ObjectUses):
+class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
     """The port `executor.runner.ports.Ledger` on one SQLite file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sign_root: SignRoot | None = None) -> None:
         """Open the ledger, and make it where there is none.
+
+        Args:
+            path: the file.
+            sign_root: signs a checkpoint of the audit log at each decision; without it none are made.
 
         Raises:
             StoreError: the file can not be opened, or is no ledger.
         """
         self._lock = threading.Lock()
-        self._sql = named_queries("ledger.sql") | named_queries("retention.sql")
+        self._sql = {name: text for file in QUERIES for name, text in named_queries(file).items()}
+        self._sign_root = sign_root
+        self._tail = Frontier()
+        self._seen_version = UNSEEN
         try:
             self._connection = _connect(path)
             migrate(self._connection)
@@ -59,6 +86,8 @@ class SqliteLedger(Checkpoints, ObjectUses):
         except (sqlite3.Error, OSError) as error:
             raise _store_error(error) from error
         self._epoch = self._meta("epoch")
+        with self._commit(0):
+            pass  # reads the audit log's right edge
 
     @property
     def epoch(self) -> str:
@@ -108,6 +137,7 @@ class SqliteLedger(Checkpoints, ObjectUses):
             for digest, body in small_objects.items():
                 execute("insert_small_object", digest, body)
             execute("insert_request", *_request(request))
+            append_entry(execute, REPORT_ISSUED, report.mission_id, _report_value(report, sealed))
 
     def report_epoch(self, digest: str) -> str | None:
         row = self._row("report_epoch", digest)
@@ -122,29 +152,42 @@ class SqliteLedger(Checkpoints, ObjectUses):
 
     def claim(self, claim: Claim, request: RequestRecord) -> ClaimConflict | None:
         claimed_at = _micros(claim.claimed_at)
+        text = claim_to_json(claim)
+        if self._anchor is not None:
+            self._anchor.check()
         try:
             with self._commit(claimed_at) as execute:
-                execute(
+                inserted = execute(
                     "insert_execution",
                     claim.mission_id,
                     claim.segment,
                     claim.execution_id,
                     claim.report_digest,
                     claimed_at,
-                    claim_to_json(claim),
+                    text,
                 )
+                _check_inserted(inserted)
                 for approval, nonce in zip(claim.approvals, claim.nonces, strict=True):
                     execute("insert_used_approval", approval.approval_id, nonce, claim.execution_id)
                 execute("insert_request", *_request(request))
+                append_entry(execute, CLAIMED, claim.mission_id, claim_value(claim, text, request))
+                self._sign(execute)
         except StoreError as error:
             if isinstance(error.__cause__, sqlite3.IntegrityError):
                 return self._conflict(claim, error)
             raise
+        except _TakenBackError:
+            return ClaimConflict.REVOKED
+        if self._anchor is not None:
+            self._anchor.move(self.audited_state())
         return None
 
     def append_events(self, execution_id: str, events: Sequence[Event]) -> None:
-        with self._commit(_micros(events[-1].time)) as execute:
-            _one(execute("insert_event_batch", events[-1].sequence, events_to_json(events), execution_id))
+        last, text = events[-1], events_to_json(events)
+        with self._commit(_micros(last.time)) as execute:
+            _one(execute("insert_event_batch", last.sequence, text, execution_id))
+            [(mission_id,)] = execute.rows("mission_of_execution", execution_id)
+            append_entry(execute, EVENTS_RECORDED, mission_id, events_value(execution_id, last.sequence, text))
 
     def finish(
         self,
@@ -163,9 +206,20 @@ class SqliteLedger(Checkpoints, ObjectUses):
             execute("end_execution", _micros(ended_at), outcome.value, execution_id)
             for checkpoint in checkpoints:
                 insert_checkpoint(execute, checkpoint)
+            [(mission_id,)] = execute.rows("mission_of_execution", execution_id)
+            value = end_value(
+                execution_id=execution_id,
+                outcome=outcome.value,
+                receipt_digest=receipt.digest,
+                signature=_signature(receipt),
+                last_sequence=last_sequence,
+                events=text,
+            )
+            append_entry(execute, EXECUTION_ENDED, mission_id, value)
 
     def record_refusal(self, refusal: Refusal, sealed: SealedBytes) -> None:
         refused_at = _micros(refusal.refused_at)
+        event = refusal_event(refusal)
         with self._commit(refused_at) as execute:
             execute(
                 "insert_refusal",
@@ -175,8 +229,18 @@ class SqliteLedger(Checkpoints, ObjectUses):
                 refusal.abort_reason,
                 refused_at,
                 *_signed(sealed),
-                refusal_event(refusal),
+                event,
             )
+            value = refusal_value(
+                refusal_id=refusal.refusal_id,
+                gate=refusal.gate,
+                reason=refusal.abort_reason,
+                refusal_digest=sealed.digest,
+                signature=_signature(sealed),
+                event=event,
+            )
+            append_entry(execute, REFUSED, refusal.mission_id, value)
+            self._sign(execute)
 
     def execution(self, *, execution_id: str = "", mission_id: str = "") -> ExecutionRecord | None:
         if execution_id:
@@ -224,14 +288,37 @@ class SqliteLedger(Checkpoints, ObjectUses):
             connection = self._connection
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                yield _Execute(connection, self._sql)
+                execute = _Execute(connection, self._sql, self._newest_tail(), at)
+                yield execute
                 connection.execute(self._sql["raise_clock"], (str(at), at))
                 connection.execute("COMMIT")
+                self._tail = execute.tail
             except sqlite3.Error as error:
+                self._seen_version = UNSEEN  # what a commit that failed has left, only the file tells
                 raise _store_error(error) from error
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+
+    def _newest_tail(self) -> Frontier:
+        """Return the audit log's right edge, read again where another connection wrote since. The lock is held."""
+        version = self._connection.execute(self._sql["data_version"]).fetchone()[0]
+        if version != self._seen_version:
+            self._tail = self._stored_tail()
+            self._seen_version = version
+        return self._tail
+
+    def _stored_tail(self) -> Frontier:
+        execute = _Execute(self._connection, self._sql, Frontier(), 0)
+        [(size,)] = execute.rows("audit_size")
+        try:
+            return stored_frontier(size, partial(stored_hashes, execute.rows))
+        except MissingHashesError as error:
+            raise StoreError(
+                "AUDIT_FORKED",
+                f"the executor's audit log has holes: {error}",
+                "look at it with: python -m executor audit check; then restore the ledger from a copy",
+            ) from error
 
     def _meta(self, key: str) -> str:
         row = self._row("meta", key)
@@ -251,20 +338,37 @@ class SqliteLedger(Checkpoints, ObjectUses):
                 raise _store_error(error) from error
 
 
+class _TakenBackError(Exception):
+    """Leaves a transaction in which a claim met a revocation."""
+
+
 class _Execute:
     """Runs the named queries of one transaction, and tells how many rows each changed."""
 
-    def __init__(self, connection: sqlite3.Connection, sql: Mapping[str, str]) -> None:
+    def __init__(self, connection: sqlite3.Connection, sql: Mapping[str, str], tail: Frontier, at_us: int) -> None:
         self._connection = connection
         self._sql = sql
+        self._tail = tail.copy()
+        self._at_us = at_us
+
+    @property
+    def at_us(self) -> int:
+        return self._at_us
+
+    @property
+    def tail(self) -> Frontier:
+        return self._tail
 
     def __call__(self, query: str, *values: object) -> int:
         return self._connection.execute(self._sql[query], values).rowcount
 
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._connection.execute(self._sql[query], values).fetchall()
+
 
 def _connect(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # nobody else reads plans and reports
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=128)
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
@@ -301,6 +405,11 @@ def _lengthen(fd: int) -> None:
         os.fsync(fd)
 
 
+def _check_inserted(rows: int) -> None:
+    if not rows:
+        raise _TakenBackError
+
+
 def _one(rows: int) -> None:
     if rows != 1:
         raise StoreError("INTERNAL", "the ledger has no such execution", "restore the ledger from a copy")
@@ -321,6 +430,22 @@ def _request(request: RequestRecord) -> tuple[str, str, str, str]:
 def _signed(sealed: SealedBytes) -> tuple[str, bytes, bytes]:
     [signature] = sealed.signatures
     return (signature.key_id, signature.signature, sealed.body)
+
+
+def _signature(sealed: SealedBytes) -> str:
+    [signature] = sealed.signatures
+    return signed_by(signature.key_id, signature.signature)
+
+
+def _report_value(report: Report, sealed: SealedBytes) -> Mapping[str, object]:
+    return report_value(
+        report_digest=sealed.digest,
+        report_id=report.report_id,
+        plan_digest=report.plan_digest,
+        epoch=report.ledger_epoch,
+        status=report.status.value,
+        signature=_signature(sealed),
+    )
 
 
 def _sealed(media_type: str, row: tuple[Any, ...] | None) -> SealedBytes | None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from orchestrator.adapters.migrations import APPLICATION_ID
 from orchestrator.adapters.sql_files import named_queries
 from orchestrator.adapters.sqlite_driver import sqlite3
+from orchestrator.service.audit_log import SignedCheckpoint, Witnessed
 from orchestrator.service.event_log import (
     NO_STREAM,
     PAGE,
@@ -94,6 +95,26 @@ class SqliteEventReader:
     def projection_keys(self, name: str, *, after_key: str = "", limit: int = PAGE) -> tuple[ProjectionRow, ...]:
         return tuple(_projection(row) for row in self._rows("projection_keys", name, after_key, limit))
 
+    def tree_hashes(self, level: int, first: int, count: int) -> tuple[bytes, ...]:
+        if level == 0:
+            rows = self._rows("leaf_hashes", first + 1, first + count)
+        else:
+            rows = self._rows("tree_hashes", level, first, first + count - 1)
+        return tuple(row[0] for row in rows)
+
+    def newest_checkpoint(self) -> SignedCheckpoint | None:
+        rows = self._rows("newest_checkpoint")
+        return SignedCheckpoint(*rows[0]) if rows else None
+
+    def checkpoints(self, after_size: int = -1, limit: int = PAGE) -> tuple[SignedCheckpoint, ...]:
+        return tuple(SignedCheckpoint(*row) for row in self._rows("checkpoints", after_size, limit))
+
+    def witnessed(self, after_origin: str = "", limit: int = PAGE) -> tuple[Witnessed, ...]:
+        return tuple(
+            Witnessed(origin=row[0], public_key=row[1], size=row[2], note=row[3], fault=row[4])
+            for row in self._rows("witnessed", after_origin, limit)
+        )
+
     def _rows(self, query: str, *parameters: str | int) -> list[Any]:
         try:
             return self._connection.execute(self._queries[query], parameters).fetchall()
@@ -131,7 +152,7 @@ def _event(row: Sequence[Any]) -> StoredEvent:
         command_id=row[7],
         actor=row[8],
         data=row[9],
-        hash=row[10],
+        leaf_hash=row[10],
     )
 
 

@@ -6,11 +6,15 @@ and back costs about a third of a commit on a fast disk. Otherwise the writer th
 whatever else is waiting, without lingering for more; on a slow disk that keeps the loop free, and the slower the
 disk the larger the groups. Either way one lock is held around the one write connection, and appends are written in
 the order in which they came.
+
+What is written beside the appends (a checkpoint when none was signed for a second, what is kept of other logs) is done
+by the writer thread, in transactions of their own that no append waits for unless it comes at that very moment.
 """
 
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import queue
 import threading
@@ -20,7 +24,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from orchestrator.adapters.event_log_feed import LoopFeed
 from orchestrator.adapters.event_log_reader import SqliteEventReader
@@ -28,8 +32,10 @@ from orchestrator.adapters.event_log_writer import BatchWriter, Outcome, Written
 from orchestrator.adapters.migrations import APPLICATION_ID, migrate
 from orchestrator.adapters.sql_files import named_queries
 from orchestrator.adapters.sqlite_driver import sqlite3
-from orchestrator.service.event_log import Append, Appended, StoredEvent
+from orchestrator.service.audit_log import CheckpointSigner, SignedCheckpoint, Witnessed
+from orchestrator.service.event_log import Append, Appended, Document, StoredEvent
 from orchestrator.service.event_log_errors import (
+    EventLogError,
     StoreBusy,
     StoreClosed,
     StoreLocked,
@@ -37,6 +43,9 @@ from orchestrator.service.event_log_errors import (
     StoreUnusable,
 )
 
+T = TypeVar("T")
+
+SIGN_AFTER_SECONDS: Final = 1.0
 _LARGEST_GROUP: Final = 256
 _BUSY_WAIT_SECONDS: Final = 5.0
 _CHECKPOINT_EVERY_APPENDS: Final = 256
@@ -52,6 +61,9 @@ _PRAGMAS: Final = (
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA wal_autocheckpoint = 10000",  # the writer thread checkpoints long before, so that no append pays for it
 )
+
+
+_log = logging.getLogger(__name__)
 
 
 def _now_us() -> int:
@@ -77,26 +89,47 @@ class _Ticket:
 
 class _Order(Enum):
     CHECKPOINT = auto()
+    SIGN = auto()
     STOP = auto()
 
 
-_Work: TypeAlias = list[_Ticket] | _Order
+@dataclass(frozen=True, slots=True)
+class _Chore:
+    """A write beside the appends, and who waits for it."""
+
+    work: Callable[[BatchWriter], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+_Work: TypeAlias = list[_Ticket] | _Order | _Chore
 
 
 class SqliteEventLog(SqliteEventReader):
-    """`EventLog` on one SQLite file."""
+    """`EventLog` and `AuditLog` on one SQLite file."""
 
-    def __init__(self, path: Path, *, limits: Limits | None = None, clock_us: Callable[[], int] = _now_us) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        signer: CheckpointSigner | None = None,
+        limits: Limits | None = None,
+        clock_us: Callable[[], int] = _now_us,
+    ) -> None:
         """Opens the log for writing, makes it where there is none, and brings it to the newest schema.
+
+        Without a signer the tree grows all the same, and no checkpoint is made.
 
         Raises:
             StoreLocked: Another process, or this one, has it open for writing.
             StoreUnusable: The file can not be opened or is something else.
+            LogForked: Its tree is not whole.
         """
         self._limits = limits or Limits()
+        self._signer = signer
         self._lock_file = _take_lock(path)
         try:
-            self._writer = BatchWriter(_open_for_writing(path), named_queries("event_log.sql"), clock_us)
+            self._writer = BatchWriter(_open_for_writing(path), named_queries("event_log.sql"), clock_us, signer)
             super().__init__(path)
         except BaseException:
             _release_lock(self._lock_file)
@@ -112,6 +145,7 @@ class SqliteEventLog(SqliteEventReader):
         self._turns: dict[asyncio.AbstractEventLoop, list[_Ticket]] = {}
         self._feeds: dict[asyncio.AbstractEventLoop, LoopFeed] = {}
         self._work: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._sign_at = time.monotonic() + SIGN_AFTER_SECONDS if signer is not None else None
         self._thread = threading.Thread(target=self._write_forever, name="event-log-writer", daemon=True)
         self._thread.start()
 
@@ -132,6 +166,34 @@ class SqliteEventLog(SqliteEventReader):
 
     def subscribe_stream(self, stream_id: str, after_version: int = 0) -> AsyncGenerator[tuple[StoredEvent, ...], None]:
         return self._feed().follow(stream_id, after_version)
+
+    @property
+    def signer(self) -> CheckpointSigner:
+        if self._signer is None:
+            raise StoreUnusable("this log was opened without a key for its checkpoints")
+        return self._signer
+
+    async def sign_checkpoint(self) -> SignedCheckpoint:
+        return await self._aside(BatchWriter.sign)
+
+    async def keep_document(self, document: Document) -> None:
+        await self._aside(lambda writer: writer.keep_document(document))
+
+    async def keep_witnessed(self, kept: Witnessed) -> None:
+        await self._aside(lambda writer: writer.keep_witnessed(kept))
+
+    async def forget_witnessed(self, origin: str) -> None:
+        await self._aside(lambda writer: writer.forget_witnessed(origin))
+
+    async def _aside(self, work: Callable[[BatchWriter], T]) -> T:
+        """Have the writer thread do something beside the appends."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        with self._gate:
+            if self._stopped:
+                raise StoreClosed("the event log is closed")
+            self._work.put(_Chore(work, future, loop))
+        return await future
 
     def close(self) -> None:
         with self._gate:
@@ -191,27 +253,63 @@ class SqliteEventLog(SqliteEventReader):
 
     def _write_forever(self) -> None:
         while True:
-            work = self._work.get()
-            order = work if isinstance(work, _Order) else self._write_waiting(work)
-            if order is _Order.STOP:
+            waited_for = self._next_work()
+            work = self._write_waiting(waited_for) if isinstance(waited_for, list) else waited_for
+            if work is _Order.STOP:
+                if self._signer is not None:
+                    self._sign_what_is_new()  # so that the next start is checked against everything
                 return
-            if order is _Order.CHECKPOINT:
+            if work is _Order.CHECKPOINT:
                 with self._writing:
                     self._writer.checkpoint()
+            elif work is _Order.SIGN:
+                self._sign_what_is_new()
+            elif isinstance(work, _Chore):
+                self._do(work)
 
-    def _write_waiting(self, group: list[_Ticket]) -> _Order | None:
-        """Writes a group and what waits behind it; returns the order that ended the collecting, if one did."""
-        handed_over, order = 1, None
+    def _next_work(self) -> _Work:
+        """Wait for work; a second after the last time it is to sign what has come since."""
+        if self._sign_at is None:
+            return self._work.get()
+        try:
+            return self._work.get(timeout=max(0.0, self._sign_at - time.monotonic()))
+        except queue.Empty:
+            self._sign_at = time.monotonic() + SIGN_AFTER_SECONDS
+            return _Order.SIGN
+
+    def _sign_what_is_new(self) -> None:
+        try:
+            with self._writing:
+                if self._writer.has_grown:
+                    self._writer.sign()
+        except EventLogError as error:  # the next append will say the same to somebody
+            _log.warning("no checkpoint could be signed: %s", error)
+
+    def _do(self, chore: _Chore) -> None:
+        result: Any = None
+        fault: Exception | None = None
+        try:
+            with self._writing:
+                result = chore.work(self._writer)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            fault = error
+        with contextlib.suppress(RuntimeError):  # nobody waits in a closed loop
+            chore.loop.call_soon_threadsafe(_answer, chore.future, result, fault)
+
+    def _write_waiting(self, group: list[_Ticket]) -> _Order | _Chore | None:
+        """Writes a group and what waits behind it; returns what ended the collecting, if something did."""
+        handed_over = 1
+        order: _Order | _Chore | None = None
         while len(group) < _LARGEST_GROUP and order is None:
             try:
                 work = self._work.get_nowait()
             except queue.Empty:
                 break
-            if isinstance(work, _Order):
-                order = work
-            else:
+            if isinstance(work, list):
                 group += work
                 handed_over += 1
+            else:
+                order = work
         with self._writing:
             outcomes = self._write(group, wait_seconds=_BUSY_WAIT_SECONDS)
         with self._gate:
@@ -275,6 +373,15 @@ class SqliteEventLog(SqliteEventReader):
                 self._feeds.pop(gone, None)
             feed = self._feeds[loop] = LoopFeed(self)
         return feed
+
+
+def _answer(future: asyncio.Future[Any], result: Any, fault: Exception | None) -> None:
+    if future.done():  # the caller was cancelled
+        return
+    if fault is None:
+        future.set_result(result)
+    else:
+        future.set_exception(fault)
 
 
 def _release_lock(lock_file: int) -> None:

@@ -26,6 +26,7 @@ from orchestrator.domain.errors import (
     Reason,
 )
 from orchestrator.domain.evidence import ExecutionState, ExecutorInfo, Sealed
+from orchestrator.service.audit_log import Exchanged, LogExtract
 from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
 
 if TYPE_CHECKING:
@@ -116,6 +117,25 @@ class GrpcExecutor:
         request = executor_pb2.GetObjectRequest(digest=digest, offset=offset, limit=limit)
         answer = await _again(lambda: self._stub.GetObject(request, timeout=UNARY_SECONDS))
         return ObjectPart(data=answer.data, total_bytes=answer.total_bytes)
+
+    async def exchange(self, checkpoint: str, consistency: tuple[bytes, ...], known_size: int) -> Exchanged:
+        request = executor_pb2.ExchangeCheckpointsRequest(
+            checkpoint=checkpoint, consistency=consistency, known_size=known_size
+        )
+        answer = await _again(lambda: self._stub.ExchangeCheckpoints(request, timeout=UNARY_SECONDS))
+        return Exchanged(
+            checkpoint=answer.checkpoint, consistency=tuple(answer.consistency), kept_size=answer.kept_size
+        )
+
+    async def mission_log(self, mission_id: str) -> LogExtract | None:
+        request = executor_pb2.GetMissionLogRequest(mission_id=mission_id)
+        try:
+            answer = await _again(lambda: self._stub.GetMissionLog(request, timeout=UNARY_SECONDS))
+        except ExecutorRefusedError as error:
+            if error.reason is Reason.NOT_FOUND:
+                return None
+            raise
+        return wire.extract_from_proto(answer.log)
 
     async def _report(self, request: executor_pb2.DryRunRequest) -> Sealed:
         call: _Stream = self._stub.DryRun(request, timeout=DRY_RUN_SECONDS)

@@ -92,6 +92,23 @@ class _Present:
 
 
 @dataclass(frozen=True, slots=True)
+class _Bytes:
+    name: str
+
+    def to_message(self, value: Any) -> Any:
+        return value
+
+    def from_message(self, message: Any) -> Any:
+        return getattr(message, self.name)
+
+    def to_json(self, value: Any) -> Json:
+        return base64.b64encode(value).decode() or None
+
+    def from_json(self, written: Json) -> Any:
+        return b"" if written is None else _unbase64(self.name, _typed(self.name, written, str))
+
+
+@dataclass(frozen=True, slots=True)
 class _Enum:
     name: str
     optional: bool
@@ -382,6 +399,8 @@ def _plain_field(descriptor: FieldDescriptor, hint: Any, *, optional: bool) -> _
         return _enum(descriptor, hint, optional=optional)
     if optional and hint in {str, bytes}:
         return _Present(descriptor.name, hint)
+    if hint is bytes:
+        return _Bytes(descriptor.name)
     if hint in _SCALARS:
         return _Scalar(descriptor.name, hint, _SCALARS[hint])
     raise contract_error(f"{descriptor.full_name}: no way to map {hint}")

@@ -7,6 +7,8 @@ from google.protobuf.message import Message
 
 from gonogo import sealing, signatures
 from gonogo.digests import digest
+from gonogo.policy import Demand, Policy, Requirement
+from gonogo.policy_document import open_policy
 from gonogo.v1 import evidence_pb2, plan_pb2
 from orchestrator.adapters.contract_errors import contract_error
 from orchestrator.adapters.field_mapper import MessageMap, message_map
@@ -23,6 +25,7 @@ from orchestrator.domain.evidence import (
 from orchestrator.domain.plan import Plan, PlanDraft, Scope
 
 KNOWN_SCOPES: Final = 4096
+KNOWN_REPORTS: Final = 4096
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -38,8 +41,11 @@ class SealedDocuments:
         self._scopes: MessageMap[Scope] = message_map(Scope, plan_pb2.Scope)
         self._approvals: MessageMap[ApprovalFacts] = message_map(ApprovalFacts, evidence_pb2.Approval)
         self._keys: dict[str, signatures.PublicKey] = {}
+        self._policies: dict[str, Policy] = {}
         self._sealed_scopes: dict[str, Scope | None] = {}
         """The scopes of the plans that were sealed lately, by the plans' digests."""
+        self._reports: dict[str, ReportFacts] = {}
+        """What the reports say that were opened lately, by digest: each approval asks again."""
 
     def seal_plan(self, plan: Plan) -> Sealed:
         body = _encode(self._plans.to_json(plan)).encode()
@@ -67,21 +73,14 @@ class SealedDocuments:
         return self._approvals.from_message(_strict(sealed, sealing.APPROVAL, evidence_pb2.Approval))
 
     def open_report(self, sealed: Sealed) -> ReportFacts:
-        said = _facts(sealed, sealing.REPORT)
-        problem: dict[str, Any] = (_list(said, "problems") or [{}])[0]
-        risk = _of(said, "risk", dict, {})
-        return ReportFacts(
-            report_id=_text(said, "report_id"),
-            mission_id=_text(said, "mission_id"),
-            plan_id=_text(said, "plan_id"),
-            plan_digest=_text(said, "plan_digest"),
-            executor_id=_text(said, "executor_id"),
-            status=ReportStatus(_name(said, "status", "REPORT_STATUS_", ReportStatus)),
-            risk=RiskLevel(_name(risk, "level", "RISK_LEVEL_", RiskLevel)) if "level" in risk else None,
-            change_count=_paths(_list(said, "steps"), "changes"),
-            reason=_text(problem, "reason"),
-            message=_text(problem, "message"),
-        )
+        _check_type(sealed, sealing.REPORT)
+        facts = self._reports.get(sealed.digest)
+        if facts is None:
+            facts = _report_facts(_facts(sealed, sealing.REPORT))
+            if len(self._reports) >= KNOWN_REPORTS:
+                self._reports.clear()
+            self._reports[sealed.digest] = facts
+        return facts
 
     def open_receipt(self, sealed: Sealed) -> ReceiptFacts:
         said = _facts(sealed, sealing.RECEIPT)
@@ -111,6 +110,17 @@ class SealedDocuments:
             remedy=_text(said, "remedy"),
             paths=tuple(str(path) for path in _list(said, "paths")),
         )
+
+    def open_policy(self, sealed: Sealed) -> Policy:
+        _check_type(sealed, sealing.POLICY)
+        policy = self._policies.get(sealed.digest)
+        if policy is None:
+            try:
+                policy = open_policy(sealed.body)
+            except sealing.SealingError as error:
+                raise contract_error(str(error)) from None
+            self._policies = {sealed.digest: policy}  # one is in force at a time
+        return policy
 
     def names_object(self, report: Sealed, digest: str) -> bool:
         return json.dumps(digest).encode() in report.body
@@ -171,6 +181,41 @@ def _text(said: dict[str, Any], name: str) -> str:
 
 def _list(said: dict[str, Any], name: str) -> list[Any]:
     return _of(said, name, list, [])
+
+
+def _report_facts(said: dict[str, Any]) -> ReportFacts:
+    problem: dict[str, Any] = (_list(said, "problems") or [{}])[0]
+    risk = _of(said, "risk", dict, {})
+    return ReportFacts(
+        report_id=_text(said, "report_id"),
+        mission_id=_text(said, "mission_id"),
+        plan_id=_text(said, "plan_id"),
+        plan_digest=_text(said, "plan_digest"),
+        executor_id=_text(said, "executor_id"),
+        status=ReportStatus(_name(said, "status", "REPORT_STATUS_", ReportStatus)),
+        risk=RiskLevel(_name(risk, "level", "RISK_LEVEL_", RiskLevel)) if "level" in risk else None,
+        change_count=_paths(_list(said, "steps"), "changes"),
+        reason=_text(problem, "reason"),
+        message=_text(problem, "message"),
+        policy_digest=_text(said, "policy_digest"),
+        demand=_demand(_of(said, "demand", dict, {})) if "demand" in said else None,
+        proposer=_text(_of(said, "proposer", dict, {}), "person"),
+    )
+
+
+def _demand(said: dict[str, Any]) -> Demand:
+    level = _text(said, "min_ladder_level").removeprefix("LADDER_LEVEL_L")
+    return Demand(
+        requirements=tuple(
+            Requirement(count=_of(one, "count", int, 0), group=_text(one, "group"))
+            for one in _list(said, "requirements")
+        ),
+        rules=tuple(str(rule) for rule in _list(said, "rules")),
+        max_approval_seconds=_of(said, "max_approval_seconds", int, 0),
+        hardware_key=_of(said, "hardware_key", bool, False),
+        min_ladder_level=int(level) if level.isdecimal() else None,
+        refused=_text(said, "refused"),
+    )
 
 
 def _name(said: dict[str, Any], field: str, prefix: str, known: type[Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from gonogo.digests import digest
-from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
+from gonogo.v1 import audit_pb2, events_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
 from orchestrator.adapters.contract_errors import contract_error
 from orchestrator.adapters.field_mapper import MessageMap, message_map
 from orchestrator.adapters.times import time_to_proto
@@ -22,6 +22,7 @@ from orchestrator.domain.intent import IntentKind
 from orchestrator.domain.mission import Mission, MissionStatus
 from orchestrator.domain.plan import PlanDraft
 from orchestrator.domain.whiteboard import Whiteboard
+from orchestrator.service.audit_log import LogEntry, LogExtract
 from orchestrator.service.intake import ChatMessage, Reply
 from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate
 
@@ -71,11 +72,12 @@ def sealed_from_proto(message: sealed_pb2.Sealed) -> Sealed:
         media_type=message.media_type,
         body=message.body,
         digest=digest(message.body),
-        signatures=tuple(
-            Signature(key_id=item.key_id, scheme=item.scheme, signature=item.signature, extra=item.extra)
-            for item in message.signatures
-        ),
+        signatures=tuple(signature_from_proto(item) for item in message.signatures),
     )
+
+
+def signature_from_proto(message: sealed_pb2.Signature) -> Signature:
+    return Signature(key_id=message.key_id, scheme=message.scheme, signature=message.signature, extra=message.extra)
 
 
 def sealed_to_proto(sealed: Sealed) -> sealed_pb2.Sealed:
@@ -204,4 +206,20 @@ def update_from_proto(message: executor_pb2.ExecuteResponse | executor_pb2.Watch
         events=tuple(event_from_proto(event) for event in message.events),
         resume_token=message.resume_token,
         receipt=sealed_from_proto(message.receipt) if message.HasField("receipt") else None,
+    )
+
+
+def extract_from_proto(message: audit_pb2.LogExtract) -> LogExtract:
+    return LogExtract(
+        checkpoint=message.checkpoint,
+        entries=tuple(
+            LogEntry(index=entry.index, leaf=entry.leaf, path=tuple(entry.path)) for entry in message.entries
+        ),
+    )
+
+
+def extract_to_proto(extract: LogExtract) -> audit_pb2.LogExtract:
+    return audit_pb2.LogExtract(
+        checkpoint=extract.checkpoint,
+        entries=[audit_pb2.LogEntry(index=entry.index, leaf=entry.leaf, path=entry.path) for entry in extract.entries],
     )

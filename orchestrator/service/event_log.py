@@ -1,4 +1,4 @@
-"""The event log: the port, its value types, and the hash that chains the events.
+"""The event log: the port and its value types.
 
 One log holds every stream. `pos` counts all events from 1 without a gap, in the order in which they were
 committed; `version` counts the events of one stream from 1 without a gap. Time is information, never order.
@@ -6,7 +6,7 @@ committed; `version` counts the events of one stream from 1 without a gap. Time 
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import InitVar, dataclass
 from typing import Final, NoReturn, Protocol
 
@@ -19,8 +19,6 @@ MAX_EVENT_BYTES: Final = 1 << 20
 MAX_DOCUMENT_BYTES: Final = 64 << 20
 MAX_NAME_CHARACTERS: Final = 512
 PAGE: Final = 500
-GENESIS: Final = bytes(32)
-"""What the first event's hash is chained to."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -77,7 +75,7 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """One event as the log holds it; `hash` chains it to every event before it."""
+    """One event as the log holds it; `leaf_hash` is the event's in the tree over all events."""
 
     pos: int
     stream_id: str
@@ -89,7 +87,7 @@ class StoredEvent:
     command_id: str | None
     actor: str
     data: str
-    hash: bytes
+    leaf_hash: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +173,8 @@ class Append:
     command: CommandRecord | None = None
     documents: tuple[Document, ...] = ()
     projections: tuple[ProjectionRow, ...] = ()
+    sign: bool = False
+    """Whether a checkpoint over these events is to be signed and stored with them."""
 
     def __post_init__(self) -> None:
         _require_name("stream_id", self.stream_id)
@@ -196,31 +196,6 @@ class Appended:
     first_pos: int
     last_pos: int
     version: int
-
-
-def chain_hash(
-    previous: bytes, pos: int, stream_id: str, version: int, event: NewEvent | StoredEvent,
-    *, recorded_at_us: int, command_id: str | None,
-) -> bytes:  # fmt: skip
-    """SHA-256 over the previous hash and every stored field, each written as `<length>:<bytes>`.
-
-    Numbers are their decimal text and an absent command id is the empty one, so that any language can check
-    the chain from an export.
-    """
-    parts = (
-        previous,
-        b"%d" % pos,
-        stream_id.encode(),
-        b"%d" % version,
-        event.type.encode(),
-        b"%d" % event.schema_version,
-        b"%d" % event.occurred_at_us,
-        b"%d" % recorded_at_us,
-        (command_id or "").encode(),
-        event.actor.encode(),
-        event.data.encode(),
-    )
-    return hashlib.sha256(b"".join([b"%d:%b" % (len(part), part) for part in parts])).digest()
 
 
 class EventReader(Protocol):
@@ -271,6 +246,10 @@ class EventReader(Protocol):
 
     def projection_keys(self, name: str, *, after_key: str = "", limit: int = PAGE) -> tuple[ProjectionRow, ...]:
         """Returns rows in the order of their keys' UTF-8 bytes; this is the order of the projection's digest."""
+        ...
+
+    def tree_hashes(self, level: int, first: int, count: int) -> Sequence[bytes]:
+        """Returns stored hashes of the tree over all events, as `gonogo.merkle` names them; fewer where some lack."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What can be proved about an event log by reading it: its chain, its export, its projections' digests."""
+"""What an event log says of itself: whether its events are as they were written, its export, its digests."""
 
 import base64
 import hashlib
@@ -6,34 +6,26 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator
 
-from orchestrator.service.event_log import (
-    GENESIS,
-    Document,
-    EventReader,
-    ProjectionRow,
-    StoredDocument,
-    StoredEvent,
-    chain_hash,
-)
+from orchestrator.service.event_leaf import is_as_written
+from orchestrator.service.event_log import Document, EventReader, ProjectionRow, StoredDocument, StoredEvent
 
 _DOCUMENT_PAGE = 8  # bodies may be large
 
 
-def verify_chain(log: EventReader) -> int | None:
+def first_bad_event(log: EventReader) -> int | None:
     """Returns the first `pos` that is missing, altered or out of order, or None when every event is as it was written.
 
-    This finds what was changed by someone who did not recompute all that follows, and a lost tail of a stream. Only
-    a head hash that is kept elsewhere can tell that the whole log was written anew.
+    This finds what was changed by someone who did not recompute the hashes, and a lost tail of a stream. Whether hashes
+    were written anew is told by the checkpoints, `service.audit_check`, and by those that others keep.
     """
     versions: dict[str, int] = {}
-    previous, pos = GENESIS, 0
-    for event in _events(log):
+    pos = 0
+    for event in all_events(log):
         pos += 1
         version = versions.get(event.stream_id, 0) + 1
-        if (event.pos, event.version) != (pos, version) or event.hash != _expected_hash(previous, event):
+        if (event.pos, event.version) != (pos, version) or not is_as_written(event):
             return pos
         versions[event.stream_id] = version
-        previous = event.hash
     if log.head() == pos and any(log.stream_version(stream) > version for stream, version in versions.items()):
         return pos + 1
     return None
@@ -43,13 +35,13 @@ def export_lines(log: EventReader) -> Iterator[str]:
     """Yields every event and document as one line of JSON each, in the order of `pos`.
 
     A document comes before the events of the append that brought it. An event's `data` is last in its line and is
-    exactly the stored text, so the chain can be checked from the export; `body_base64` is a document's exact bytes
-    and `body` the same as JSON, where it is JSON. What is appended while the export runs is not in it.
+    exactly the stored text, so that each leaf of the tree can be made from the export; `body_base64` is a document's
+    exact bytes and `body` the same as JSON, where it is JSON. What is appended while the export runs is not in it.
     """
     head = log.head()
     documents = _documents(log)
     waiting = next(documents, None)
-    for event in itertools.takewhile(lambda event: event.pos <= head, _events(log)):
+    for event in itertools.takewhile(lambda event: event.pos <= head, all_events(log)):
         while waiting is not None and waiting.pos <= event.pos:
             yield _document_line(waiting)
             waiting = next(documents, None)
@@ -74,18 +66,6 @@ def digest_rows(rows: Iterable[ProjectionRow]) -> str:
     return "sha256:" + digest.hexdigest()
 
 
-def _expected_hash(previous: bytes, event: StoredEvent) -> bytes:
-    return chain_hash(
-        previous,
-        event.pos,
-        event.stream_id,
-        event.version,
-        event,
-        recorded_at_us=event.recorded_at_us,
-        command_id=event.command_id,
-    )
-
-
 def _event_line(event: StoredEvent) -> str:
     fields = {
         "kind": "event",
@@ -98,7 +78,7 @@ def _event_line(event: StoredEvent) -> str:
         "recorded_at_us": event.recorded_at_us,
         "command_id": event.command_id,
         "actor": event.actor,
-        "hash": event.hash.hex(),
+        "leaf_hash": event.leaf_hash.hex(),
     }
     return f'{json.dumps(fields)[:-1]}, "data": {event.data}}}'
 
@@ -125,7 +105,8 @@ def _as_json(document: Document) -> object:
         return None
 
 
-def _events(log: EventReader) -> Iterator[StoredEvent]:
+def all_events(log: EventReader) -> Iterator[StoredEvent]:
+    """Yields every event in the order of `pos`, page by page."""
     pos = 0
     while page := log.read_all(pos):
         yield from page

@@ -95,3 +95,13 @@ class StoreUnusable(EventLogError):
 
     reason = "STORE_UNUSABLE"
     remedy = "Run `gonogo doctor`; restore the newest backup if the file is damaged."
+
+
+class LogForked(EventLogError):
+    """The log is not what its own checkpoints, or those that others keep, say it was."""
+
+    reason = "AUDIT_FORKED"
+    remedy = (
+        "Run `python -m orchestrator audit check` on the state directory, and find out who changed the file; "
+        "restore the newest backup that passes the check."
+    )

@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
+from gonogo.merkle import TILE, leaf_hash, node_hash
+from orchestrator.service.event_leaf import event_leaf
 from orchestrator.service.event_log import (
     ANY,
-    GENESIS,
     NO_STREAM,
     PAGE,
     Append,
@@ -16,7 +17,6 @@ from orchestrator.service.event_log import (
     ProjectionRow,
     StoredDocument,
     StoredEvent,
-    chain_hash,
 )
 from orchestrator.service.event_log_errors import CommandConflict, DuplicateCommand, StoreClosed, VersionConflict
 
@@ -42,8 +42,7 @@ class MemoryEventLog:
         for event in append.events:
             pos, version = self.head() + 1, self.stream_version(append.stream_id) + 1
             command_id = append.command.command_id if append.command else None
-            previous = self._events[-1].hash if self._events else GENESIS
-            link = chain_hash(previous, pos, append.stream_id, version, event, recorded_at_us=at, command_id=command_id)
+            leaf = event_leaf(pos, append.stream_id, version, event, recorded_at_us=at, command_id=command_id)
             stored = StoredEvent(
                 pos=pos,
                 stream_id=append.stream_id,
@@ -55,7 +54,7 @@ class MemoryEventLog:
                 command_id=command_id,
                 actor=event.actor,
                 data=event.data,
-                hash=link,
+                leaf_hash=leaf_hash(leaf),
             )
             self._events.append(stored)
             self._streams.setdefault(append.stream_id, []).append(stored)
@@ -100,6 +99,18 @@ class MemoryEventLog:
     def projection_keys(self, name: str, *, after_key: str = "", limit: int = PAGE) -> tuple[ProjectionRow, ...]:
         rows = [row for row in self._rows(name) if row.key > after_key]
         return tuple(sorted(rows, key=lambda row: row.key)[:limit])
+
+    def tree_hashes(self, level: int, first: int, count: int) -> tuple[bytes, ...]:
+        """Compute them as RFC 6962 says, from the leaves up."""
+        width = TILE**level
+        numbers = range(first, min(first + count, len(self._events) // width))
+        return tuple(self._root(number * width, (number + 1) * width) for number in numbers)
+
+    def _root(self, first: int, end: int) -> bytes:
+        if end - first == 1:
+            return self._events[first].leaf_hash
+        middle = (first + end) // 2
+        return node_hash(self._root(first, middle), self._root(middle, end))
 
     async def subscribe(self, after_pos: int = 0) -> AsyncGenerator[tuple[StoredEvent, ...], None]:
         while True:

@@ -8,6 +8,16 @@ from typing import Any
 
 import pytest
 
+from gonogo.merkle import (
+    EMPTY_ROOT,
+    consistency_path,
+    inclusion_path,
+    leaf_hash,
+    stored_root,
+    verify_consistency,
+    verify_inclusion,
+)
+from orchestrator.service.event_leaf import stored_leaf
 from orchestrator.service.event_log import (
     ANY,
     NO_STREAM,
@@ -21,7 +31,7 @@ from orchestrator.service.event_log import (
     ProjectionRow,
     StoredEvent,
 )
-from orchestrator.service.event_log_checks import digest_rows, export_lines, projection_digest, verify_chain
+from orchestrator.service.event_log_checks import digest_rows, export_lines, first_bad_event, projection_digest
 from orchestrator.service.event_log_errors import CommandConflict, DuplicateCommand, StoreClosed, VersionConflict
 
 
@@ -78,7 +88,7 @@ class EventLogSuite:
         assert (log.read_all(), log.read_stream("mission/1"), log.documents()) == ((), (), ())
         assert (log.document("sha256:0"), log.command("c"), log.projection("missions", "1")) == (None, None, None)
         assert (log.projections("missions"), log.projection_keys("missions"), list(export_lines(log))) == ((), (), [])
-        assert verify_chain(log) is None
+        assert first_bad_event(log) is None
 
     async def test_an_append_is_read_back_whole(self, log: EventLog) -> None:
         """What was appended comes back field by field, with pos and version counted from one."""
@@ -98,14 +108,14 @@ class EventLogSuite:
             command_id=None,
             actor="anna",
             data=event.data,
-            hash=stored.hash,
+            leaf_hash=stored.leaf_hash,
         )
         assert [(e.pos, e.stream_id, e.version) for e in log.read_all()] == [
             (1, "mission/0", 1),
             (2, "mission/1", 1),
             (3, "mission/1", 2),
         ]
-        assert verify_chain(log) is None
+        assert first_bad_event(log) is None
 
     @pytest.mark.parametrize(("expected", "actual"), [(NO_STREAM, 2), (1, 2), (3, 2)])
     async def test_another_version_is_refused(self, log: EventLog, expected: int, actual: int) -> None:
@@ -158,7 +168,7 @@ class EventLogSuite:
         assert [event.pos for event in log.read_all()] == list(range(1, 129))
         assert sorted(event.occurred_at_us for event in events) == sorted([*range(64), *range(64)])
         assert conflicts > 0
-        assert verify_chain(log) is None
+        assert first_bad_event(log) is None
 
     async def test_a_refusal_leaves_its_neighbours_alone(self, log: EventLog) -> None:
         """Appends made at the same moment as refused ones are all written."""
@@ -168,7 +178,7 @@ class EventLogSuite:
         refused = [number for number, result in enumerate(results) if isinstance(result, VersionConflict)]
         assert refused == list(range(0, 30, 3))
         assert log.head() == 21
-        assert verify_chain(log) is None
+        assert first_bad_event(log) is None
 
     async def test_a_retry_gets_the_first_answer(self, log: EventLog) -> None:
         """The same command again writes nothing and carries the first result, even where the stream moved on."""
@@ -284,7 +294,7 @@ class EventLogSuite:
             ("event", 2),
             ("event", 3),
         ]
-        assert (parsed[3]["data"], bytes.fromhex(parsed[3]["hash"])) == ({"n": 5}, log.read_all()[1].hash)
+        assert (parsed[3]["data"], bytes.fromhex(parsed[3]["leaf_hash"])) == ({"n": 5}, log.read_all()[1].leaf_hash)
         assert (parsed[1]["body"], parsed[2]["body"]) == ({"objective": "x"}, None)
         assert all("\n" not in line for line in lines)
 
@@ -298,3 +308,30 @@ class EventLogSuite:
             await log.append(an_append())
         with pytest.raises(StoreClosed):
             await watcher
+
+    async def test_the_tree_is_over_the_events(self, log: EventLog) -> None:
+        """After every append each event is at its place in the tree, under a root that continues the one before."""
+        roots = [EMPTY_ROOT]
+        for number, count in enumerate((1, 2, 14, 40, 300)):
+            await log.append(an_append(f"mission/{number}", count=count))
+            size, before = log.head(), len(roots) - 1
+            root = stored_root(size, log.tree_hashes)
+            path = consistency_path(before, size, log.tree_hashes)
+            assert verify_consistency(before, roots[before], size, root, path)
+            roots += [root] * (size - before)
+        events = [event for page in (0, 200) for event in log.read_all(page, 200)]
+        assert len(events) == log.head()
+        for event in events:
+            path = inclusion_path(event.pos - 1, log.head(), log.tree_hashes)
+            hashed = leaf_hash(stored_leaf(event))
+            assert verify_inclusion(hashed, event.pos - 1, log.head(), path, roots[-1])
+
+    async def test_a_leaf_says_what_was_recorded(self, log: EventLog) -> None:
+        """A leaf is one line of JSON with every stored field, the data as the text that is stored."""
+        event = an_event(7, data='{"text": "Zürich \\u2028 \\"☃\\"", "n": 7}', actor="änna")
+        await log.append(with_command(Append(stream_id="mission/1", expected_version=0, events=(event,)), a_command()))
+        stored = log.read_all()[0]
+        assert json.loads(stored_leaf(stored)) == [
+            1, "mission/1", 1, "mission_proposed", 1, 7, stored.recorded_at_us, "request-1", "änna", event.data
+        ]  # fmt: skip
+        assert b"\n" not in stored_leaf(stored)

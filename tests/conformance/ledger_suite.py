@@ -5,6 +5,7 @@ import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -15,6 +16,7 @@ from executor.domain.plan import FailurePolicy, Stage
 from executor.domain.receipt import ApprovalRecord, Outcome, Refusal
 from executor.domain.report import Report, ReportStatus, RiskLevel, SelfApproval
 from executor.domain.sealed import SealedBytes, Signature
+from executor.runner.audit import AuditLog
 from executor.runner.ports import (
     Checkpoint,
     Claim,
@@ -27,6 +29,7 @@ from executor.runner.ports import (
 )
 from gonogo import sealing
 from gonogo.digests import digest
+from gonogo.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from gonogo.signatures import ED25519
 
 TIME = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
@@ -124,16 +127,48 @@ def event(sequence: int) -> Event:
     return Event(event_id=f"e-{sequence}", mission_id="m-1", sequence=sequence, time=TIME, payload=payload)
 
 
+class AuditedLedger(Ledger, AuditLog, Protocol):
+    """A ledger and the audit log in it."""
+
+
 class LedgerSuite:
     """The behaviours; a backend's class adds `open`."""
 
-    def open(self, directory: Path) -> Ledger:
+    def open(self, directory: Path) -> AuditedLedger:
         """Open the ledger in a directory, and make it where there is none."""
         raise NotImplementedError
 
     @pytest.fixture
-    def ledger(self, tmp_path: Path) -> Ledger:
+    def ledger(self, tmp_path: Path) -> AuditedLedger:
         return self.open(tmp_path)
+
+    def test_each_write_is_one_entry_of_the_audit_log(self, tmp_path: Path) -> None:
+        """Report, claim, events, end and refusal append one leaf each, and the tree is the same after a restart."""
+        ledger = self.open(tmp_path)
+        document = sealed(sealing.REPORT, b"1")
+        assert ledger.audit_root() == (0, EMPTY_ROOT)
+        ledger.issue_report(report(), document, request=request("q-0", document.digest), small_objects={})
+        ledger.claim(claim(), request())
+        ledger.append_events("x-1", [event(1)])
+        self._finish(ledger, events=[event(2)])
+        leaves = [leaf_hash(entry.leaf) for entry in ledger.entries_of("m-1")]
+        frontier = Frontier()
+        for hashed in leaves:
+            frontier.append(hashed)
+        assert ledger.audit_root() == self.open(tmp_path).audit_root() == (4, frontier.root())
+        assert list(ledger.audit_hashes(0, 0, 4)) == leaves
+
+    def test_what_is_not_taken_is_not_in_the_audit_log(self, ledger: AuditedLedger) -> None:
+        """A claim that conflicts and an end that does not count leave the tree as it was."""
+        ledger.claim(claim(), request())
+        self._finish(ledger)
+        before = ledger.audit_root()
+        assert ledger.claim(claim(), request("q-2")) is not None
+        with pytest.raises(StoreError):
+            self._finish(ledger)
+        assert ledger.audit_root() == before
+        ledger.claim(claim(2), request("q-3"))
+        assert ledger.audit_size == before[0] + 1
 
     def test_the_epoch_is_made_once(self, tmp_path: Path) -> None:
         """The epoch stays over every restart, and another ledger has another."""
@@ -294,6 +329,18 @@ class LedgerSuite:
         ledger.claim(claim(claimed_at=TIME + timedelta(days=1)), request())
         ledger.claim(claim(2), request("q-2"))
         assert self.open(tmp_path).clock_high_water() == TIME + timedelta(days=1)
+
+    def test_the_newest_trust_file_is_never_forgotten(self, tmp_path: Path) -> None:
+        """Version and digest of the newest trust file survive a restart; an older one changes nothing."""
+        ledger = self.open(tmp_path)
+        assert ledger.trust_seen() is None
+        ledger.see_trust(2, "sha256:two", "sha256:policy", TIME)
+        ledger.see_trust(2, "sha256:other", "sha256:policy", TIME)
+        ledger.see_trust(1, "sha256:one", "sha256:policy", TIME)
+        again = self.open(tmp_path)
+        assert again.trust_seen() == (2, "sha256:two")
+        again.see_trust(3, "sha256:three", "sha256:policy", TIME)
+        assert again.trust_seen() == (3, "sha256:three")
 
     def test_a_refusal_is_kept(self, ledger: Ledger) -> None:
         """A refusal is stored and claims nothing."""

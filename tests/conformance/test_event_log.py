@@ -20,7 +20,7 @@ from orchestrator.adapters.migrations import migrate
 from orchestrator.adapters.sql_files import named_queries, statements
 from orchestrator.adapters.sqlite_driver import sqlite3, version_info, wal_reset_fixed
 from orchestrator.service.event_log import ANY, Append, EventLog, NewEvent
-from orchestrator.service.event_log_checks import verify_chain
+from orchestrator.service.event_log_checks import first_bad_event
 from orchestrator.service.event_log_errors import (
     StoreBusy,
     StoreClosed,
@@ -80,7 +80,7 @@ async def test_the_log_is_there_after_reopening(tmp_path: Path) -> None:
         await log.append(an_append(count=2))
         log.close()
     with SqliteEventReader(path) as reader:
-        assert (reader.head(), reader.stream_version("mission/1"), verify_chain(reader)) == (6, 6, None)
+        assert (reader.head(), reader.stream_version("mission/1"), first_bad_event(reader)) == (6, 6, None)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -137,7 +137,7 @@ async def test_events_can_not_be_changed_by_a_slip(log: SqliteEventLog, tmp_path
         ):
             with pytest.raises(sqlite3.IntegrityError):
                 connection.execute(slip)
-    assert verify_chain(log) is None
+    assert first_bad_event(log) is None
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ async def test_events_can_not_be_changed_by_a_slip(log: SqliteEventLog, tmp_path
     ],
 )
 async def test_tampering_is_found(log: SqliteEventLog, tmp_path: Path, change: str, first_bad: int) -> None:
-    """The chain names the first event that is not what was written."""
+    """The check names the first event that is not what was written."""
     await log.append(an_append(count=5))
     with closing(writable(tmp_path / "log.db")) as connection:
         for trigger in ("events_are_never_changed", "events_are_never_deleted"):
             connection.execute(f"DROP TRIGGER {trigger}")
         connection.execute(change)
-    assert verify_chain(log) == first_bad
+    assert first_bad_event(log) == first_bad
 
 
 async def test_a_damaged_document_is_not_handed_out(log: SqliteEventLog, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ async def test_another_writer_is_waited_for_by_the_thread(
             await log.append(an_append())
         other.execute("ROLLBACK")
     await log.append(an_append())
-    assert (log.head(), verify_chain(log)) == (2, None)
+    assert (log.head(), first_bad_event(log)) == (2, None)
 
 
 async def test_one_bad_append_does_not_cost_its_neighbours(log: SqliteEventLog) -> None:
@@ -222,7 +222,7 @@ async def test_one_bad_append_does_not_cost_its_neighbours(log: SqliteEventLog) 
     appends = [an_append("a"), bad, an_append("b"), an_append("c")]
     results = await asyncio.gather(*(log.append(append) for append in appends), return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["Appended", "StoreUnusable", "Appended", "Appended"]
-    assert ([event.stream_id for event in log.read_all()], verify_chain(log)) == (["a", "b", "c"], None)
+    assert ([event.stream_id for event in log.read_all()], first_bad_event(log)) == (["a", "b", "c"], None)
 
 
 class _FailingCommit:
@@ -293,12 +293,12 @@ async def test_a_full_disk_loses_nothing(tiny_disk: Path, limits: Limits) -> Non
         problems = [result for result in results if isinstance(result, BaseException)]
         assert all(isinstance(problem, StoreFull) and "Free space" in problem.remedy for problem in problems)
         failures += bool(problems)
-    assert (log.head(), verify_chain(log)) == (written, None)
+    assert (log.head(), first_bad_event(log)) == (written, None)
     ballast.unlink()
     await log.append(an_append())
     log.close()
     with SqliteEventReader(tiny_disk / "log.db") as reader:
-        assert (reader.head(), verify_chain(reader)) == (written + 1, None)
+        assert (reader.head(), first_bad_event(reader)) == (written + 1, None)
 
 
 async def test_a_cancelled_caller_disturbs_nobody(log: SqliteEventLog) -> None:
@@ -309,7 +309,7 @@ async def test_a_cancelled_caller_disturbs_nobody(log: SqliteEventLog) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(result, asyncio.CancelledError) for result in results].count(True) == 1
     await log.append(an_append())
-    assert verify_chain(log) is None
+    assert first_bad_event(log) is None
 
 
 async def test_closing_writes_what_was_handed_over(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_a_failing_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         assert tables == ["_sqlite_migrations"]
         monkeypatch.undo()
-        assert migrate(connection) == ["0001_event_log"]
+        assert migrate(connection) == ["0001_event_log", "0002_audit_tree"]
         assert migrate(connection) == []
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from executor.adapters.ledger_sqlite import SqliteLedger
-from executor.runner.ports import Ledger
-from tests.conformance.ledger_suite import LedgerSuite
+from tests.conformance.ledger_suite import AuditedLedger, LedgerSuite
 
 
 class TestSqliteLedger(LedgerSuite):
@@ -21,7 +20,7 @@ class TestSqliteLedger(LedgerSuite):
         for ledger in self.opened:
             ledger.close()
 
-    def open(self, directory: Path) -> Ledger:
+    def open(self, directory: Path) -> AuditedLedger:
         """Open a ledger."""
         ledger = SqliteLedger(directory / "ledger.db")
         self.opened.append(ledger)

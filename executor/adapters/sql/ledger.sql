@@ -35,7 +35,12 @@ SELECT body FROM small_objects WHERE digest = ?;
 
 -- name: insert_execution
 INSERT INTO executions (mission_id, segment, execution_id, report_digest, claimed_at_us, claim)
-VALUES (?, ?, ?, ?, ?, ?);
+SELECT ?1, ?2, ?3, ?4, ?5, ?6
+WHERE NOT EXISTS (
+    SELECT 1 FROM revocations
+    WHERE mission_id = ?1
+        AND (kind = 'deny' OR person IN (SELECT json_extract(value, '$.approver') FROM json_each(?6, '$.approvals')))
+);
 
 -- name: insert_used_approval
 INSERT INTO used_approvals (approval_id, nonce, execution_id) VALUES (?, ?, ?);

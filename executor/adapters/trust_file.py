@@ -1,33 +1,47 @@
-"""Reads the trust file strictly: what it says in full, or a refusal to start that says what to change.
-
-Nothing is guessed: an unknown key is a misspelt rule, and a misspelt rule that is skipped would be one that does not
-hold.
-"""
+"""Reads the trust file strictly: what it says in full, or a refusal that says what to change."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from executor.domain.errors import ExecutorError
-from executor.domain.plan_rules import is_identifier
-from executor.domain.policy import Person, Policy, Trust, TrustedKey
+from executor.adapters.trust_persons import read_groups, read_persons
+from executor.adapters.trust_rules import read_labels, read_rules
+from executor.adapters.trust_tables import (
+    Table,
+    TrustFileError,
+    byte_count,
+    choice,
+    each,
+    identifier,
+    identifiers,
+    moment,
+    number,
+    persons_or_none,
+    text,
+    texts,
+)
+from executor.domain.policy import Limits, Orchestrator, SecretSource, Trust, limits_digest
 from executor.domain.report import SelfApproval
-from gonogo.signatures import SCHEMES, SignatureError, load_public_key
+from executor.workspace.globs import Globs
+from executor.workspace.paths import PathInvalidError
+from gonogo.policy import Policy, Rule
+from gonogo.signatures import SignatureError, load_public_key
 
-VERSION: Final = 1
 MAX_FILE_BYTES: Final = 1024 * 1024
-MAX_NUMBER: Final = 2**31 - 1
-MAX_BYTES: Final = 2**53
-
-T = TypeVar("T")
+MAX_APPROVAL_SECONDS: Final = 86_400
+SPIFFE: Final = "spiffe://"
 
 
-class TrustFileError(ExecutorError):
-    """The trust file does not say in full whom to trust; the operator must change it before anything starts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settings:
+    """The table [policy]. Built without arguments it is that of a file without one."""
 
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__("MALFORMED", f"trust file: {message}", remedy)
+    approvals_required: int = 0
+    self_approval: bool = False
+    max_approval_seconds: int = MAX_APPROVAL_SECONDS
+    limits: Limits = field(default_factory=Limits)
 
 
 def read_trust_file(path: Path) -> Trust:
@@ -36,6 +50,15 @@ def read_trust_file(path: Path) -> Trust:
     Raises:
         TrustFileError: it is not there, or not strictly such a file.
     """
+    return parse_trust(read_trust_bytes(path))
+
+
+def read_trust_bytes(path: Path) -> bytes:
+    """Return a trust file's text, of bounded length.
+
+    Raises:
+        TrustFileError: it is not there, or too long.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -43,7 +66,7 @@ def read_trust_file(path: Path) -> Trust:
         raise TrustFileError(f"{path} can not be read: {error.strerror}", "make it with: gonogo init") from error
     if len(data) > MAX_FILE_BYTES:
         raise TrustFileError(f"{path} is larger than {MAX_FILE_BYTES} bytes", "give a trust file")
-    return parse_trust(data)
+    return data
 
 
 def parse_trust(data: bytes) -> Trust:
@@ -56,22 +79,88 @@ def parse_trust(data: bytes) -> Trust:
         document = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TrustFileError(f"it is not TOML: {error}", "correct the line that is named") from error
-    table = _Table("the file", document)
-    if table.take("version", _number) != VERSION:
-        raise TrustFileError(f"version {document['version']} is not known", f"write version = {VERSION}")
-    trust = Trust(
-        executor_id=table.take("executor_id", _identifier),
-        orchestrators=table.take("orchestrators", _spiffe_ids),
-        policy=table.take("policy", _policy, default=Policy()),
-        persons=table.take("persons", _persons),
+    return _trust(document)
+
+
+def _trust(document: dict[str, Any]) -> Trust:
+    table = Table("the file", document)
+    version = table.take("version", number)
+    expires_at = table.take("expires", moment)
+    executor_id = table.take("executor_id", identifier)
+    orchestrators = table.take("orchestrators", _orchestrators)
+    settings = table.take_or("policy", _settings, _Settings())
+    persons = table.take("persons", read_persons)
+    groups = table.take_or("groups", lambda place, value: read_groups(place, value, persons), ())
+    labels = table.take_or("workspaces", read_labels, {})
+    rules = table.take_or("rules", lambda place, value: read_rules(place, value, groups, labels), ())
+    secrets = table.take_or("secrets", _secrets, ())
+    domains = table.take_or("domains", texts, ())
+    table.check_empty()
+    _check_dry_runners(settings.limits, orchestrators)
+    _check_somebody_decides(settings, rules, written="policy" in document)
+    return Trust(
+        executor_id=executor_id,
+        version=version,
+        expires_at=expires_at,
+        orchestrators=orchestrators,
+        limits=settings.limits,
+        policy=Policy(
+            executor_id=executor_id,
+            trust_version=version,
+            expires_at=expires_at,
+            approvals_required=settings.approvals_required,
+            self_approval=settings.self_approval,
+            max_approval_seconds=settings.max_approval_seconds,
+            persons=persons,
+            groups=groups,
+            rules=rules,
+            labels=labels,
+            limits_digest=limits_digest(settings.limits, secrets, domains),
+        ),
+        secrets=secrets,
+        domains=domains,
+    )
+
+
+def _settings(place: str, value: object) -> _Settings:
+    table = Table(place, value)
+    default = _Settings()
+    allowed, refused = SelfApproval.ALLOWED.value, SelfApproval.REFUSED.value
+    settings = _Settings(
+        approvals_required=table.take_or("approvals_required", persons_or_none, default.approvals_required),
+        self_approval=table.take_or("self_approval", choice((allowed, refused)), refused) == allowed,
+        max_approval_seconds=table.take_or("max_approval_seconds", number, default.max_approval_seconds),
+        limits=_limits(table),
     )
     table.check_empty()
-    _check_dry_runners(trust)
-    return trust
+    return settings
 
 
-def _check_dry_runners(trust: Trust) -> None:
-    unknown = sorted(frozenset(trust.policy.may_dry_run or ()) - frozenset(trust.orchestrators))
+def _limits(table: Table) -> Limits:
+    default = Limits()
+    return Limits(
+        hidden=table.take_or("hidden", _globs, default.hidden),
+        volatile=table.take_or("volatile", _globs, default.volatile),
+        max_content_bytes=table.take_or("max_content_bytes", number, default.max_content_bytes),
+        max_change_bytes=table.take_or("max_change_bytes", byte_count, default.max_change_bytes),
+        max_dry_runs=table.take_or("max_dry_runs", number, default.max_dry_runs),
+        may_dry_run=table.take_or("may_dry_run", texts, None),
+        report_seconds=table.take_or("report_seconds", number, default.report_seconds),
+        checkpoint_seconds=table.take_or("checkpoint_seconds", number, default.checkpoint_seconds),
+    )
+
+
+def _globs(place: str, value: object) -> tuple[str, ...]:
+    patterns = texts(place, value)
+    try:
+        Globs(patterns)
+    except PathInvalidError as error:
+        raise TrustFileError(f"{place}: {error.fault.message}", error.fault.remedy) from error
+    return patterns
+
+
+def _check_dry_runners(limits: Limits, orchestrators: Sequence[Orchestrator]) -> None:
+    unknown = sorted(frozenset(limits.may_dry_run or ()) - {one.identity for one in orchestrators})
     if unknown:
         raise TrustFileError(
             f"may_dry_run in policy names {unknown[0]!r}, which is no orchestrator of this file",
@@ -79,150 +168,83 @@ def _check_dry_runners(trust: Trust) -> None:
         )
 
 
-class _Table:
-    """One table of the file, read key by key; what nobody took is an error."""
-
-    def __init__(self, place: str, value: object) -> None:
-        if not isinstance(value, dict):
-            raise TrustFileError(f"{place} is not a table", "write its name in square brackets, such as [policy]")
-        self._place = place
-        self._left: dict[str, Any] = dict(value)
-
-    def take(self, key: str, read: Callable[[str, object], T], *, default: T | None = None) -> T:
-        """Read one key."""
-        place = f"{key} in {self._place}"
-        if key not in self._left:
-            if default is None:
-                raise TrustFileError(f"{place} is missing", f"write {key}")
-            return default
-        return read(place, self._left.pop(key))
-
-    def take_if_there(self, key: str, read: Callable[[str, object], T]) -> T | None:
-        """Read one key, or return None where it is not written."""
-        return self.take(key, read) if key in self._left else None
-
-    def check_empty(self) -> None:
-        """Refuse keys that have no meaning."""
-        if self._left:
-            names = ", ".join(sorted(self._left))
-            raise TrustFileError(f"{self._place} has unknown keys: {names}", "remove them, or correct their spelling")
-
-
-def _policy(place: str, value: object) -> Policy:
-    table = _Table(place, value)
-    default = Policy()
-    policy = Policy(
-        approvals_required=table.take("approvals_required", _number),
-        self_approval=table.take("self_approval", _self_approval, default=default.self_approval),
-        max_approval_seconds=table.take("max_approval_seconds", _number, default=default.max_approval_seconds),
-        hidden=table.take("hidden", _texts, default=default.hidden),
-        volatile=table.take("volatile", _texts, default=default.volatile),
-        max_content_bytes=table.take("max_content_bytes", _number, default=default.max_content_bytes),
-        max_change_bytes=table.take("max_change_bytes", _byte_count, default=default.max_change_bytes),
-        max_dry_runs=table.take("max_dry_runs", _number, default=default.max_dry_runs),
-        may_dry_run=table.take_if_there("may_dry_run", _texts),
-        report_seconds=table.take("report_seconds", _number, default=default.report_seconds),
-        checkpoint_seconds=table.take("checkpoint_seconds", _number, default=default.checkpoint_seconds),
-    )
-    table.check_empty()
-    return policy
-
-
-def _persons(place: str, value: object) -> tuple[Person, ...]:
-    persons = tuple(_person(f"{place}, entry {number}", one) for number, one in enumerate(_list(place, value), 1))
-    ids = [person.person_id for person in persons]
-    if not ids or len(set(ids)) != len(ids):
-        raise TrustFileError(f"{place} names nobody, or somebody twice", "name each person once, with all their keys")
-    owners: dict[str, str] = {}
-    for person in persons:
-        for key in person.keys:
-            # One key under two names would count as two persons.
-            if owners.setdefault(key.key_id, person.person_id) != person.person_id:
-                raise TrustFileError(
-                    f"key {key.key_id} belongs to {owners[key.key_id]} and to {person.person_id}",
-                    "a key belongs to one person; remove it from the other",
-                )
-    return persons
-
-
-def _person(place: str, value: object) -> Person:
-    table = _Table(place, value)
-    person = Person(person_id=table.take("id", _identifier), keys=table.take("keys", _keys))
-    table.check_empty()
-    return person
-
-
-def _keys(place: str, value: object) -> tuple[TrustedKey, ...]:
-    keys = tuple(_key(f"{place}, entry {number}", one) for number, one in enumerate(_list(place, value), 1))
-    uses = {(key.key_id, key.scheme) for key in keys}
-    if not keys or len(uses) != len(keys):
-        raise TrustFileError(f"{place}: no key, or one key twice for one scheme", "list each key once for each scheme")
-    return keys
-
-
-def _key(place: str, value: object) -> TrustedKey:
-    table = _Table(place, value)
-    scheme = table.take("scheme", _text)
-    if scheme not in SCHEMES:
-        raise TrustFileError(f"{place}: scheme {scheme!r} is not known", f"write one of {', '.join(SCHEMES)}")
-    line = table.take("public_key", _text)
-    table.check_empty()
-    try:
-        public = load_public_key(line)
-    except SignatureError as error:
-        raise TrustFileError(f"{place}: {error}", "give the one line of an OpenSSH .pub file, ssh-ed25519") from error
-    return TrustedKey(key_id=public.key_id, scheme=scheme, public_key=public.line)
-
-
-def _spiffe_ids(place: str, value: object) -> tuple[str, ...]:
-    ids = _texts(place, value)
-    if not ids or not all(one.startswith("spiffe://") for one in ids):
+def _check_somebody_decides(settings: _Settings, rules: Sequence[Rule], *, written: bool) -> None:
+    """Refuse a policy that asks for nobody's approval; rules without a table [policy] have no policy to add to."""
+    if written and not settings.approvals_required and not rules:
         raise TrustFileError(
-            f"{place} names no orchestrator by its SPIFFE id", 'write such as ["spiffe://gonogo.local/orchestrator"]'
+            "approvals_required in policy is 0 or missing, and there are no rules",
+            "write approvals_required = 1 or more, or write [[rules]] that ask for approvals",
         )
-    return ids
+    if rules and not written:
+        raise TrustFileError("there are rules and no table [policy]", "write [policy], with approvals_required")
 
 
-def _self_approval(place: str, value: object) -> SelfApproval:
-    names: Mapping[str, SelfApproval] = {one.value: one for one in SelfApproval}
-    found = names.get(_text(place, value))
-    if found is None:
-        raise TrustFileError(f"{place} is {value!r}", f"write one of {', '.join(names)}")
+def _orchestrators(place: str, value: object) -> tuple[Orchestrator, ...]:
+    found = each(place, value, _orchestrator)
+    if not found or len({one.identity for one in found}) != len(found):
+        raise TrustFileError(f"{place} names no orchestrator, or one twice", _ORCHESTRATOR_REMEDY)
     return found
 
 
-def _identifier(place: str, value: object) -> str:
-    text = _text(place, value)
-    if not is_identifier(text):
-        raise TrustFileError(f"{place} is not an id", "use printable ASCII without blanks")
-    return text
+def _orchestrator(place: str, value: object) -> Orchestrator:
+    if not isinstance(value, dict):
+        return Orchestrator(identity=_spiffe_id(place, value))
+    table = Table(place, value)
+    found = Orchestrator(identity=table.take("id", _spiffe_id), log_key=table.take_or("log_key", _log_key, ""))
+    table.check_empty()
+    return found
 
 
-def _texts(place: str, value: object) -> tuple[str, ...]:
-    return tuple(_text(place, one) for one in _list(place, value))
+_ORCHESTRATOR_REMEDY: Final = 'name each by its SPIFFE id, such as ["spiffe://gonogo.local/orchestrator"]'
 
 
-def _text(place: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise TrustFileError(f"{place} is not a text", 'write it in quotes, such as "owner"')
-    return value
+def _spiffe_id(place: str, value: object) -> str:
+    identity = text(place, value)
+    if not identity.startswith(SPIFFE):
+        raise TrustFileError(f"{place} is no orchestrator's SPIFFE id", _ORCHESTRATOR_REMEDY)
+    return identity
 
 
-def _number(place: str, value: object) -> int:
-    return _whole(place, value, MAX_NUMBER)
+def _log_key(place: str, value: object) -> str:
+    try:
+        return load_public_key(text(place, value)).line
+    except SignatureError as error:
+        raise TrustFileError(f"{place}: {error}", "give the one line of keys/orchestrator.pub") from error
 
 
-def _byte_count(place: str, value: object) -> int:
-    return _whole(place, value, MAX_BYTES)
+def _secrets(place: str, value: object) -> tuple[SecretSource, ...]:
+    found = each(place, value, _secret)
+    names = [one.name for one in found]
+    if len(set(names)) != len(names):
+        raise TrustFileError(f"{place} names a secret twice", "list each secret once, with all its workspaces")
+    return tuple(sorted(found, key=lambda one: one.name))
 
 
-def _whole(place: str, value: object, limit: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-        raise TrustFileError(f"{place} is not a whole number from 1 to {limit}", "write a number without quotes")
-    return value
+def _secret(place: str, value: object) -> SecretSource:
+    table = Table(place, value)
+    found = SecretSource(
+        name=table.take("name", identifier),
+        workspaces=table.take("workspaces", identifiers),
+        file=table.take_or("file", _absolute, ""),
+        environment=table.take_or("environment", _variable, ""),
+    )
+    table.check_empty()
+    if bool(found.file) == bool(found.environment):
+        raise TrustFileError(
+            f"{place}: secret {found.name} has no source, or two", "write either file or environment, not the value"
+        )
+    return found
 
 
-def _list(place: str, value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise TrustFileError(f"{place} is not a list", "write it in square brackets")
-    return value
+def _absolute(place: str, value: object) -> str:
+    path = text(place, value)
+    if not Path(path).is_absolute() or "\0" in path:
+        raise TrustFileError(f"{place} is no absolute path", "write the whole path from /")
+    return path
+
+
+def _variable(place: str, value: object) -> str:
+    name = text(place, value)
+    if not name.isascii() or not name.isidentifier():
+        raise TrustFileError(f"{place} is no name of an environment variable", "use letters, digits and underscores")
+    return name

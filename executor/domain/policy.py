@@ -1,42 +1,22 @@
 """Whom the executor trusts and what it demands, as its operator wrote it into the trust file."""
 
 import json
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from executor.domain.report import SelfApproval
 from gonogo.digests import digest
+from gonogo.policy import Policy
 
 MIB = 1024 * 1024
 WEEK_SECONDS = 7 * 24 * 60 * 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrustedKey:
-    """A public key and the one signature scheme it is taken for."""
+class Limits:
+    """What dry runs and executions may see and use, and how long things are kept."""
 
-    key_id: str
-    scheme: str
-    public_key: str
-    """OpenSSH's one-line form, without a comment."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
-    """Somebody who may approve."""
-
-    person_id: str
-    keys: tuple[TrustedKey, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What the executor demands and allows. Built without arguments it is that of a file without a policy."""
-
-    approvals_required: int = 0
-    """Distinct persons; 0 means that there is no policy, so that nothing can be approved or dry run."""
-    self_approval: SelfApproval = SelfApproval.REFUSED
-    max_approval_seconds: int = 86_400
     hidden: tuple[str, ...] = ()
     volatile: tuple[str, ...] = ()
     max_content_bytes: int = MIB
@@ -60,10 +40,26 @@ class Policy:
         """How long a checkpoint is kept."""
         return timedelta(seconds=self.checkpoint_seconds)
 
-    @property
-    def in_force(self) -> bool:
-        """Whether the operator wrote a policy at all."""
-        return self.approvals_required > 0
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orchestrator:
+    """A caller that is served."""
+
+    identity: str
+    """The SPIFFE id in its certificate."""
+    log_key: str = ""
+    """The key that its audit log's checkpoints are signed with, in OpenSSH's one-line form; empty where it is not
+    known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSource:
+    """Where the executor finds a secret's value, and in which workspaces it may be used."""
+
+    name: str
+    workspaces: tuple[str, ...]
+    file: str = ""
+    environment: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,37 +67,54 @@ class Trust:
     """The whole trust file."""
 
     executor_id: str
-    orchestrators: tuple[str, ...]
+    version: int
+    expires_at: datetime
+    orchestrators: tuple[Orchestrator, ...]
+    limits: Limits
     policy: Policy
-    persons: tuple[Person, ...]
-    policy_digest: str = field(init=False)
-    """Names the policy and the persons it counts; part of every report, approval and receipt."""
+    secrets: tuple[SecretSource, ...] = ()
+    domains: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "policy_digest", digest(_canonical(self.policy, self.persons)))
+    @property
+    def callers(self) -> frozenset[str]:
+        """The SPIFFE ids that are served."""
+        return frozenset(one.identity for one in self.orchestrators)
 
     @property
     def dry_runners(self) -> frozenset[str]:
-        """The orchestrators that may ask for dry runs."""
-        listed = frozenset(self.orchestrators)
-        return listed if self.policy.may_dry_run is None else listed & frozenset(self.policy.may_dry_run)
+        """The callers that may ask for dry runs."""
+        allowed = self.limits.may_dry_run
+        return self.callers if allowed is None else self.callers & frozenset(allowed)
+
+    @property
+    def workspaces(self) -> frozenset[str]:
+        """All workspaces that the file names anywhere."""
+        named = [*self.policy.labels]
+        named += [name for rule in self.policy.rules for name in rule.when.workspaces]
+        named += [name for secret in self.secrets for name in secret.workspaces]
+        return frozenset(named)
+
+    @property
+    def self_approval(self) -> SelfApproval:
+        """Whether a proposer's own approval counts."""
+        return SelfApproval.ALLOWED if self.policy.self_approval else SelfApproval.REFUSED
 
 
-def _canonical(policy: Policy, persons: tuple[Person, ...]) -> bytes:
+def limits_digest(limits: Limits, secrets: Sequence[SecretSource] = (), domains: Sequence[str] = ()) -> str:
+    """Name everything that a dry run depends on and that the sealed policy does not spell out.
+
+    It goes into the policy, so that whoever approves a report approves it under these limits.
+    """
     value = {
-        "approvals_required": policy.approvals_required,
-        "self_approval": policy.self_approval.value,
-        "max_approval_seconds": policy.max_approval_seconds,
-        "hidden": list(policy.hidden),
-        "volatile": list(policy.volatile),
-        "max_content_bytes": policy.max_content_bytes,
-        "max_change_bytes": policy.max_change_bytes,
-        "max_dry_runs": policy.max_dry_runs,
-        "may_dry_run": policy.may_dry_run if policy.may_dry_run is None else sorted(policy.may_dry_run),
-        "report_seconds": policy.report_seconds,
-        "checkpoint_seconds": policy.checkpoint_seconds,
-        "persons": {
-            person.person_id: sorted([key.scheme, key.public_key] for key in person.keys) for person in persons
-        },
+        "hidden": list(limits.hidden),
+        "volatile": list(limits.volatile),
+        "max_content_bytes": limits.max_content_bytes,
+        "max_change_bytes": limits.max_change_bytes,
+        "max_dry_runs": limits.max_dry_runs,
+        "may_dry_run": limits.may_dry_run if limits.may_dry_run is None else sorted(limits.may_dry_run),
+        "report_seconds": limits.report_seconds,
+        "checkpoint_seconds": limits.checkpoint_seconds,
+        "secrets": {one.name: [sorted(one.workspaces), one.file, one.environment] for one in secrets},
+        "domains": sorted(domains),
     }
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return digest(json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode())

@@ -1,7 +1,10 @@
 """Whose signature a signature is: by the keys of the trust file, and by nothing else."""
 
-from executor.domain.policy import Trust
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from executor.domain.sealed import SealedBytes, Signature
+from gonogo.policy import Key, Person
 from gonogo.signatures import ED25519, PublicKey, SignatureError, SigningKey, load_public_key, verify
 
 
@@ -9,29 +12,38 @@ class UnknownKeyError(LookupError):
     """The trust file does not name the key."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """Somebody of the trust file, and the key that they signed with."""
+
+    person: Person
+    key: Key
+
+
 class Keyring:
-    """The persons' public keys, loaded once."""
+    """The public keys of persons and agents, loaded once."""
 
-    def __init__(self, trust: Trust) -> None:
-        self._keys: dict[str, tuple[str, PublicKey, frozenset[str]]] = {}
-        for person in trust.persons:
+    def __init__(self, persons: Iterable[Person]) -> None:
+        self._public: dict[str, PublicKey] = {}
+        self._signers: dict[tuple[str, str], Signer] = {}
+        for person in persons:
             for key in person.keys:
-                schemes = frozenset(other.scheme for other in person.keys if other.key_id == key.key_id)
-                self._keys[key.key_id] = (person.person_id, load_public_key(key.public_key), schemes)
+                self._public[key.key_id] = load_public_key(key.public_key)
+                self._signers[key.key_id, key.scheme] = Signer(person=person, key=key)
 
-    def signer(self, document: SealedBytes, signature: Signature) -> str:
-        """Return the person who signed the carried bytes.
+    def signer(self, document: SealedBytes, signature: Signature) -> Signer:
+        """Return who signed the carried bytes, and with which key; what the key may be used for is the caller's to ask.
 
         Raises:
             UnknownKeyError: nobody of the trust file has that key.
             SignatureError: the scheme is not listed for the key, or the signature is not good.
         """
-        entry = self._keys.get(signature.key_id)
-        if entry is None:
+        public = self._public.get(signature.key_id)
+        if public is None:
             raise UnknownKeyError(signature.key_id)
-        person, public, schemes = entry
-        if signature.scheme not in schemes or signature.extra:
-            text = f"key {signature.key_id} of {person} is not trusted for scheme {signature.scheme!r}"
+        signer = self._signers.get((signature.key_id, signature.scheme))
+        if signer is None or signature.extra:
+            text = f"key {signature.key_id} is not trusted for scheme {signature.scheme[:40]!r}"
             raise SignatureError(text)
         verify(
             public,
@@ -40,7 +52,7 @@ class Keyring:
             media_type=document.media_type,
             body=document.body,
         )
-        return person
+        return signer
 
 
 class DocumentSigner:

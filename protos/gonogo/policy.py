@@ -6,18 +6,26 @@ and replays it from a bundle.
 
 Rules only ever add. Each rule whose condition holds adds its requirements and conditions to the demand, and one person
 fills one place among all requirements. A fact that is not known counts as if it made the condition hold, so that not
-knowing never makes a demand weaker; but a policy of which nothing holds for certain refuses.
+knowing never makes a demand weaker; but a policy of which nothing holds for certain refuses. The labels of a workspace
+that the policy says nothing about are such a fact.
+
+What a vote says about itself is not believed: it counts where its key is, in this very policy, one that this person
+approves with, and as a hardware key's where the policy says so, too. Somebody who voted with a file's key and with a
+hardware key counts with the hardware key. In which order votes and persons come changes nothing.
 """
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time
 from itertools import chain
 from typing import Final
 
 RISK_LEVELS: Final = ("low", "medium", "high")
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+MAX_COUNT: Final = 100
+"""The most persons that one requirement asks for."""
 
 EVERYBODY: Final = ""
 """The group of all persons who have a key to approve with."""
@@ -137,8 +145,13 @@ class Policy:
     groups: tuple[Group, ...] = ()
     rules: tuple[Rule, ...] = ()
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Of each workspace."""
+    """Of each workspace that has a table in the trust file, which may be empty. Those of others are not known."""
     limits_digest: str = ""
+
+    @property
+    def in_force(self) -> bool:
+        """Whether the operator wrote a policy at all; without one nothing is approved or dry run."""
+        return self.approvals_required > 0 or bool(self.rules)
 
     def person(self, person_id: str) -> Person | None:
         """Return somebody by id."""
@@ -246,10 +259,10 @@ def decide(policy: Policy, demand: Demand, proposer: Proposer, votes: Sequence[V
         votes: valid signatures of approvals that agree; whoever denies is dealt with before.
     """
     excluded = excluded_by(policy, proposer)
-    usable = tuple(_usable(policy, demand, votes, frozenset()))
+    usable = tuple(_usable(policy, demand, votes))
     counted = tuple(vote for vote in usable if vote.person not in excluded)
     missing = unfilled(policy, demand.requirements, [vote.person for vote in counted])
-    reason, message = _why(policy, demand, proposer, votes, usable, missing)
+    reason, message = _why(policy, demand, proposer, votes, excluded, missing)
     return Verdict(reason=reason, message=message, counted=counted, missing=missing, excluded=excluded)
 
 
@@ -266,44 +279,64 @@ def excluded_by(policy: Policy, proposer: Proposer) -> Mapping[str, str]:
 
 
 def unfilled(policy: Policy, requirements: Sequence[Requirement], persons: Iterable[str]) -> tuple[Requirement, ...]:
-    """Return what is left of requirements when each of the persons fills one place, as many places as can be."""
+    """Return what is left of requirements when each of the persons fills one place, as many places as can be.
+
+    The places of the smallest groups are filled first, so that what is left is what the most people can fill.
+    """
     places = [requirement.group for requirement in requirements for _ in range(requirement.count)]
     allowed = {group: policy.approvers(group) for group in places}
-    filled: dict[int, str] = {}
-    for person in dict.fromkeys(persons):
-        _place(person, places, allowed, filled, set())
-    empty = [places[number] for number in range(len(places)) if number not in filled]
+    present = sorted(set(persons))
+    taken: dict[str, int] = {}
+    order = sorted(range(len(places)), key=lambda number: len(allowed[places[number]]))
+    left = [number for number in order if not _fill(number, places, allowed, present, taken, set())]
+    empty = [places[number] for number in sorted(left)]
     return tuple(Requirement(count=empty.count(group), group=group) for group in dict.fromkeys(empty))
 
 
-def _place(
-    person: str, places: Sequence[str], allowed: Mapping[str, frozenset[str]], filled: dict[int, str], tried: set[int]
+def _fill(
+    number: int,
+    places: Sequence[str],
+    allowed: Mapping[str, frozenset[str]],
+    present: Sequence[str],
+    taken: dict[str, int],
+    tried: set[str],
 ) -> bool:
-    """Find a place for a person, moving others where that helps (an augmenting path)."""
-    for number, group in enumerate(places):
-        if number in tried or person not in allowed[group]:
+    """Find somebody for a place, moving others to places of theirs where that helps (an augmenting path)."""
+    for person in present:
+        if person in tried or person not in allowed[places[number]]:
             continue
-        tried.add(number)
-        other = filled.get(number)
-        if other is None or _place(other, places, allowed, filled, tried):
-            filled[number] = person
+        tried.add(person)
+        other = taken.get(person)
+        if other is None or _fill(other, places, allowed, present, taken, tried):
+            taken[person] = number
             return True
     return False
 
 
-def _usable(policy: Policy, demand: Demand, votes: Sequence[Vote], without: frozenset[str]) -> Iterator[Vote]:
-    """Yield one vote for each person and each key, of those that may count at all."""
-    persons: set[str] = set(without)
+def _usable(policy: Policy, demand: Demand, votes: Sequence[Vote]) -> Iterator[Vote]:
+    """Yield one vote for each person and each key, of those that may count at all; the best of each person."""
+    persons: set[str] = set()
     keys: set[str] = set()
-    everybody = policy.approvers(EVERYBODY)
-    for vote in votes:
-        if vote.person in persons or vote.key_id in keys or vote.person not in everybody:
+    for vote in sorted(votes, key=lambda vote: (vote.person, not vote.hardware, vote.key_id)):
+        if vote.person in persons or vote.key_id in keys:
             continue
-        if demand.hardware_key and not vote.hardware:
+        hardware = _proven_hardware(policy, vote)
+        if hardware is None or (demand.hardware_key and not hardware):
             continue
         persons.add(vote.person)
         keys.add(vote.key_id)
         yield vote
+
+
+def _proven_hardware(policy: Policy, vote: Vote) -> bool | None:
+    """Tell whether a vote was made with a hardware key; None where it is no vote of somebody who may approve."""
+    person = policy.person(vote.person)
+    if person is None or person.kind is not PersonKind.PERSON:
+        return None
+    found = [key for key in person.keys if key.key_id == vote.key_id and key.use is KeyUse.APPROVE]
+    if not found:
+        return None
+    return vote.hardware and all(key.hardware for key in found)
 
 
 def _why(
@@ -311,7 +344,7 @@ def _why(
     demand: Demand,
     proposer: Proposer,
     votes: Sequence[Vote],
-    usable: Sequence[Vote],
+    excluded: Mapping[str, str],
     missing: Sequence[Requirement],
 ) -> tuple[str, str]:
     if demand.refused:
@@ -320,9 +353,12 @@ def _why(
         return "SELF_APPROVAL", "nobody has proven to be the plan's proposer, so that an approver may be the proposer"
     if not missing:
         return "", ""
-    if not unfilled(policy, demand.requirements, [vote.person for vote in usable]):
+    persons = [vote.person for vote in _usable(policy, demand, votes)]
+    if not unfilled(policy, demand.requirements, persons):
         return "SELF_APPROVAL", "the approval of whoever proposed the plan, or stands behind its agent, does not count"
-    if demand.hardware_key and not unfilled(policy, demand.requirements, [vote.person for vote in votes]):
+    persons = [vote.person for vote in _usable(policy, replace(demand, hardware_key=False), votes)]
+    others = [person for person in persons if person not in excluded]
+    if demand.hardware_key and not unfilled(policy, demand.requirements, others):
         return "HARDWARE_KEY_NEEDED", "a rule takes only signatures of hardware keys, made with a touch"
     return "QUORUM_NOT_MET", f"still missing: {', '.join(map(shown, missing))}"
 
@@ -337,7 +373,7 @@ def _refused(policy: Policy, matching: Sequence[Rule], *, sure: bool, requiremen
     refusing = [rule.rule_id for rule in matching if rule.refuse]
     if refusing:
         return f"rule {refusing[0]} refuses this"
-    if not policy.approvals_required and not policy.rules:
+    if not policy.in_force:
         return "the trust file has no policy"
     if not sure:
         return "no rule of the policy is certainly about this"
@@ -384,7 +420,8 @@ def _parts_around_it(when: Condition, policy: Policy, facts: Facts) -> Iterator[
     if when.workspaces:
         yield facts.workspace_id in when.workspaces
     if when.labels:
-        yield not frozenset(policy.labels.get(facts.workspace_id, ())).isdisjoint(when.labels)
+        labels = policy.labels.get(facts.workspace_id)
+        yield None if labels is None else not frozenset(labels).isdisjoint(when.labels)
     if when.days:
         yield DAYS[facts.at.astimezone(UTC).weekday()] in when.days
     if when.hours is not None:

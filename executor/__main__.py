@@ -21,6 +21,18 @@ def main() -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
+        if sys.argv[1:2] == ["trust"]:
+            from executor.entrypoints import trust_commands  # noqa: PLC0415 - after the environment is set
+
+            return trust_commands.run(sys.argv[2:], os.environ)
+        if sys.argv[1:2] == ["revoke"]:
+            from executor.entrypoints import host_revoke  # noqa: PLC0415 - after the environment is set
+
+            return host_revoke.main(sys.argv[2:], os.environ)
+        if sys.argv[1:2] == ["audit"]:
+            from executor.entrypoints import audit_commands  # noqa: PLC0415 - after the environment is set
+
+            return audit_commands.main(sys.argv[2:], os.environ)
         settings = read_settings(sys.argv[1:], os.environ)
         if settings.die_with_parent:
             die_with_parent()

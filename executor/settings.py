@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from executor.domain.errors import ExecutorError
 from executor.domain.ladder import LadderLevel
@@ -34,14 +35,24 @@ class Settings:
     reflection: bool
     grace_seconds: float
     max_ladder_level: LadderLevel = LadderLevel.L3
+    health_listen: str = ""
+    """Where health, and nothing else, is served in plain text; empty where it is not."""
+    anchor: Path | None = None
+    """What remembers how far the ledger has come; None for the file beside the executor's own directory."""
+    revocation_listen: str = ""
+    """Where revocations, and nothing else, are taken from clients; empty where they are not."""
 
     @property
     def trust_file(self) -> Path:
-        return self.state / "trust.toml"
+        return trust_file_of(self.state)
+
+    @property
+    def spool(self) -> Path:
+        return spool_of(self.state)
 
     @property
     def signing_key(self) -> Path:
-        return self.state / "keys" / "executor"
+        return signing_key_of(self.state)
 
     @property
     def tls(self) -> Path:
@@ -52,9 +63,47 @@ class Settings:
         """The directory that is the executor's alone."""
         return self.state / "executor"
 
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return ledger_of(self.state)
+
+    @property
+    def forget_spool(self) -> Path:
+        return forget_spool_of(self.state)
+
+    def anchor_of(self, executor_id: str) -> Path:
+        """Where the ledger's anchor is. It must not be in the ledger's backup set."""
+        return self.anchor or self.state / "anchor" / f"{quote(executor_id, safe='')}.json"
+
     def staging_of(self, workspace_id: str) -> Path:
         """Where a workspace's changes are staged; it must be on the workspace's filesystem."""
         return self.staging.get(workspace_id, self.state / "staging" / workspace_id)
+
+
+def trust_file_of(state: Path) -> Path:
+    """Where the trust file of a state directory is."""
+    return state / "trust.toml"
+
+
+def spool_of(state: Path) -> Path:
+    """Where the executor's host hands in revocations."""
+    return state / "executor" / "revocations"
+
+
+def signing_key_of(state: Path) -> Path:
+    """Where the executor's own key is."""
+    return state / "keys" / "executor"
+
+
+def ledger_of(state: Path) -> Path:
+    """Where the executor's ledger is."""
+    return state / "executor" / "ledger.db"
+
+
+def forget_spool_of(state: Path) -> Path:
+    """Where the executor's host asks for a caller's kept checkpoint to be forgotten."""
+    return state / "executor" / "forget"
 
 
 def read_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -82,6 +131,9 @@ def read_settings(argv: Sequence[str], environment: Mapping[str, str]) -> Settin
         reflection=given.reflection,
         grace_seconds=given.grace_seconds,
         max_ladder_level=_level(given.max_ladder_level),
+        health_listen=given.health_listen,
+        anchor=_anchor(given.anchor, workspaces),
+        revocation_listen=given.revocation_listen,
     )
 
 
@@ -97,6 +149,20 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--staging", action="append", metavar="ID=/PATH", help="where a workspace's changes are staged")
     parser.add_argument("--tools", action="append", metavar="/PATH", help="directories that commands see, read-only")
     parser.add_argument("--listen", default=value("GONOGO_LISTEN", "127.0.0.1:0"), help="address to listen on")
+    parser.add_argument(
+        "--health-listen", default=value("GONOGO_HEALTH_LISTEN", ""), help="where health is served in plain text"
+    )
+    parser.add_argument(
+        "--revocation-listen",
+        default=value("GONOGO_REVOCATION_LISTEN", ""),
+        help="where clients hand in revocations without the orchestrator; nowhere where it is empty",
+    )
+    parser.add_argument(
+        "--anchor",
+        default=value("GONOGO_ANCHOR", ""),
+        metavar="/FILE",
+        help="remembers the ledger; not in its backups",
+    )
     parser.add_argument("--ready-file", default=value("GONOGO_READY_FILE", ""), help="written when the service answers")
     parser.add_argument("--grace-seconds", type=float, default=10.0, help="how long running work has at the end")
     parser.add_argument(
@@ -110,6 +176,15 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--reflection", action="store_true", help="serve the contract's description, for development")
     return parser
+
+
+def _anchor(text: str, workspaces: Mapping[str, Path]) -> Path | None:
+    if not text:
+        return None
+    path = _absolute("--anchor", text)
+    if any(path.resolve().is_relative_to(root.resolve()) for root in workspaces.values()):
+        raise SettingsError("--anchor: it lies in a workspace, where plans change files", "choose a place of its own")
+    return path
 
 
 def _level(text: str) -> LadderLevel:

@@ -8,15 +8,22 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from executor.adapters.wire_plan import plan_from_proto
-from executor.adapters.wire_receipt import approval_from_proto, receipt_to_proto, refusal_to_proto
+from executor.adapters.wire_receipt import (
+    approval_from_proto,
+    receipt_to_proto,
+    refusal_to_proto,
+    revocation_from_proto,
+)
 from executor.adapters.wire_report import report_from_proto, report_to_proto
 from executor.domain.approval import Approval
 from executor.domain.errors import RequestMalformedError
 from executor.domain.plan import Plan
 from executor.domain.receipt import Receipt, Refusal
 from executor.domain.report import Report
+from executor.domain.revocation import Revocation
 from executor.domain.sealed import SealedBytes, Signature
-from gonogo import sealing
+from gonogo import policy_document, sealing
+from gonogo.policy import Policy
 from gonogo.v1 import evidence_pb2, plan_pb2, sealed_pb2
 
 M = TypeVar("M", bound=Message)
@@ -34,6 +41,9 @@ class WireDocuments:
     def open_approval(self, body: bytes) -> Approval:
         return approval_from_proto(_open(body, evidence_pb2.Approval))
 
+    def open_revocation(self, body: bytes) -> Revocation:
+        return revocation_from_proto(_open(body, evidence_pb2.Revocation))
+
     def seal_report(self, report: Report) -> bytes:
         return sealing.seal(report_to_proto(report))
 
@@ -42,6 +52,9 @@ class WireDocuments:
 
     def seal_refusal(self, refusal: Refusal) -> bytes:
         return sealing.seal(refusal_to_proto(refusal))
+
+    def seal_policy(self, policy: Policy) -> bytes:
+        return policy_document.seal_policy(policy)
 
 
 def sealed_from_proto(message: sealed_pb2.Sealed) -> SealedBytes:

@@ -12,6 +12,7 @@ from executor.domain.ladder import LadderLevel
 from executor.domain.plan import FailurePolicy, NetworkAccess, Stage, TestExpectation
 from executor.domain.receipt import Outcome
 from executor.domain.report import ReportStatus, RiskLevel, SelfApproval, TestVerdict
+from executor.domain.revocation import RevocationKind
 from gonogo.v1 import events_pb2, evidence_pb2, plan_pb2
 
 D = TypeVar("D")
@@ -158,6 +159,14 @@ DECISIONS: Final = EnumTable(
     evidence_pb2.Decision.DESCRIPTOR,
     {Decision.APPROVE: evidence_pb2.DECISION_APPROVE, Decision.DENY: evidence_pb2.DECISION_DENY},
 )
+REVOCATION_KINDS: Final = EnumTable(
+    "kind of revocation",
+    evidence_pb2.RevocationKind.DESCRIPTOR,
+    {
+        RevocationKind.WITHDRAW: evidence_pb2.REVOCATION_KIND_WITHDRAW,
+        RevocationKind.DENY: evidence_pb2.REVOCATION_KIND_DENY,
+    },
+)
 OUTCOMES: Final = EnumTable(
     "outcome",
     evidence_pb2.Outcome.DESCRIPTOR,
@@ -191,6 +200,7 @@ TABLES: Final = (
     CHANGE_KINDS,
     RISKS,
     DECISIONS,
+    REVOCATION_KINDS,
     OUTCOMES,
     VERDICTS,
     STREAMS,

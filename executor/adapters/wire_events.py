@@ -34,6 +34,8 @@ PAYLOADS: Final[Mapping[type[Payload], str]] = {
     events.StepCompleted: "step_completed",
     events.FailureDetected: "failure_detected",
     events.DivergenceDetected: "divergence_detected",
+    events.ApprovalRevoked: "approval_revoked",
+    events.ExecutionPaused: "execution_paused",
     events.RollbackStarted: "rollback_started",
     events.RollbackCompleted: "rollback_completed",
     events.ExecutionCompleted: "execution_completed",

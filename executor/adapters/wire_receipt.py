@@ -1,10 +1,20 @@
 """Approvals from the contract; receipts and refusals into it."""
 
 from executor.adapters.wire_changes import change_to_proto, snapshot_to_proto, time_to_proto
-from executor.adapters.wire_enums import DECISIONS, LADDER, OUTCOMES, SELF_APPROVALS, STAGES, VERDICTS
+from executor.adapters.wire_enums import (
+    DECISIONS,
+    LADDER,
+    OUTCOMES,
+    REVOCATION_KINDS,
+    SELF_APPROVALS,
+    STAGES,
+    VERDICTS,
+)
 from executor.adapters.wire_plan import time_from_proto
 from executor.domain.approval import Approval
-from executor.domain.receipt import ApprovalRecord, Receipt, Refusal, StepReceipt
+from executor.domain.receipt import ApprovalRecord, GateRecord, Receipt, Refusal, StepReceipt
+from executor.domain.revocation import Revocation
+from gonogo.policy_document import demand_to_proto, proposer_to_proto
 from gonogo.safe_text import shown_path
 from gonogo.v1 import evidence_pb2
 
@@ -29,6 +39,21 @@ def approval_from_proto(message: evidence_pb2.Approval) -> Approval:
         nonce=message.nonce,
         policy_digest=message.policy_digest,
         comment=message.comment,
+        audit_checkpoint=message.audit_checkpoint,
+    )
+
+
+def revocation_from_proto(message: evidence_pb2.Revocation) -> Revocation:
+    """Map a revocation."""
+    return Revocation(
+        revocation_id=message.revocation_id,
+        executor_id=message.executor_id,
+        mission_id=message.mission_id,
+        kind=REVOCATION_KINDS.from_wire(message.kind),
+        person=message.person,
+        reason=message.reason,
+        revoked_at=time_from_proto(message, "revoked_at"),
+        nonce=message.nonce,
     )
 
 
@@ -88,7 +113,14 @@ def receipt_to_proto(receipt: Receipt) -> evidence_pb2.Receipt:
         abort_reason=result.abort_reason,
         errors=result.errors,
         steps=[_step(step) for step in result.steps],
+        gates=[_gate(gate) for gate in receipt.gates],
+        proposer=None if receipt.proposer is None else proposer_to_proto(receipt.proposer),
+        demand=None if receipt.demand is None else demand_to_proto(receipt.demand),
     )
+
+
+def _gate(gate: GateRecord) -> evidence_pb2.GateRecord:
+    return evidence_pb2.GateRecord(gate=gate.gate, name=gate.name, detail=gate.detail)
 
 
 def _approval_record(record: ApprovalRecord) -> evidence_pb2.ApprovalRecord:
@@ -98,6 +130,9 @@ def _approval_record(record: ApprovalRecord) -> evidence_pb2.ApprovalRecord:
         approver=record.approver,
         key_id=record.key_id,
         approved_at=time_to_proto(record.approved_at),
+        scheme=record.scheme,
+        expires_at=None if record.expires_at is None else time_to_proto(record.expires_at),
+        hardware_key=record.hardware_key,
     )
 
 

@@ -11,6 +11,7 @@ from executor.adapters.wire_changes import (
 )
 from executor.adapters.wire_enums import LADDER, RISKS, SELF_APPROVALS, STAGES, STATUSES, VERDICTS
 from executor.adapters.wire_plan import number_from_text, time_from_proto
+from executor.domain.errors import RequestMalformedError
 from executor.domain.report import (
     CommandEvidence,
     Evidence,
@@ -26,6 +27,9 @@ from executor.domain.report import (
     StepReport,
     TestEvidence,
 )
+from gonogo.policy import Demand, Proposer
+from gonogo.policy_document import demand_from_proto, demand_to_proto, proposer_from_proto, proposer_to_proto
+from gonogo.sealing import SealingError
 from gonogo.v1 import evidence_pb2
 
 
@@ -57,6 +61,8 @@ def report_to_proto(report: Report) -> evidence_pb2.Report:
             facts=[_fact_to_proto(fact) for fact in report.risk_facts],
         ),
         notices=[_notice_to_proto(notice) for notice in report.notices],
+        proposer=None if report.proposer is None else proposer_to_proto(report.proposer),
+        demand=None if report.demand is None else demand_to_proto(report.demand),
     )
 
 
@@ -86,7 +92,29 @@ def report_from_proto(message: evidence_pb2.Report) -> Report:
         risk_level=RISKS.from_wire(message.risk.level),
         risk_facts=tuple(_fact_from_proto(fact) for fact in message.risk.facts),
         notices=tuple(_notice_from_proto(notice) for notice in message.notices),
+        proposer=_proposer_from_proto(message),
+        demand=_demand_from_proto(message),
     )
+
+
+def _proposer_from_proto(message: evidence_pb2.Report) -> Proposer | None:
+    """Map who proposed; reports of an older release do not say."""
+    try:
+        return proposer_from_proto(message.proposer) if message.HasField("proposer") else None
+    except SealingError as error:
+        raise _not_whole(error) from None
+
+
+def _demand_from_proto(message: evidence_pb2.Report) -> Demand | None:
+    """Map what is demanded; reports of an older release do not say."""
+    try:
+        return demand_from_proto(message.demand) if message.HasField("demand") else None
+    except SealingError as error:
+        raise _not_whole(error) from None
+
+
+def _not_whole(error: SealingError) -> RequestMalformedError:
+    return RequestMalformedError("MALFORMED", str(error)[:500], "make the dry run again")
 
 
 def _problem_to_proto(problem: Problem) -> evidence_pb2.Problem:

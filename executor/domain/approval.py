@@ -41,6 +41,8 @@ class Approval:
     nonce: str
     policy_digest: str
     comment: str
+    audit_checkpoint: str = ""
+    """The executor's last checkpoint that the approver's client checked, as a signed note."""
 
 
 def check_decision(approval: Approval) -> None:

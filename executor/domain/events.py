@@ -88,6 +88,19 @@ class DivergenceDetected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRevoked:
+    revocation_id: str
+    approver: str
+    denied: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionPaused:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackStarted:
     step_id: str
 
@@ -125,6 +138,8 @@ Payload = (
     | StepCompleted
     | FailureDetected
     | DivergenceDetected
+    | ApprovalRevoked
+    | ExecutionPaused
     | RollbackStarted
     | RollbackCompleted
     | ExecutionCompleted

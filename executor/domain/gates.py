@@ -1,31 +1,44 @@
-"""The gates that need nothing but the documents: 2 (simulation), 4 (plan) and 5 (mission), and the count of gate 3.
+"""The gates that need nothing but the documents: 2 (simulation), 4 (plan) and 5 (mission), and the decision of gate 3.
 
-Each is a function that returns nothing where it holds and raises GateRefusedError where it does not.
+Each check is a function that returns what holds, or nothing, and raises GateRefusedError where it does not.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
-from executor.domain.approval import Approval
+from executor.domain.approval import Approval, check_window
 from executor.domain.errors import GateRefusedError
+from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Plan
 from executor.domain.report import Report, ReportStatus
+from gonogo.policy import Demand, Policy, Proposer, Verdict, Vote, decide
 
 REPORT, SIMULATION, APPROVED, PLAN, MISSION, DRIFT, ONCE = range(1, 8)
 
-NOT_A_SUCCESS = {
+NOT_A_SUCCESS: Final = {
     ReportStatus.UNSAFE: "SIMULATION_UNSAFE",
     ReportStatus.BLOCKED: "SIMULATION_BLOCKED",
     ReportStatus.FAILED: "SIMULATION_FAILED",
 }
 
-
-ID_REASONS = (
+ID_REASONS: Final = (
     ("mission_id", "MISSION_MISMATCH"),
     ("intent_id", "MISSION_MISMATCH"),
     ("workspace_id", "WORKSPACE_MISMATCH"),
     ("executor_id", "EXECUTOR_MISMATCH"),
 )
+
+REMEDIES: Final = {
+    "POLICY_REFUSES": "change the plan so that no rule refuses it, or have the executor's operator change the policy",
+    "SELF_APPROVAL": (
+        "let another person approve, and let the proposer sign the plan with a key of the trust file, "
+        'or have the operator write self_approval = "allowed" into it'
+    ),
+    "HARDWARE_KEY_NEEDED": "approve with a hardware key (sk-ssh-ed25519@openssh.com) of the trust file, and touch it",
+    "QUORUM_NOT_MET": "let them approve; gonogo policy explain MISSION says who may",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +59,13 @@ class GivenApproval:
     digest: str
     person: str
     key_id: str
+    scheme: str
+    hardware: bool
+
+    @property
+    def vote(self) -> Vote:
+        """What counts of it in a decision."""
+        return Vote(person=self.person, key_id=self.key_id, hardware=self.hardware)
 
 
 def check_simulation(report: Report) -> None:
@@ -61,24 +81,66 @@ def check_simulation(report: Report) -> None:
     )
 
 
-def check_quorum(given: Sequence[GivenApproval], *, required: int, excluded: frozenset[str]) -> None:
-    """Gate 3, the count: enough distinct persons with distinct keys, those who proposed not among them."""
-    counted = [one for one in given if one.person not in excluded]
-    if _distinct(counted) >= required:
-        return
-    if _distinct(given) >= required:
+def first_in_time(given: Sequence[GivenApproval], *, now: datetime, max_seconds: int) -> tuple[GivenApproval, ...]:
+    """Gate 3, the windows: return one approval of each person, the first of theirs that holds now.
+
+    One that was signed with a hardware key goes before one that was not: a rule may take only the former, and none
+    takes only the latter.
+
+    Raises:
+        GateRefusedError: somebody's approvals are all too early or too late; none of them is passed over silently.
+    """
+    held: dict[str, GivenApproval] = {}
+    faults: dict[str, GateRefusedError] = {}
+    for one in sorted(given, key=lambda one: not one.hardware):
+        if one.person in held:
+            continue
+        try:
+            check_window(one.approval, now=now, max_seconds=max_seconds)
+        except GateRefusedError as error:
+            faults.setdefault(one.person, error)
+        else:
+            held[one.person] = one
+    for person, fault in faults.items():
+        if person not in held:
+            raise fault
+    return tuple(held.values())
+
+
+def check_demand(
+    policy: Policy, demand: Demand, proposer: Proposer, given: Sequence[GivenApproval], level: LadderLevel
+) -> Verdict:
+    """Gate 3, the decision: the approvals are what the policy demands, and so was the dry run.
+
+    Args:
+        policy: the one in force.
+        demand: what it demands now.
+        proposer: who asked, as far as it is proven.
+        given: one valid approval of each person.
+        level: the isolation that the report states.
+    """
+    verdict = decide(policy, demand, proposer, [one.vote for one in given])
+    if not verdict.met:
+        raise GateRefusedError(APPROVED, verdict.reason, verdict.message, REMEDIES[verdict.reason])
+    if demand.min_ladder_level is not None and level.value < demand.min_ladder_level:
         raise GateRefusedError(
             APPROVED,
-            "SELF_APPROVAL",
-            f"{', '.join(sorted(excluded))} proposed the plan, and a proposer's own approval does not count here",
-            'let another person approve, or have the operator write self_approval = "allowed" into the trust file',
+            "LADDER_TOO_LOW",
+            f"the dry run had ladder level {level.name}; the policy demands L{demand.min_ladder_level}",
+            "make the dry run again on an executor with that level; gonogo doctor says what keeps this one from it",
         )
-    raise GateRefusedError(
-        APPROVED,
-        "QUORUM_NOT_MET",
-        f"{_distinct(counted)} of {required} persons have approved",
-        f"{required - _distinct(counted)} more must approve",
-    )
+    return verdict
+
+
+def check_policy_unchanged(report: Report, policy_digest: str) -> None:
+    """Gate 3, at last: the policy is still the one that the report showed to those who approved it."""
+    if report.policy_digest != policy_digest:
+        raise GateRefusedError(
+            APPROVED,
+            "NOT_APPROVED",
+            "the trust file changed since the dry run",
+            "make the dry run again, and have the new report approved",
+        )
 
 
 def check_plan_matches(plan: Plan, report: Report, given: Sequence[GivenApproval]) -> None:
@@ -136,7 +198,3 @@ def _ids_mismatch(document: str, ids: NamedIds, named: NamedIds) -> GateRefusedE
         f"{document} names {what} {getattr(ids, what)[:100]!r}, the request {getattr(named, what)[:100]!r}",
         "send documents of one and the same mission; a mission never moves to another workspace or executor",
     )
-
-
-def _distinct(given: Sequence[GivenApproval]) -> int:
-    return min(len({one.person for one in given}), len({one.key_id for one in given}))

@@ -34,6 +34,7 @@ def check_plan(plan: Plan, *, executor_id: str, workspaces: Container[str], max_
     _check_ids(plan)
     _check_place(plan, executor_id, workspaces)
     _check_supported(plan)
+    _check_said(plan)
     _check_steps(plan, max_content_bytes)
 
 
@@ -77,6 +78,16 @@ def _check_supported(plan: Plan) -> None:
     if plan.scope.network is not NetworkAccess.NONE or plan.scope.domains:
         raise RequestMalformedError(
             "UNSUPPORTED", "no step can reach a network yet", "set the scope's network to none and list no domains"
+        )
+
+
+def _check_said(plan: Plan) -> None:
+    kind = find_secret_in((plan.objective, plan.scope, plan.proposer))
+    if kind is not None:
+        raise RequestMalformedError(
+            "SECRET_IN_PLAN",
+            f"the plan's objective or scope holds what looks like a secret: {kind}",
+            "keep it out of the plan, which is signed, stored and shown as it is",
         )
 
 

@@ -8,6 +8,7 @@ from executor.domain.changes import Change, Node
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Stage
 from executor.domain.report import SelfApproval, TestVerdict
+from gonogo.policy import Demand, Proposer
 
 
 class Outcome(enum.Enum):
@@ -30,6 +31,19 @@ class ApprovalRecord:
     approver: str
     key_id: str
     approved_at: datetime
+    scheme: str = ""
+    expires_at: datetime | None = None
+    """None, as the scheme is empty, in what an older release claimed."""
+    hardware_key: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRecord:
+    """What one gate saw when it held."""
+
+    gate: int
+    name: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +107,10 @@ class Receipt:
     base_fingerprint: str
     expected_after_fingerprint: str
     result: ExecutionResult
+    gates: tuple[GateRecord, ...] = ()
+    proposer: Proposer | None = None
+    demand: Demand | None = None
+    """What the policy demanded at the moment of the claim; None, as the proposer, for a claim of an older release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from datetime import datetime
 from executor.domain.changes import Change, Node
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Stage
+from gonogo.policy import Demand, Proposer
 
 
 class ReportStatus(enum.Enum):
@@ -170,3 +171,6 @@ class Report:
     risk_level: RiskLevel
     risk_facts: tuple[RiskFact, ...]
     notices: tuple[Notice, ...] = ()
+    proposer: Proposer | None = None
+    demand: Demand | None = None
+    """What the policy demands of the approvals, as of the end of the dry run; None in reports of an older release."""

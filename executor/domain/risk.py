@@ -20,6 +20,23 @@ LARGE_BYTES = 64 * 1024 * 1024
 MANY_CHANGES = 200
 HEAD_BYTES = 8192
 
+RISK_FACTS = (
+    "binary",
+    "delete",
+    "executable",
+    "large",
+    "many_changes",
+    "mode",
+    "move",
+    "runs_later",
+    "runs_when_built",
+    "symlink",
+    "type_change",
+    "unversioned",
+    "world_writable",
+)
+"""The kinds of all facts that there are; rules of the trust file name them."""
+
 _PROGRAM_MAGIC = (
     b"\x7fELF",
     b"MZ",

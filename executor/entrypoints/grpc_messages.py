@@ -4,16 +4,17 @@ import functools
 from collections.abc import Sequence
 from importlib import metadata
 
-from executor.adapters.wire import sealed_from_proto
+from executor.adapters.wire import sealed_from_proto, sealed_to_proto
 from executor.adapters.wire_changes import time_to_proto
 from executor.adapters.wire_enums import LADDER, OUTCOMES, SELF_APPROVALS
 from executor.adapters.wire_events import event_to_proto
 from executor.domain.gates import NamedIds
-from executor.domain.policy import Person
+from executor.runner.audit import Extract
 from executor.runner.ports import Event, ExecutionRecord
 from executor.runner.requests import ExecuteInput
 from executor.runner.service import Description
-from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2
+from gonogo.policy import KeyUse, Person
+from gonogo.v1 import audit_pb2, events_pb2, evidence_pb2, executor_pb2
 
 BATCH = 200
 
@@ -24,8 +25,8 @@ def event_batches(events: Sequence[Event]) -> list[list[events_pb2.Event]]:
     return [messages[start : start + BATCH] for start in range(0, len(messages), BATCH)] or [[]]
 
 
-def execute_input(request: executor_pb2.ExecuteRequest) -> ExecuteInput:
-    """Map a request to execute; documents stay the bytes that were carried."""
+def execute_input(request: executor_pb2.ExecuteRequest, caller: str) -> ExecuteInput:
+    """Map a request to execute and who brought it; documents stay the bytes that were carried."""
     return ExecuteInput(
         request_id=request.request_id,
         plan=sealed_from_proto(request.plan),
@@ -37,6 +38,7 @@ def execute_input(request: executor_pb2.ExecuteRequest) -> ExecuteInput:
             workspace_id=request.workspace_id,
             executor_id=request.executor_id,
         ),
+        caller=caller,
     )
 
 
@@ -57,6 +59,7 @@ def execution_message(record: ExecutionRecord) -> executor_pb2.Execution:
 def description_message(description: Description) -> executor_pb2.GetExecutorResponse:
     """Map who the executor is."""
     trust, policy, found = description.trust, description.trust.policy, description.capabilities
+    limits = trust.limits
     return executor_pb2.GetExecutorResponse(
         executor_id=trust.executor_id,
         public_key=description.public_key,
@@ -74,15 +77,27 @@ def description_message(description: Description) -> executor_pb2.GetExecutorRes
             )
             for one in found.workspaces
         ],
-        persons=[_person(person) for person in trust.persons],
+        persons=[_person(person) for person in policy.persons if person.approves],
         approvals_required=policy.approvals_required,
-        self_approval=SELF_APPROVALS.to_wire(policy.self_approval),
+        self_approval=SELF_APPROVALS.to_wire(trust.self_approval),
         max_approval_seconds=policy.max_approval_seconds,
-        policy_digest=trust.policy_digest,
+        policy_digest=description.in_force.policy_digest,
         version=_version(),
-        max_content_bytes=policy.max_content_bytes,
-        report_seconds=policy.report_seconds,
-        checkpoint_seconds=policy.checkpoint_seconds,
+        max_content_bytes=limits.max_content_bytes,
+        report_seconds=limits.report_seconds,
+        checkpoint_seconds=limits.checkpoint_seconds,
+        policy=sealed_to_proto(description.in_force.sealed_policy),
+        log_origin=description.log_origin,
+    )
+
+
+def extract_message(extract: Extract) -> audit_pb2.LogExtract:
+    """Map some entries of the audit log."""
+    return audit_pb2.LogExtract(
+        checkpoint=extract.checkpoint,
+        entries=[
+            audit_pb2.LogEntry(index=one.entry.index, leaf=one.entry.leaf, path=one.path) for one in extract.entries
+        ],
     )
 
 
@@ -97,5 +112,6 @@ def _person(person: Person) -> executor_pb2.TrustedPerson:
         keys=[
             executor_pb2.TrustedKey(key_id=key.key_id, scheme=key.scheme, public_key=key.public_key)
             for key in person.keys
+            if key.use is KeyUse.APPROVE
         ],
     )

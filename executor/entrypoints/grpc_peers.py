@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from executor.domain.errors import ExecutorError
+from executor.domain.policy import Trust
 from executor.entrypoints.grpc_errors import abort, internal_error
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -22,13 +23,11 @@ class Peers:
     """The callers that the trust file names. A certificate of the same authority is not enough.
 
     Args:
-        allowed: who may call at all.
-        dry_runners: those among them who may ask for dry runs.
+        trust: returns the trust file as it was last read: whoever it no longer names is served no longer.
     """
 
-    def __init__(self, allowed: frozenset[str], dry_runners: frozenset[str]) -> None:
-        self._allowed = allowed
-        self._dry_runners = dry_runners
+    def __init__(self, trust: Callable[[], Trust]) -> None:
+        self._trust = trust
 
     def check(self, context: Context) -> None:
         """Refuse a caller whose certificate does not carry exactly one of the allowed SPIFFE ids.
@@ -36,7 +35,7 @@ class Peers:
         Raises:
             ExecutorError: reason PEER_NOT_ALLOWED.
         """
-        if _identity(context) not in self._allowed:
+        if identity_of(context) not in self._trust().callers:
             raise ExecutorError(
                 "PEER_NOT_ALLOWED",
                 "this executor serves only the orchestrators of its trust file",
@@ -49,9 +48,10 @@ class Peers:
         Raises:
             ExecutorError: reason PEER_NOT_ALLOWED.
         """
-        if self._dry_runners == self._allowed:
+        trust = self._trust()
+        if trust.limits.may_dry_run is None:
             return  # `check` has said so, as it does before every method
-        if _identity(context) not in self._dry_runners:
+        if identity_of(context) not in trust.dry_runners:
             raise ExecutorError(
                 "PEER_NOT_ALLOWED",
                 "the executor's policy does not let this orchestrator ask for dry runs",
@@ -59,7 +59,7 @@ class Peers:
             )
 
 
-def _identity(context: Context) -> str:
+def identity_of(context: Context) -> str:
     """Return the caller's SPIFFE id; empty where the certificate does not carry exactly one."""
     # Only the handler's context has the authenticated identity; an interceptor does not see it.
     ids = tuple(context.auth_context().get("peer_spiffe_id", ()))

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from executor.adapters.certificates import CertificateFiles
+from executor.entrypoints.grpc_revocations import RevocationPort
 from executor.entrypoints.grpc_service import ExecutorService
+from executor.entrypoints.health_port import HealthPort
+from executor.entrypoints.server_credentials import mutual_tls
 from executor.runner.service import ExecutorCore
 from executor.settings import Settings, SettingsError
 from gonogo.v1 import executor_pb2, executor_pb2_grpc
@@ -29,6 +34,8 @@ OPTIONS: Final = (
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # A connection is asked to go once its calls have ended, so that nobody stays on an old certificate.
+    ("grpc.max_connection_age_ms", 3600 * 1000),
 )
 MAX_CALLS: Final = 1024
 WATCHDOG_SECONDS: Final = 5.0
@@ -42,7 +49,7 @@ async def serve(core: ExecutorCore, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then end: no new calls, watchers sent off, what runs gets its grace.
 
     Raises:
-        SettingsError: the address or the certificates can not be used.
+        ExecutorError: the address or the certificates can not be used.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -50,17 +57,27 @@ async def serve(core: ExecutorCore, settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     service = ExecutorService(core)
     server, checks, port = build_server(service, settings)
+    health_port = HealthPort(checks, settings.health_listen)
+    revocations = RevocationPort(
+        core, settings.revocation_listen, lambda: mutual_tls(CertificateFiles(settings.tls, "executor"))
+    )
     await server.start()
+    health_address = await health_port.start()
+    revocation_address = await revocations.start()
     for name in ("", SERVICE):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     host = settings.listen.rpartition(":")[0]
     _settle_garbage()
-    _announce(settings.ready_file, f"{host}:{port}")
+    _announce(
+        settings.ready_file, {"address": f"{host}:{port}", "health": health_address, "revocations": revocation_address}
+    )
     await stop.wait()
     _end_for_certain(settings.grace_seconds)
     await checks.enter_graceful_shutdown()
     service.drain()
     await server.stop(settings.grace_seconds)
+    await revocations.stop(settings.grace_seconds)
+    await health_port.stop()
     await asyncio.to_thread(core.drain, settings.grace_seconds)
 
 
@@ -81,7 +98,7 @@ def build_server(
     """Build a server that listens and is not started yet; returns it with its health and its port.
 
     Raises:
-        SettingsError: the address or the certificates can not be used.
+        ExecutorError: the address or the certificates can not be used.
     """
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
     executor_pb2_grpc.add_ExecutorServiceServicer_to_server(service, server)
@@ -90,22 +107,15 @@ def build_server(
     if settings.reflection:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_secure_port(settings.listen, _credentials(settings.tls))
+        port = server.add_secure_port(settings.listen, mutual_tls(CertificateFiles(settings.tls, "executor")))
     except RuntimeError as error:
         raise SettingsError(f"can not listen on {settings.listen}: {error}", "choose another --listen") from error
     return server, checks, port
 
 
-def _credentials(tls: Path) -> grpc.ServerCredentials:
-    try:
-        authority, chain, key = ((tls / name).read_bytes() for name in ("ca.pem", "executor.pem", "executor.key"))
-    except OSError as error:
-        raise SettingsError(f"a certificate can not be read: {error}", "make them with: gonogo init") from error
-    return grpc.ssl_server_credentials([(key, chain)], root_certificates=authority, require_client_auth=True)
-
-
-def _announce(ready_file: Path | None, address: str) -> None:
-    line = json.dumps({"address": address, "pid": os.getpid()})
+def _announce(ready_file: Path | None, addresses: Mapping[str, str]) -> None:
+    """Tell where it listens, under the name of each listener that is on."""
+    line = json.dumps({**{name: address for name, address in addresses.items() if address}, "pid": os.getpid()})
     log.info("ready: %s", line)
     if ready_file is None:
         return

@@ -19,8 +19,9 @@ from executor.entrypoints.grpc_messages import (
     event_batches,
     execute_input,
     execution_message,
+    extract_message,
 )
-from executor.entrypoints.grpc_peers import Context, Peers, streaming, unary
+from executor.entrypoints.grpc_peers import Context, Peers, identity_of, streaming, unary
 from executor.entrypoints.work import Work
 from executor.runner.executions import AnyRun
 from executor.runner.requests import malformed
@@ -39,8 +40,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
     """One core, served."""
 
     def __init__(self, core: ExecutorCore, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
-        trust = core.describe().trust
-        self.peers = Peers(frozenset(trust.orchestrators), trust.dry_runners)
+        self.peers = Peers(lambda: core.describe().trust)
         self._core = core
         self._heartbeat = heartbeat_seconds
         self._draining = False
@@ -66,6 +66,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         self, request: executor_pb2.DryRunRequest, context: Context
     ) -> AsyncGenerator[executor_pb2.DryRunResponse, None]:
         self.peers.check_dry_run(context)
+        self._core.check_caller(identity_of(context))
         attached: list[Recorder] = []
         work = Work(
             self._dry_runners, self._core.dry_run, request.request_id, sealed_from_proto(request.plan), attached.append
@@ -89,7 +90,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         self, request: executor_pb2.ExecuteRequest, context: Context
     ) -> AsyncGenerator[executor_pb2.ExecuteResponse, None]:
         attached: list[AnyRun] = []
-        work = Work(self._runners, self._core.execute, execute_input(request), attached.append)
+        work = Work(self._runners, self._core.execute, execute_input(request, identity_of(context)), attached.append)
         while not await work.ended(TICK_SECONDS) and not attached:
             pass  # the gates are checked
         run = attached[0] if attached else work.result()
@@ -138,6 +139,25 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         work = Work(self._readers, self._core.get_object, request.digest, request.offset, request.limit)
         data, size = await work.answer()
         return executor_pb2.GetObjectResponse(data=data, total_bytes=size)
+
+    @unary
+    async def ExchangeCheckpoints(
+        self, request: executor_pb2.ExchangeCheckpointsRequest, context: Context
+    ) -> executor_pb2.ExchangeCheckpointsResponse:
+        exchange, identity = self._core.exchange_checkpoints, identity_of(context)
+        found = await Work(
+            self._readers, exchange, identity, request.checkpoint, tuple(request.consistency), request.known_size
+        ).answer()
+        return executor_pb2.ExchangeCheckpointsResponse(
+            checkpoint=found.checkpoint, consistency=found.consistency, kept_size=found.kept_size
+        )
+
+    @unary
+    async def GetMissionLog(
+        self, request: executor_pb2.GetMissionLogRequest, context: Context
+    ) -> executor_pb2.GetMissionLogResponse:
+        extract = await Work(self._readers, self._core.mission_log, request.mission_id).answer()
+        return executor_pb2.GetMissionLogResponse(log=extract_message(extract))
 
     async def _find(self, execution_id: str, mission_id: str) -> AnyRun:
         if not execution_id and not mission_id:

@@ -11,32 +11,40 @@ from executor.domain.sealed import SealedBytes
 from executor.runner.ports import Documents
 
 CAPACITY = 256
-LARGEST_BODY = 64 * 1024
+LARGEST_BODY = 1024 * 1024
+TOTAL_BYTES = 8 * 1024 * 1024
+"""Of the bodies; what was read of them takes some times as much."""
 
 T = TypeVar("T")
 
 
 class _Recent(Generic[T]):
-    """The most recently used values by digest; bounded in number, and large documents are left out."""
+    """The most recently used values by digest; bounded in number and bytes, and large documents are left out."""
 
     def __init__(self) -> None:
-        self._values: OrderedDict[str, T] = OrderedDict()
+        self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def get(self, digest: str) -> T | None:
         with self._lock:
-            value = self._values.get(digest)
-            if value is not None:
-                self._values.move_to_end(digest)
-            return value
+            found = self._values.get(digest)
+            if found is None:
+                return None
+            self._values.move_to_end(digest)
+            return found[0]
 
     def put(self, sealed: SealedBytes, value: T) -> None:
-        if len(sealed.body) > LARGEST_BODY:
+        size = len(sealed.body)
+        if size > LARGEST_BODY:
             return
         with self._lock:
-            self._values[sealed.digest] = value
-            if len(self._values) > CAPACITY:
-                self._values.popitem(last=False)
+            _, before = self._values.pop(sealed.digest, (None, 0))
+            self._values[sealed.digest] = (value, size)
+            self._bytes += size - before
+            while len(self._values) > CAPACITY or self._bytes > TOTAL_BYTES:
+                _, (_, gone) = self._values.popitem(last=False)
+                self._bytes -= gone
 
 
 class OpenDocuments:

@@ -7,11 +7,13 @@ is known, and any difference counts.
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from executor.domain.changes import Node, NodeType, States
 from executor.domain.errors import ExecutorError, StepFailedError, StoreError
 from executor.domain.plan import ListDirectory, Plan, SearchFiles, Step
+from executor.domain.redaction import Redactor, no_secrets
 from executor.domain.report import ListEvidence, Report, SearchEvidence
 from executor.runner.base import base_of
 from executor.steps.retrieve import retrieve
@@ -30,6 +32,8 @@ class FindDrift:
     """Compares the workspace with a report's base; the port `executor.runner.ports.FindDrift`."""
 
     objects: ObjectStore
+    redactor: Callable[[], Redactor] = no_secrets
+    """What listings and searches were told without; the digests that they are compared by are."""
 
     def __call__(self, plan: Plan, report: Report, workspace: Workspace) -> tuple[bytes, ...]:
         """Return the paths that differ, sorted."""
@@ -61,7 +65,9 @@ class FindDrift:
         if not isinstance(action, ListDirectory | SearchFiles):
             return False
         try:
-            again = retrieve(Tree(root, self.objects.batch()), action, hidden=workspace.hidden)
+            again = retrieve(
+                Tree(root, self.objects.batch()), action, hidden=workspace.hidden, redactor=self.redactor()
+            )
         except StepFailedError:
             return False
         return isinstance(again, type(found)) and again.digest == found.digest

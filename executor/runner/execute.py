@@ -6,7 +6,7 @@ earlier ones.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +14,12 @@ from pathlib import Path
 from executor.domain.changes import Change, Node, states_after, states_before, states_fingerprint
 from executor.domain.errors import ExecutorError
 from executor.domain.events import (
+    ApprovalRevoked,
     CheckpointCreated,
     DiffProposed,
     DivergenceDetected,
     ExecutionCompleted,
+    ExecutionPaused,
     FailureDetected,
     RetrievalCompleted,
     RetrievalStarted,
@@ -30,10 +32,12 @@ from executor.domain.events import (
 from executor.domain.plan import FailurePolicy, Plan, Retrieval, RunTests, Stage, Step
 from executor.domain.plan_paths import target_of
 from executor.domain.receipt import ExecutionResult, Outcome, StepReceipt
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import ReadEvidence, Report, StepReport, TestEvidence, TestVerdict
+from executor.domain.revocation import SHOWN_REASON, RevocationRecord
 from executor.runner.disk import states_on_disk
 from executor.runner.letting_go import Commits
-from executor.runner.ports import Emit, Ended
+from executor.runner.ports import Emit, Ended, Stopped, nothing
 from executor.runner.simulate import output_events
 from executor.runner.working_copy import CopyLimits, WorkingCopy
 from executor.sandbox.sandbox import Sandbox
@@ -43,7 +47,7 @@ from executor.workspace.commit import Applied, CommitConflictError, Committer
 from executor.workspace.objects import ObjectStore
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace
-from gonogo.safe_text import safe_line, shown_path
+from gonogo.safe_text import excerpt, safe_line, shown_path
 
 SHOWN_DETAILS = 50
 
@@ -79,10 +83,21 @@ class Executioner:
     objects: ObjectStore
     copy_limits: CopyLimits
     tools: tuple[Path, ...]
+    before_effects: Callable[[], None] | None = None
+    """Waits until the claim is remembered outside of the ledger; called before the first thing that can be seen."""
+    redactor: Redactor = NO_SECRETS
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> Ended:
+    def run(
+        self,
+        plan: Plan,
+        report: Report,
+        workspace: Workspace,
+        emit: Emit,
+        execution_id: str,
+        stopped: Stopped = nothing,
+    ) -> Ended:
         """Run it. Called once per execution id, after the claim and under the workspace's lock."""
-        execution = _Execution(self, plan, report, workspace, emit, execution_id)
+        execution = _Execution(self, plan, report, workspace, emit, execution_id, stopped)
         execution.all_steps()
         ended = execution.ended()
         emit(ExecutionCompleted(execution_id=execution_id, outcome=ended.result.outcome))
@@ -100,7 +115,9 @@ class _Execution:
         workspace: Workspace,
         emit: Emit,
         execution_id: str,
+        stopped: Stopped,
     ) -> None:
+        self._stopped = stopped
         self._house = house
         self._plan = plan
         self._report = report
@@ -121,6 +138,10 @@ class _Execution:
     def all_steps(self) -> None:
         """Run the steps in order; after a failure the policy decides."""
         for number, (step, expected) in enumerate(zip(self._plan.steps, self._report.steps, strict=True), 1):
+            revoked = self._stopped()
+            if revoked is not None:
+                self._stop(revoked, step)
+                break
             if self._one_step(number, step, expected):
                 continue
             if self._plan.failure_policy is not FailurePolicy.CONTINUE or self._commits.conflicts:
@@ -131,6 +152,25 @@ class _Execution:
             self._abort_reason = "DIVERGED"
         if self._abort_reason and self._plan.failure_policy is FailurePolicy.ROLL_BACK:
             self._roll_back()
+
+    def _stop(self, revoked: RevocationRecord, step: Step) -> None:
+        """Begin no step any more: somebody took back what the execution stands on. It does not wait for anybody.
+
+        The failure belongs to no step, so that none of them is told as begun.
+        """
+        message = f"stopped before {step.step_id}: {revoked.words}"
+        self._errors.append(message)
+        self._abort_reason = "APPROVAL_REVOKED"
+        self._emit(
+            ApprovalRevoked(
+                revocation_id=revoked.revocation_id,
+                approver=revoked.person,
+                denied=revoked.denied,
+                reason=safe_line(excerpt(revoked.reason, SHOWN_REASON)),
+            )
+        )
+        self._emit(ExecutionPaused(reason=safe_line(message)))
+        self._emit(FailureDetected(step_id="", reason=self._abort_reason, message=safe_line(message)))
 
     def ended(self) -> Ended:
         """Return what came of it."""
@@ -212,7 +252,7 @@ class _Execution:
     def _read(self, step: Step, action: Retrieval, expected: StepReport) -> Done:
         self._emit(RetrievalStarted(step_id=step.step_id, target=target_of(action)))
         tree = Tree(self._root, self._house.objects.batch())
-        found = retrieve(tree, action, hidden=self._workspace.hidden)
+        found = retrieve(tree, action, hidden=self._workspace.hidden, redactor=self._house.redactor)
         if _essence(found) != _essence(expected.evidence):
             raise StepFault("DIVERGED", f"{target_of(action)}: found something else than the dry run", met=False)
         summary = "found what the dry run found"
@@ -228,6 +268,7 @@ class _Execution:
             sandbox=house.sandbox,
             limits=house.copy_limits,
             tools=house.tools,
+            redactor=house.redactor,
         )
         with copy:
             evidence, error = run_tests(copy.sandbox_run(action, output_events(step.step_id, self._emit)), action)
@@ -244,7 +285,7 @@ class _Execution:
             return Done(action_type="commit", detail="the dry run changed nothing")
         self._emit(DiffProposed(step_id=step.step_id, change_count=len(changes), risk=self._report.risk_level))
         self._emit(CheckpointCreated(step_id=step.step_id, checkpoint_id=slot, path_count=len(changes)))
-        applied = self._committer.apply(slot, changes)
+        applied = self._committer.apply(slot, changes, before_effects=self._house.before_effects)
         self._commits.standing[step.step_id] = applied
         self._before = {**states_before(changes), **self._before}
         self._after.update(self._verified(applied))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 from executor.domain.errors import ExecutorError, NotFoundError, StepBlockedError, StoreError
 from executor.domain.events import ExecutionStarted, ReceiptIssued
@@ -22,7 +23,9 @@ from executor.runner.flusher import Flusher
 from executor.runner.gates import CheckedRequest, Gates, VerifiedRequest
 from executor.runner.ports import Claim, Ended, Event, Executioner, ExecutionRecord, Ledger, Recovery, WorkspaceStanding
 from executor.runner.receipts import Issuer, trailer_text
+from executor.runner.redacted import redacted_error
 from executor.runner.requests import EXECUTE, ExecuteInput, RequestDesk, check_execute, check_same
+from executor.runner.revocations import Revocations
 from executor.runner.run import Progress, Recorder, Run, Wake
 from executor.workspace.workspace import Workspace
 
@@ -100,7 +103,11 @@ class Executions:
         recovery: Recovery,
         desk: RequestDesk,
         standings: Mapping[str, WorkspaceStanding],
+        revocations: Revocations,
+        check_caller: Callable[[str], None],
     ) -> None:
+        self._check_caller = check_caller
+        self._revocations = revocations
         self._standings = standings
         self._gates = gates
         self._ledger = ledger
@@ -190,12 +197,13 @@ class Executions:
         return self.find(execution_id=known.reference)
 
     def _start(self, request: ExecuteInput, held: ExitStack) -> _Started:
+        self._check_caller(request.caller)
         checked = self._gates.check(request)
         _check_level(checked, self._standings[checked.plan.workspace_id])
         workspace = self._workspaces[checked.plan.workspace_id]
         held.enter_context(workspace.lock(LOCK_SECONDS))
         verified = self._gates.claim(checked, workspace)
-        recorder = Recorder(verified.claim.mission_id)
+        recorder = Recorder(verified.claim.mission_id, redactor=self._issuer.redactor())
         run = Run(_record_of(verified.claim), recorder)
         with self._changed:
             self._running[run.execution_id] = run
@@ -212,9 +220,10 @@ class Executions:
             self._end(started, ended)
         except Exception as error:  # the work is done and its end could not be told; a restart tells it
             log.exception("the receipt of %s could not be issued", started.run.execution_id)
-            started.run.fail(_no_receipt(error))
+            started.run.fail(redacted_error(_no_receipt(error), self._issuer.redactor()))
         finally:
             self._flusher.remove(started.run)
+            self._revocations.ended(started.run.mission_id)
             with self._changed:
                 self._active -= 1
                 self._changed.notify_all()
@@ -223,11 +232,19 @@ class Executions:
         verified, recorder = started.verified, started.recorder
         claim, report = verified.claim, verified.report
         try:
-            return self._executioner.run(verified.plan, report, started.workspace, recorder, claim.execution_id)
+            return self._executioner.run(
+                verified.plan,
+                report,
+                started.workspace,
+                recorder,
+                claim.execution_id,
+                partial(self._revocations.stopped, claim.mission_id),
+            )
         except Exception as error:  # whatever it was, the mission is claimed: it is brought to its end as after a crash
             log.exception("execution %s broke off", claim.execution_id)
             ended = self._recovery.recover(claim, report, recorder.after(0), recorder)
-            told = f"the execution broke off: {trailer_text(str(error))}"
+            said = self._issuer.redactor().text(str(error))  # before it is cut
+            told = f"the execution broke off: {trailer_text(said)}"
             return replace(ended, result=replace(ended.result, errors=(told, *ended.result.errors)))
 
     def _end(self, started: _Started, ended: Ended) -> None:
@@ -260,7 +277,7 @@ class Executions:
     def _recovered(self, claim: Claim) -> Receipt:
         report = self._claimed_report(claim)
         events = self._ledger.events(claim.execution_id, 0)
-        recorder = Recorder(claim.mission_id, recorded=len(events))
+        recorder = Recorder(claim.mission_id, recorded=len(events), redactor=self._issuer.redactor())
         with ExitStack() as held:
             workspace = self._workspaces.get(claim.workspace_id)
             if workspace is not None:
@@ -290,6 +307,7 @@ class Executions:
         return self._documents.report(sealed)
 
     def _refused(self, request: ExecuteInput, error: ExecutorError) -> RefusedError:
+        redacted_error(error, self._issuer.redactor())
         refusal, sealed = self._issuer.refusal(request, error)
         try:
             self._ledger.record_refusal(refusal, sealed)

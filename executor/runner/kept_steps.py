@@ -25,7 +25,7 @@ class LedgerSteps:
 
     ledger: Ledger
     objects: ObjectStore
-    lifetime: timedelta
+    lifetime: Callable[[], timedelta]
     """How long a checkpoint counts, whether a sweep has removed it yet or not."""
     now: Callable[[], datetime]
 
@@ -59,10 +59,11 @@ class LedgerSteps:
                 f"not {workspace.workspace_id!r}",
                 f"propose the plan for workspace {checkpoint.workspace_id!r}",
             )
-        if self.now() - checkpoint.kept_at > self.lifetime:
+        lifetime = self.lifetime()
+        if self.now() - checkpoint.kept_at > lifetime:
             raise checkpoint_gone(
                 f"the checkpoint of step {checkpoint.step_id} of mission {checkpoint.mission_id} "
-                f"is older than {int(self.lifetime.total_seconds())} seconds"
+                f"is older than {int(lifetime.total_seconds())} seconds"
             )
         applied = Applied.decode(checkpoint.record)
         committer = workspace.committer(self.objects)

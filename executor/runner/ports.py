@@ -13,12 +13,18 @@ from executor.domain.approval import Approval
 from executor.domain.events import Payload
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import FailurePolicy, Plan
-from executor.domain.receipt import ApprovalRecord, ExecutionResult, Outcome, Receipt, Refusal
+from executor.domain.receipt import ApprovalRecord, ExecutionResult, GateRecord, Outcome, Receipt, Refusal
 from executor.domain.report import Notice, Problem, Report, ReportStatus, RiskFact, RiskLevel, SelfApproval, StepReport
+from executor.domain.revocation import Revocation, RevocationRecord
 from executor.domain.sealed import SealedBytes
 from executor.workspace.workspace import Workspace
+from gonogo.policy import Demand, Policy, Proposer
 
 Emit = Callable[[Payload], None]
+
+
+def nothing() -> None:
+    """Do nothing: there is nothing to let go of, and nothing to stop for."""
 
 
 class Documents(Protocol):
@@ -34,11 +40,15 @@ class Documents(Protocol):
 
     def open_approval(self, body: bytes) -> Approval: ...
 
+    def open_revocation(self, body: bytes) -> Revocation: ...
+
     def seal_report(self, report: Report) -> bytes: ...
 
     def seal_receipt(self, receipt: Receipt) -> bytes: ...
 
     def seal_refusal(self, refusal: Refusal) -> bytes: ...
+
+    def seal_policy(self, policy: Policy) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +100,27 @@ class Executioner(Protocol):
     It emits every event from after `execution_started` to `execution_completed`, that one included.
     """
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> "Ended":
+    def run(
+        self,
+        plan: Plan,
+        report: Report,
+        workspace: Workspace,
+        emit: Emit,
+        execution_id: str,
+        stopped: "Stopped",
+    ) -> "Ended":
         """Run it. Called at most once per execution id, after the claim, under the workspace's lock.
+
+        Before each step it asks `stopped`; where somebody took back what the execution stands on, no step begins any
+        more and the failure policy decides about those before it.
 
         It does not raise for what goes wrong with a step. Where it does raise, recovery finds out what was done.
         """
         ...
+
+
+Stopped = Callable[[], RevocationRecord | None]
+"""Tells what was taken back from under a running execution, in well under a microsecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +156,10 @@ class Claim:
     failure_policy: FailurePolicy
     targets: tuple[str, ...]
     """What each of the plan's steps is about, in the plan's order: recovery has no plan to look it up in."""
+    gates: tuple[GateRecord, ...] = ()
+    proposer: Proposer | None = None
+    demand: Demand | None = None
+    """What the gates saw, for the receipt; claims of an older release have none of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +176,6 @@ class Checkpoint:
     """Bytes of the old objects in the slot."""
     record: bytes
     """What `executor.workspace.record.Applied` encodes."""
-
-
-def nothing() -> None:
-    """Do nothing: there is nothing to let go of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +232,20 @@ class ClaimConflict(enum.Enum):
     MISSION_CLAIMED = "mission_claimed"
     MISSION_EXECUTED = "mission_executed"
     APPROVAL_USED = "approval_used"
+    REVOKED = "revoked"
+    """The mission was denied, or one of the approvals withdrawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """What a revocation came to."""
+
+    record: RevocationRecord
+    """The first that said so; a later one adds nothing."""
+    in_time: bool
+    """The mission had not been claimed."""
+    stopping: bool
+    """An execution that stands on what was taken back has not ended."""
 
 
 class Ledger(Protocol):
@@ -250,7 +289,21 @@ class Ledger(Protocol):
     def small_object(self, digest: str) -> bytes | None: ...
 
     def claim(self, claim: Claim, request: RequestRecord) -> ClaimConflict | None:
-        """Take the mission, its approvals and the request as one commit, or say why not."""
+        """Take the mission, its approvals and the request as one commit, or say why not.
+
+        Whether something was taken back is decided in that same commit.
+        """
+        ...
+
+    def revoke(self, record: RevocationRecord) -> Revoked:
+        """Record what somebody took back, as one commit; said once more it changes nothing.
+
+        Of a revocation and a claim of its mission one is first: either the claim is refused, or `stopping` is true.
+        """
+        ...
+
+    def revocations(self, mission_id: str) -> tuple[RevocationRecord, ...]:
+        """Return what was taken back of a mission."""
         ...
 
     def append_events(self, execution_id: str, events: Sequence[Event]) -> None: ...
@@ -285,6 +338,17 @@ class Ledger(Protocol):
 
     def forget_checkpoint(self, slot: str) -> None:
         """Forget a checkpoint whose slot was removed; one that is not there is no error."""
+        ...
+
+    def trust_seen(self) -> tuple[int, str] | None:
+        """Return the version and the digest of the newest trust file that was ever in force; None before the first."""
+        ...
+
+    def see_trust(self, version: int, digest: str, policy_digest: str, at: datetime) -> None:
+        """Keep that a trust file comes into force, for ever and in the audit log, before anything is decided by it.
+
+        A version that is not higher than the newest changes nothing, so that none can ever be forgotten.
+        """
         ...
 
     def record_refusal(self, refusal: Refusal, sealed: SealedBytes) -> None:

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from executor.domain.errors import ExecutorError, GateRefusedError
+from executor.domain.facts import facts_of
 from executor.domain.plan import Plan
-from executor.domain.policy import Trust
 from executor.domain.receipt import ExecutionResult, Receipt, Refusal
+from executor.domain.redaction import Redactor, no_secrets
 from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes
 from executor.runner.ids import new_id
 from executor.runner.keyring import DocumentSigner
 from executor.runner.ports import Claim, Documents, Simulation
+from executor.runner.redacted import redacted, redacted_result, redacted_simulation
 from executor.runner.requests import ExecuteInput
+from executor.runner.trust import InForce, TrustInForce
 from gonogo import sealing
+from gonogo.policy import Proposer, demand_of
 from gonogo.safe_text import shown_path
 
 MAX_PATHS = 50
@@ -31,16 +35,37 @@ MILLISECOND = timedelta(milliseconds=1)
 class Issuer:
     """Writes what the executor answers for."""
 
-    trust: Trust
+    trust: TrustInForce
     epoch: str
     documents: Documents
     signer: DocumentSigner
     now: Callable[[], datetime]
+    redactor: Callable[[], Redactor] = no_secrets
+    """What is taken out of every word before a document is sealed."""
 
     def report(
-        self, plan: Plan, plan_digest: str, simulation: Simulation, started_at: datetime
+        self,
+        plan: Plan,
+        plan_digest: str,
+        found: Simulation,
+        started_at: datetime,
+        in_force: InForce,
+        proposer: Proposer,
     ) -> tuple[Report, SealedBytes]:
-        """Write the report of a dry run."""
+        """Write the report of a dry run that was made under a trust file, and what that file demands of its approval.
+
+        A demand that refuses stands in the report like any other: nobody can approve it, and the report says why.
+        """
+        completed_at = self.now()
+        simulation = redacted_simulation(found, self.redactor())
+        facts = facts_of(
+            plan,
+            steps=simulation.steps,
+            risk_level=simulation.risk_level,
+            risk_facts=simulation.risk_facts,
+            proposer=proposer,
+            at=completed_at,
+        )
         report = Report(
             report_id=new_id("r"),
             mission_id=plan.mission_id,
@@ -48,16 +73,16 @@ class Issuer:
             plan_id=plan.plan_id,
             plan_digest=plan_digest,
             workspace_id=plan.workspace_id,
-            executor_id=self.trust.executor_id,
+            executor_id=self.trust.last().trust.executor_id,
             ledger_epoch=self.epoch,
             nonce=secrets.token_hex(16),
             status=simulation.status,
             problems=simulation.problems,
             started_at=started_at,
-            completed_at=self.now(),
+            completed_at=completed_at,
             ladder_level=simulation.ladder_level,
-            self_approval=self.trust.policy.self_approval,
-            policy_digest=self.trust.policy_digest,
+            self_approval=in_force.trust.self_approval,
+            policy_digest=in_force.policy_digest,
             base_fingerprint=simulation.base_fingerprint,
             after_fingerprint=simulation.after_fingerprint,
             manifest_digest=simulation.manifest_digest,
@@ -65,6 +90,8 @@ class Issuer:
             risk_level=simulation.risk_level,
             risk_facts=simulation.risk_facts,
             notices=simulation.notices,
+            proposer=proposer,
+            demand=demand_of(in_force.trust.policy, facts),
         )
         return report, self.signer.sign(sealing.REPORT, self.documents.seal_report(report))
 
@@ -83,7 +110,7 @@ class Issuer:
             report_id=report.report_id,
             report_digest=claim.report_digest,
             approvals=claim.approvals,
-            executor_id=self.trust.executor_id,
+            executor_id=self.trust.last().trust.executor_id,
             workspace_id=claim.workspace_id,
             ledger_epoch=self.epoch,
             ladder_level=report.ladder_level,
@@ -94,7 +121,10 @@ class Issuer:
             execution_duration_ms=(completed_at - claim.claimed_at) // MILLISECOND,
             base_fingerprint=report.base_fingerprint,
             expected_after_fingerprint=report.after_fingerprint,
-            result=result,
+            result=redacted_result(result, self.redactor()),
+            gates=claim.gates,
+            proposer=claim.proposer,
+            demand=claim.demand,
         )
         return receipt, self.signer.sign(sealing.RECEIPT, self.documents.seal_receipt(receipt))
 
@@ -106,7 +136,7 @@ class Issuer:
             mission_id=trailer_text(request.named.mission_id),
             plan_digest=request.plan.digest,
             report_digest=request.report.digest if request.report and request.report.body else "",
-            executor_id=self.trust.executor_id,
+            executor_id=self.trust.last().trust.executor_id,
             gate=error.gate if isinstance(error, GateRefusedError) else 0,
             abort_reason=fault.reason,
             message=trailer_text(fault.message),
@@ -115,6 +145,7 @@ class Issuer:
             path_count=len(fault.paths),
             refused_at=self.now(),
         )
+        refusal = redacted(refusal, self.redactor())
         return refusal, self.signer.sign(sealing.REFUSAL, self.documents.seal_refusal(refusal))
 
 

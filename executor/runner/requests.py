@@ -30,6 +30,8 @@ class ExecuteInput:
     report: SealedBytes | None
     approvals: tuple[SealedBytes, ...]
     named: NamedIds
+    caller: str = ""
+    """The SPIFFE id of whoever brought it; no part of the request itself."""
 
     @property
     def body_digest(self) -> str:

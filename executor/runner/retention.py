@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from executor.domain.errors import ExecutorError
-from executor.domain.policy import Policy
+from executor.domain.policy import Limits
 from executor.runner.ports import Checkpoint
 from executor.workspace.objects import ObjectStore, ObjectUse
 from executor.workspace.record import Applied
@@ -80,7 +80,7 @@ class Retention:
         records: the ledger.
         objects: the large objects.
         workspaces: those that are served; checkpoints of another stay until it is served again.
-        policy: says how long.
+        limits: says how long, now.
         now: effective time.
         young: how long an object stays after somebody stored it or relied on it, whoever names it.
     """
@@ -91,14 +91,14 @@ class Retention:
         records: KeptRecords,
         objects: ObjectStore,
         workspaces: Mapping[str, Workspace],
-        policy: Policy,
+        limits: Callable[[], Limits],
         now: Callable[[], datetime],
         young: timedelta = YOUNG,
     ) -> None:
         self._records = records
         self._objects = objects
         self._workspaces = workspaces
-        self._policy = policy
+        self._limits = limits
         self._now = now
         self._young = young
         self._strays_at: datetime | None = None
@@ -125,7 +125,7 @@ class Retention:
         return Swept(objects=objects, checkpoints=checkpoints, complete=go_on())
 
     def _sweep_checkpoints(self, go_on: GoOn) -> int:
-        before = self._now() - self._policy.checkpoint_lifetime
+        before = self._now() - self._limits().checkpoint_lifetime
         count, last = 0, None
         while go_on() and (too_old := self._records.checkpoints_before(before, after=last)):
             last = too_old[-1]
@@ -156,7 +156,7 @@ class Retention:
             pass
         now = self._now()
         self._records.renew_unfinished(now)
-        before = now - self._policy.report_lifetime - GRACE
+        before = now - self._limits().report_lifetime - GRACE
         count, last = 0, None
         while go_on() and (uses := self._records.expired_objects(before, after=last, limit=OBJECTS_AT_ONCE)):
             last = uses[-1]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 
 from executor.domain.errors import StoreError
 from executor.domain.events import Payload
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.sealed import SealedBytes
 from executor.runner.clock import wall_time
 from executor.runner.ids import new_id
 from executor.runner.ports import Event, ExecutionRecord
+from executor.runner.redacted import redacted
 
 Wake = Callable[[], None]
 
@@ -35,10 +37,11 @@ class Progress:
 
 
 class Recorder:
-    """Numbers the events of one mission's work in the order in which they are recorded."""
+    """Numbers the events of one mission's work in the order in which they are recorded, and lets no secret into one."""
 
-    def __init__(self, mission_id: str, *, recorded: int = 0) -> None:
+    def __init__(self, mission_id: str, *, recorded: int = 0, redactor: Redactor = NO_SECRETS) -> None:
         self._mission_id = mission_id
+        self._redactor = redactor
         self._recorded = recorded
         self._events: list[Event] = []
         self._lock = threading.Lock()
@@ -51,7 +54,7 @@ class Recorder:
                 mission_id=self._mission_id,
                 sequence=self._recorded + len(self._events) + 1,
                 time=wall_time(),
-                payload=payload,
+                payload=redacted(payload, self._redactor),
             )
             self._events.append(event)
 

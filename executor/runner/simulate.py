@@ -27,9 +27,11 @@ from executor.domain.errors import (
     RequestMalformedError,
 )
 from executor.domain.events import Payload, StepCompleted, StepOutput, StepStarted
+from executor.domain.exposure import Exposure, exposed, exposure
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Edit, Plan, Retrieval, RunCommand, RunTests, Step, UndoStep
 from executor.domain.plan_paths import named_paths, target_of
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import Evidence, Notice, Problem, ReportStatus, StepReport
 from executor.domain.risk import Around, highest, risk_facts
 from executor.domain.unsafe import ResultUnsafeError, commits_without_index, unsafe_changes
@@ -48,7 +50,8 @@ from executor.steps.retrieve import retrieve
 from executor.steps.undo import NOTHING_KEPT, KeptSteps, Undoing
 from executor.workspace.folding import Folding
 from executor.workspace.links import leaving_links
-from executor.workspace.objects import Batch, ObjectStore
+from executor.workspace.manifest import Manifest
+from executor.workspace.objects import Batch, ObjectStore, data_blocks
 from executor.workspace.paths import PathInvalidError, relative
 from executor.workspace.workspace import Workspace
 
@@ -68,11 +71,12 @@ class Simulator:
     copy_limits: CopyLimits
     tools: tuple[Path, ...]
     kept_steps: KeptSteps = NOTHING_KEPT
+    redactor: Redactor = NO_SECRETS
 
     def run(self, plan: Plan, workspace: Workspace, emit: Emit) -> Simulation:
         """Run it; nothing in the workspace changes."""
         check_paths(plan)
-        batch = self.objects.batch()
+        batch = self.objects.batch(self.redactor)
         copy = WorkingCopy(
             workspace=workspace,
             plan=plan,
@@ -80,6 +84,7 @@ class Simulator:
             sandbox=self.sandbox,
             limits=self.copy_limits,
             tools=self.tools,
+            redactor=self.redactor,
         )
         try:
             with copy:
@@ -174,6 +179,8 @@ class _Run:
         if before is None or after is None:
             return ""
         self._guarded("", lambda: self._check_unchanged(before.differences(after)))
+        if not self._guarded("", lambda: self._check_names(before)):
+            return ""
         return self._batch.put_bytes(before.encode())
 
     def notices(self) -> tuple[Notice, ...]:
@@ -203,6 +210,8 @@ class _Run:
         evidence, error, faults = self._act(step)
         changes = self._changes(step, mark)
         self._allowed.check_hidden(touched(changes))  # before anything of it is kept, reported or shown to a command
+        told = self._exposure(changes)
+        faults += told.faults
         if isinstance(step.action, Edit | UndoStep):
             self._copy.record(changes)
         self._keep_old_content(changes)
@@ -215,7 +224,7 @@ class _Run:
             kind=step.kind,
             stage=step.stage,
             success=error is None,
-            changes=changes,
+            changes=told.tellable,
             evidence=evidence,
             duration_ms=round((time.monotonic() - started) * 1000),
         )
@@ -244,6 +253,31 @@ class _Run:
             *self._folding.collisions(changes),
         )
 
+    def _exposure(self, changes: tuple[Change, ...]) -> Exposure:
+        """Find the secrets in a step's changes; what holds one is told by its path alone, and kept nowhere."""
+        batch, base, redactor = self._batch, self._copy.base, self._simulator.redactor
+
+        def new_content(_path: bytes, node: Node) -> str | None:
+            return batch.exposed.get(node.digest)
+
+        def old_content(path: bytes, _node: Node) -> str | None:
+            if path in self._touched:
+                return None  # an earlier step's own, which was looked at then
+            fd = base.open_file(path)
+            try:
+                return redactor.find_in(data_blocks(fd, os.fstat(fd).st_size))
+            finally:
+                os.close(fd)
+
+        return exposure(changes, redactor, new_content, old_content)
+
+    def _check_names(self, manifest: Manifest) -> None:
+        """Refuse to keep a list of all that commands saw where a name in it is a secret."""
+        redactor = self._simulator.redactor
+        secret = redactor.find_in(manifest.blocks()) if redactor else None
+        if secret is not None:
+            raise ResultUnsafeError((exposed(b"", secret, redactor),))
+
     def _emit_completed(self, report: StepReport) -> None:
         self._emit(
             StepCompleted(
@@ -262,11 +296,15 @@ class _Run:
             apply_edit(self._copy.tree, action, self._simulator.edit_limits)
             return None, None, ()
         if isinstance(action, Retrieval):
-            return retrieve(self._copy.tree, action, hidden=self._workspace.hidden), None, ()
+            return self._retrieved(action), None, ()
         if isinstance(action, UndoStep):
             self._take_back(action)
             return None, None, ()
         return self._in_sandbox(step, action)
+
+    def _retrieved(self, action: Retrieval) -> Evidence:
+        redactor = self._simulator.redactor
+        return retrieve(self._copy.tree, action, hidden=self._workspace.hidden, redactor=redactor)
 
     def _take_back(self, action: UndoStep) -> None:
         kept = self._simulator.kept_steps.find(action, self._workspace)

@@ -19,6 +19,7 @@ from executor.domain.changes import Change
 from executor.domain.errors import Fault, StepBlockedError
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Plan, RunCommand, RunTests
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.runner.absorb import CommandChanges
 from executor.runner.write_through import WriteThrough, remove_tree
 from executor.sandbox.sandbox import Limits, Sandbox, SandboxRefusedError, SandboxSession, SessionRequest
@@ -53,6 +54,7 @@ class WorkingCopy:
         sandbox: Sandbox | None,
         limits: CopyLimits,
         tools: tuple[Path, ...],
+        redactor: Redactor = NO_SECRETS,
     ) -> None:
         self.base = workspace.open()
         self.tree = Tree(self.base, batch)
@@ -63,6 +65,7 @@ class WorkingCopy:
         self._sandbox = sandbox
         self._limits = limits
         self._tools = tools
+        self._redactor = redactor
         self._session: SandboxSession | None = None
         self._pending: list[tuple[Change, ...]] = []
         self._commands: CommandChanges | None = None
@@ -90,7 +93,12 @@ class WorkingCopy:
         if not program.found:
             raise StepBlockedError("PROGRAM_HIDDEN", program.detail, program.remedy)
         commands.start_clock()
-        return SandboxRun(session=session, timeout_seconds=self._plan.scope.max_duration_seconds, on_output=on_output)
+        return SandboxRun(
+            session=session,
+            timeout_seconds=self._plan.scope.max_duration_seconds,
+            on_output=on_output,
+            redactor=self._redactor,
+        )
 
     def absorb(self) -> tuple[Fault, ...]:
         """Take what a command changed from the overlay into the tree; return why some of it may not be committed."""

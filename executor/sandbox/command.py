@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.sandbox.output import StreamCapture
 from executor.sandbox.sandbox import CapturedOutput, OutputListener
 
@@ -67,8 +68,9 @@ class RunningCommand:
         hard_limit: int,
         pass_fds: Sequence[int] = (),
         overflows: Callable[[], bool] | None = None,
+        redactor: Redactor = NO_SECRETS,
     ) -> None:
-        self._captures = {"stdout": StreamCapture(keep=keep), "stderr": StreamCapture(keep=keep)}
+        self._captures = {name: StreamCapture(keep=keep, redactor=redactor) for name in ("stdout", "stderr")}
         self._hard_limit = hard_limit
         self._started = False
         self._forced = False
@@ -154,15 +156,13 @@ class RunningCommand:
 
     def _read(self, fd: int, name: str, on_output: OutputListener) -> bool:
         chunk = os.read(fd, _BLOCK)
-        if not chunk:
-            return False
         capture = self._captures[name]
-        audible = capture.feed(chunk)
+        audible = capture.feed(chunk) if chunk else capture.end()
         if audible:
             on_output(name, audible)
-        if capture.total > self._hard_limit:
+        if capture.read > self._hard_limit:
             self._kill("output_limit")
-        return True
+        return bool(chunk)
 
     def _look(self) -> None:
         if self._overflows is None or time.monotonic() < self._next_look:

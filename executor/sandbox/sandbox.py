@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from executor.domain.errors import StepBlockedError
 from executor.domain.ladder import LadderLevel
+from executor.domain.redaction import NO_SECRETS, Redactor
 
 OutputListener = Callable[[str, bytes], None]
 
@@ -72,6 +73,7 @@ class CommandSpec:
 
     `cwd` and `collect` are relative to the workspace. With `discard_changes` the command's writes are thrown away when
     it ends; the files named in `collect` are read back before that, each only if this very command wrote it.
+    `redactor` takes out of what it prints what nobody may see, before it is digested, kept or heard.
     """
 
     argv: tuple[str, ...]
@@ -80,11 +82,12 @@ class CommandSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     discard_changes: bool = False
     collect: tuple[bytes, ...] = ()
+    redactor: Redactor = NO_SECRETS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedOutput:
-    """One stream. Not truncated: `head` is all of it. `digest` and `total` are of every byte that was read."""
+    """One stream. Not truncated: `head` is all of it. `digest` and `total` are of all that it says, redacted."""
 
     head: bytes
     tail: bytes

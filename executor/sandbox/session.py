@@ -241,6 +241,7 @@ class BubblewrapSession:
                     hard_limit=limits.output_hard_bytes,
                     pass_fds=(seccomp, given),
                     overflows=None if self._place is None else self._place.overflows,
+                    redactor=spec.redactor,
                 )
             return running.wait(min(spec.timeout_seconds, limits.max_duration_seconds), on_output)
 

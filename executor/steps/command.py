@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from executor.domain.errors import StepFailedError
 from executor.domain.plan import RunCommand, RunTests, TestExpectation
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import CommandEvidence, Excerpt, TestEvidence, TestVerdict
 from executor.sandbox.sandbox import CapturedOutput, CommandResult, CommandSpec, SandboxSession
 from executor.steps.junit import TestCounts, read_junit
@@ -25,6 +26,7 @@ class SandboxRun:
     session: SandboxSession
     timeout_seconds: int
     on_output: OnOutput
+    redactor: Redactor = NO_SECRETS
 
 
 def run_command(run: SandboxRun, action: RunCommand) -> tuple[CommandEvidence, StepFailedError | None]:
@@ -49,7 +51,7 @@ def run_tests(run: SandboxRun, action: RunTests) -> tuple[TestEvidence, StepFail
             f"the test run wrote no {action.junit} ({_ending(result)}){_shown_output(result)}",
             "let the test runner write JUnit XML there, such as pytest --junitxml=FILE, or leave junit out",
         )
-    counts = read_junit(result.collected[junit]) if junit else NO_COUNTS
+    counts = read_junit(run.redactor.data(result.collected[junit])) if junit else NO_COUNTS
     passed = result.exit_code == 0 and not counts.failures and not counts.errors
     evidence = _tests(result, counts, TestVerdict.PASS if passed else TestVerdict.FAIL)
     if _expected(action.expect, evidence.verdict):
@@ -69,6 +71,7 @@ def _run(run: SandboxRun, action: RunCommand | RunTests, *, collect: tuple[bytes
         discard_changes=discard,
         collect=collect,
         timeout_seconds=run.timeout_seconds,
+        redactor=run.redactor,
     )
     return run.session.run(spec, run.on_output)
 

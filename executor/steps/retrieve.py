@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from executor.domain.changes import Node, NodeType
-from executor.domain.errors import StepBlockedError, StepFailedError
+from executor.domain.errors import StepBlockedError, StepFailedError, StepUnsafeError
 from executor.domain.plan import ListDirectory, ReadFile, Retrieval, SearchFiles
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import Evidence, Excerpt, ListEvidence, ReadEvidence
 from executor.steps.search import search
 from executor.workspace.globs import Globs
@@ -19,7 +20,9 @@ TAIL_BYTES = 1024
 MAX_ENTRIES = 1000
 
 
-def retrieve(tree: Tree, action: Retrieval, *, hidden: Globs, timeout: float = 30.0) -> Evidence:
+def retrieve(
+    tree: Tree, action: Retrieval, *, hidden: Globs, timeout: float = 30.0, redactor: Redactor = NO_SECRETS
+) -> Evidence:
     """Read what a step asks for.
 
     Args:
@@ -27,10 +30,12 @@ def retrieve(tree: Tree, action: Retrieval, *, hidden: Globs, timeout: float = 3
         action: what to read.
         hidden: paths that are never shown; they can not be read, and are left out of listings and searches.
         timeout: seconds that a search may take.
+        redactor: takes secrets out of what is shown, and of what the digests of listings and searches are over.
 
     Raises:
         StepFailedError: it is not there, not of the right type, or the search is not well formed or too large.
         StepBlockedError: the path is hidden, or ripgrep is not installed.
+        StepUnsafeError: an extended attribute of the file holds a secret.
         PathInvalidError: the path is not well formed.
         PathOutsideError: the path leads out of the workspace.
     """
@@ -41,20 +46,21 @@ def retrieve(tree: Tree, action: Retrieval, *, hidden: Globs, timeout: float = 3
         raise StepBlockedError("PATH_OUTSIDE_SCOPE", message, remedy, paths=(path,))
     match action:
         case ReadFile():
-            return _read_file(tree, path)
+            return _read_file(tree, path, redactor)
         case ListDirectory():
-            return _list_directory(tree, path, hidden)
+            return _list_directory(tree, path, hidden, redactor)
         case SearchFiles():
-            return search(tree, action, path, hidden=hidden, timeout=timeout)
+            return search(tree, action, path, hidden=hidden, timeout=timeout, redactor=redactor)
 
 
-def _read_file(tree: Tree, path: bytes) -> ReadEvidence:
+def _read_file(tree: Tree, path: bytes, redactor: Redactor) -> ReadEvidence:
     fd = tree.open_content(path)
     try:
         node = _present(tree, path)
+        _check_attributes(path, node, redactor)
         whole = node.size <= HEAD_BYTES + TAIL_BYTES
-        head = read_up_to(fd, 0, node.size if whole else HEAD_BYTES)
-        tail = b"" if whole else read_up_to(fd, node.size - TAIL_BYTES, TAIL_BYTES)
+        head = _shown_part(fd, 0, node.size if whole else HEAD_BYTES, redactor)
+        tail = b"" if whole else _shown_part(fd, node.size - TAIL_BYTES, node.size, redactor)
     finally:
         os.close(fd)
     preview = Excerpt(
@@ -67,9 +73,25 @@ def _read_file(tree: Tree, path: bytes) -> ReadEvidence:
     return ReadEvidence(node=node, preview=preview)
 
 
-def _list_directory(tree: Tree, path: bytes, hidden: Globs) -> ListEvidence:
+def _shown_part(fd: int, start: int, end: int, redactor: Redactor) -> bytes:
+    """Return a part of a file, without the secrets that lie in it or reach into it."""
+    before = max(0, start - redactor.overlap)
+    data = read_up_to(fd, before, end + redactor.overlap - before)
+    return redactor.window(data, start - before, min(end - before, len(data)))
+
+
+def _check_attributes(path: bytes, node: Node, redactor: Redactor) -> None:
+    """Refuse what can not be told without a secret: a report names a file's attributes exactly."""
+    for name, value in node.xattrs if redactor else ():
+        secret = redactor.find(value)
+        if secret is not None:
+            message = f"attribute {name} of {shown(path)!r} holds secret {secret}"
+            raise StepUnsafeError("SECRET_EXPOSED", message, "keep secrets out of attributes", paths=(path,))
+
+
+def _list_directory(tree: Tree, path: bytes, hidden: Globs, redactor: Redactor) -> ListEvidence:
     names = [name for name in tree.children(path) if not hidden.covers(join(path, name))]
-    entries = [(name, _outside(tree, join(path, name))) for name in names]
+    entries = [(redactor.data(name), _redacted(_outside(tree, join(path, name)), redactor)) for name in names]
     return ListEvidence(entries=tuple(entries[:MAX_ENTRIES]), count=len(entries), digest=_list_digest(entries))
 
 
@@ -79,6 +101,13 @@ def _outside(tree: Tree, path: bytes) -> Node:
     if node is None:
         raise _gone(path)
     return replace(node, digest="")
+
+
+def _redacted(node: Node, redactor: Redactor) -> Node:
+    if not redactor:
+        return node
+    xattrs = tuple((name, redactor.data(value)) for name, value in node.xattrs)
+    return replace(node, link_target=redactor.data(node.link_target), xattrs=xattrs)
 
 
 def _list_digest(entries: Sequence[tuple[bytes, Node]]) -> str:

@@ -23,6 +23,7 @@ from typing import Any
 from executor.domain.changes import Node, NodeType
 from executor.domain.errors import StepBlockedError, StepFailedError
 from executor.domain.plan import SearchFiles
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import SearchEvidence, SearchMatch
 from executor.workspace.globs import Globs
 from executor.workspace.paths import ROOT, is_beneath, join, shown
@@ -55,8 +56,18 @@ _OPTIONS = (
 )
 
 
-def search(tree: Tree, action: SearchFiles, path: bytes, *, hidden: Globs, timeout: float) -> SearchEvidence:
+def search(
+    tree: Tree,
+    action: SearchFiles,
+    path: bytes,
+    *,
+    hidden: Globs,
+    timeout: float,
+    redactor: Redactor = NO_SECRETS,
+) -> SearchEvidence:
     """Search a file, or everything beneath a directory, hidden paths left out.
+
+    Matches, and the digest over them, are of the lines without secrets.
 
     Raises:
         StepFailedError: the pattern is not well formed, there are too many matches, or it took too long.
@@ -67,7 +78,7 @@ def search(tree: Tree, action: SearchFiles, path: bytes, *, hidden: Globs, timeo
         message = f"{shown(path)!r} is neither a file nor a directory"
         raise StepFailedError("NOT_FOUND", message, "name a file or directory that exists", paths=(path,))
     ripgrep = _Ripgrep(action, timeout)
-    lines = _Lines()
+    lines = _Lines(redactor=redactor)
     if node.type is NodeType.FILE:
         _search_file(tree, path, node, ripgrep, lines)
     else:
@@ -80,11 +91,13 @@ def search(tree: Tree, action: SearchFiles, path: bytes, *, hidden: Globs, timeo
 class _Lines:
     """The matching lines so far: all of them in the digest, the first of them by path and line as text."""
 
+    redactor: Redactor = NO_SECRETS
     count: int = 0
     first: list[tuple[bytes, int, str]] = field(default_factory=list)
     files: dict[bytes, Any] = field(default_factory=dict)
 
-    def add(self, path: bytes, line: int, text: bytes) -> None:
+    def add(self, path: bytes, line: int, found: bytes) -> None:
+        text = self.redactor.data(found)
         self.count += 1
         if self.count > MAX_LINES:
             raise _too_much(f"more than {MAX_LINES} lines match")
@@ -97,8 +110,13 @@ class _Lines:
 
     def evidence(self) -> SearchEvidence:
         self._cut()
-        matches = tuple(SearchMatch(path=shown_path(path), line=line, text=text) for path, line, text in self.first)
-        parts = [part for path, hasher in sorted(self.files.items()) for part in (path, hasher.digest())]
+        matches = tuple(
+            SearchMatch(path=shown_path(self.redactor.data(path)), line=line, text=text)
+            for path, line, text in self.first
+        )
+        parts = [
+            part for path, hasher in sorted(self.files.items()) for part in (self.redactor.data(path), hasher.digest())
+        ]
         return SearchEvidence(count=self.count, matches=matches, digest=framed_digest(parts))
 
     def _cut(self) -> None:

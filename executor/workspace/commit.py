@@ -22,7 +22,7 @@ where somebody may have touched a path since.
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,15 @@ class Committer:
         """Return the touched paths that are not what the changes start from, sorted."""
         return self._look(changes)[1]
 
-    def apply(self, slot: str, changes: Sequence[Change]) -> Applied:
+    def apply(
+        self, slot: str, changes: Sequence[Change], *, before_effects: Callable[[], None] | None = None
+    ) -> Applied:
         """Make all of the changes, or none.
 
         Args:
             slot: a name for this commit, never used before: letters, digits, '-' and '_'.
             changes: the change set; every path beneath a directory that goes or moves must be in it.
+            before_effects: called when everything is ready and nothing can be seen yet; what it raises stops all of it.
 
         Raises:
             DriftError: a touched path is not, or does not stay, what the changes start from. Nothing has changed.
@@ -161,6 +164,8 @@ class Committer:
         work = _Work(slot=self._staging.new_slot(slot), changes=kept, operations=plan_operations(kept), seen=seen)
         try:
             self._prepare(work)
+            if before_effects is not None:
+                before_effects()
             self._switch_all(work)
         except (OSError, ExecutorError) as error:
             raise self._undo_failed(work, error) from error

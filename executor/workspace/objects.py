@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from executor.domain.errors import NotFoundError, StepFailedError, StoreError
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.workspace.paths import BLOCK, read_up_to
 from gonogo.digests import PREFIX, is_digest
 from gonogo.digests import digest as digest_of
@@ -65,9 +66,9 @@ class ObjectStore:
         self._unfinished.mkdir(parents=True, exist_ok=True)
         self._aging = threading.Lock()
 
-    def batch(self) -> "Batch":
-        """Return a new batch on top of what is stored."""
-        return Batch(self, self._unfinished)
+    def batch(self, redactor: Redactor = NO_SECRETS) -> "Batch":
+        """Return a new batch on top of what is stored; it keeps nothing that holds one of the redactor's secrets."""
+        return Batch(self, self._unfinished, redactor)
 
     def clean(self) -> None:
         """Remove what a process that died left unfinished; only while no batch is in use."""
@@ -141,10 +142,13 @@ class Batch:
     """The new objects of one dry run, readable at once together with everything stored before.
 
     `small` is for the ledger's transaction; `sync` must be called before it, `drop` when the dry run came to nothing.
+    Content that holds a secret is not kept anywhere: `exposed` names the secret by the content's digest.
     """
 
-    def __init__(self, store: ObjectStore, unfinished: Path) -> None:
+    def __init__(self, store: ObjectStore, unfinished: Path, redactor: Redactor = NO_SECRETS) -> None:
         self.small: dict[str, bytes] = {}
+        self.exposed: dict[str, str] = {}
+        self._redactor = redactor
         self._large: dict[str, Path] = {}
         self._relied: set[str] = set()
         self._store = store
@@ -153,7 +157,10 @@ class Batch:
     def put_bytes(self, data: bytes) -> str:
         """Keep some bytes and return their digest."""
         digest = digest_of(data)
-        if len(data) <= SMALL_BYTES:
+        secret = self._redactor.find(data) if self._redactor else None
+        if secret is not None:
+            self.exposed[digest] = secret
+        elif len(data) <= SMALL_BYTES:
             self.small[digest] = data
         elif not self._rely(digest):
             with _full_disk_is_store_error(), self._new_file() as (path, fd):
@@ -175,6 +182,11 @@ class Batch:
             if len(data) > limit:
                 raise _over(limit)
             return self.put_bytes(data), len(data)
+        secret = self._redactor.find_in(data_blocks(fd, size)) if self._redactor else None
+        if secret is not None:  # looked for first, so that no part of it reaches the disk
+            digest = _hashed(fd, size)
+            self.exposed[digest] = secret
+            return digest, size
         with _full_disk_is_store_error(), self._new_file() as (path, target):
             digest = _copy_hashed(fd, target, size)
             if self._rely(digest) and not (has_holes(target, size) and self._is_fuller(digest, target, size)):
@@ -296,6 +308,13 @@ def data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
         offset = end
 
 
+def data_blocks(fd: int, size: int) -> Iterator[bytes]:
+    """Yield a file's bytes, holes left out."""
+    for start, end in data_ranges(fd, size):
+        for offset in range(start, end, BLOCK):
+            yield os.pread(fd, min(BLOCK, end - offset), offset)
+
+
 def has_holes(fd: int, size: int) -> bool:
     """Tell whether a file has parts that nobody ever wrote; where holes can not be told it has none."""
     try:
@@ -326,6 +345,14 @@ def _copy_hashed(source: int, target: int, size: int) -> str:
     os.ftruncate(target, size)
     if os.fstat(source).st_size != size:
         raise _shrunk()
+    return PREFIX + hasher.hexdigest()
+
+
+def _hashed(fd: int, size: int) -> str:
+    """Return the digest that `_copy_hashed` would, without a copy."""
+    hasher = hashlib.sha256()
+    for offset in range(0, size, BLOCK):
+        hasher.update(os.pread(fd, min(BLOCK, size - offset), offset))
     return PREFIX + hasher.hexdigest()
 
 

@@ -171,7 +171,7 @@ class Directory:
     def __init__(self, fd: int, *, largest: int = LARGEST_FILE) -> None:
         status = os.fstat(fd)
         self.fd = fd
-        self._largest = largest
+        self.largest = largest
         self.device = status.st_dev
         self.inode = status.st_ino
         self._open = opener(fd)
@@ -303,8 +303,8 @@ class Directory:
                 return Node(type=NodeType.DIRECTORY, mode=mode, xattrs=user_xattrs(fd)), status
         if not stat.S_ISREG(status.st_mode):
             return Node(type=NodeType.OTHER, mode=mode), status
-        if digest and status.st_size > self._largest:  # holes cost no space, and hours to read
-            raise too_large(path, self._largest)
+        if digest and status.st_size > self.largest:  # holes cost no space, and hours to read
+            raise too_large(path, self.largest)
         with self._same(path, _READ, status) as fd:
             content = digest_fd(fd, status.st_size) if digest else ""
             node = Node(type=NodeType.FILE, mode=mode, digest=content, size=status.st_size, xattrs=user_xattrs(fd))

@@ -67,6 +67,15 @@ class Workspace:
         self._opening = threading.Lock()
         self._thread_lock = threading.Lock()
 
+    def use(self, *, hidden: Globs, volatile: Globs, largest_file: int) -> None:
+        """Go by other rules from now on; whoever works under the former ones finds out at the end."""
+        with self._opening:
+            self.hidden = hidden
+            self.volatile = volatile
+            self._largest_file = largest_file
+            if self._directory is not None:
+                self._directory.largest = largest_file
+
     def open(self) -> Directory:
         """Return the workspace's directory, opened at the first call and kept; it is never the caller's to close.
 

@@ -135,16 +135,17 @@ class TestErrors:
             *("REPORT_MISSING", "REPORT_UNKNOWN", "SIMULATION_UNSAFE", "SIMULATION_BLOCKED", "SIMULATION_FAILED"),
             *("NOT_APPROVED", "QUORUM_NOT_MET", "APPROVAL_EXPIRED", "APPROVAL_REVOKED", "SIGNATURE_INVALID"),
             *("APPROVER_UNKNOWN", "SELF_APPROVAL", "PLAN_MISMATCH", "MISSION_MISMATCH", "WORKSPACE_MISMATCH"),
-            *("EXECUTOR_MISMATCH", "ALREADY_EXECUTED", "ALREADY_CLAIMED"),
+            *("EXECUTOR_MISMATCH", "ALREADY_EXECUTED", "ALREADY_CLAIMED", "HARDWARE_KEY_NEEDED", "POLICY_REFUSES"),
         }
-        requests = {"MALFORMED", "REQUEST_REUSED", "PLAN_INVALID", "TOO_LARGE"} | {
+        requests = {"MALFORMED", "REQUEST_REUSED", "PLAN_INVALID", "TOO_LARGE", "SECRET_IN_PLAN"} | {
             name for name in reasons if name.startswith("PATH_")
         }
         findings = {
             *("COMMAND_FAILED", "TESTS_UNEXPECTED", "JUNIT_MISSING", "JUNIT_UNREADABLE", "PROGRAM_HIDDEN"),
             "CHECKPOINT_GONE",
         }
-        others = {"DIVERGED", "EXECUTOR_UNAVAILABLE", "INTERNAL"} | findings  # findings stand in reports, not in errors
+        orchestrators = {"EXECUTOR_UNAVAILABLE", "UNAUTHENTICATED", "ROLE_MISSING"}
+        others = {"DIVERGED", "INTERNAL"} | orchestrators | findings  # findings stand in reports, not in errors
         internal = {reason for reason in reasons if code_of(ExecutorError(reason, "", "")) == 13}
         assert internal == gates | requests | others
 

@@ -28,7 +28,7 @@ from executor.domain.errors import RequestMalformedError
 from executor.domain.events import Payload
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import KINDS, Stage
-from executor.domain.receipt import ApprovalRecord, ExecutionResult, Outcome, Receipt, Refusal, StepReceipt
+from executor.domain.receipt import ApprovalRecord, ExecutionResult, GateRecord, Outcome, Receipt, Refusal, StepReceipt
 from executor.domain.report import (
     CommandEvidence,
     Evidence,
@@ -47,10 +47,12 @@ from executor.domain.report import (
     TestEvidence,
     TestVerdict,
 )
+from executor.domain.revocation import Revocation, RevocationKind
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.ports import Event
 from gonogo import sealing
 from gonogo.digests import digest
+from gonogo.policy import Demand, Proposer, ProposerKind, Requirement
 from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -122,7 +124,14 @@ RECEIPT = Receipt(
     report_digest=digest(b"report"),
     approvals=(
         ApprovalRecord(
-            approval_id="a-1", approval_digest=digest(b"a"), approver="owner", key_id="SHA256:k", approved_at=TIME
+            approval_id="a-1",
+            approval_digest=digest(b"a"),
+            approver="owner",
+            key_id="SHA256:k",
+            approved_at=TIME,
+            scheme="sshsig",
+            expires_at=TIME,
+            hardware_key=True,
         ),
     ),
     executor_id="executor-test",
@@ -167,6 +176,9 @@ RECEIPT = Receipt(
         abort_reason="",
         errors=("s1 failed",),
     ),
+    gates=(GateRecord(gate=1, name="report_exists", detail="r-1"),),
+    proposer=Proposer(kind=ProposerKind.AGENT, person="bot", sponsor="owner"),
+    demand=Demand(requirements=(Requirement(count=1, group="sre"),), rules=("prod",), max_approval_seconds=60),
 )
 
 
@@ -190,9 +202,10 @@ class TestClosedTables:
         """The tables are all there are for the files that the executor reads and writes."""
         known = {table.descriptor.full_name for table in TABLES}
         orchestrators = {"gonogo.v1.IntentKind", "gonogo.v1.MissionStatus"}
+        policys = {"gonogo.v1.ProposerKind"}  # the contract's own mapper of policies has that table
         modules = (plan_pb2, evidence_pb2, events_pb2, executor_pb2, sealed_pb2)
         enums = {enum.full_name for module in modules for enum in module.DESCRIPTOR.enum_types_by_name.values()}
-        assert enums - orchestrators == known
+        assert enums - orchestrators - policys == known
         assert orchestrator_pb2.DESCRIPTOR.package == "gonogo.v1"
 
 
@@ -272,6 +285,12 @@ class TestReports:
         documents = WireDocuments()
         assert documents.open_report(documents.seal_report(REPORT)) == REPORT
 
+    def test_a_report_says_who_proposed_and_what_is_demanded(self) -> None:
+        """Proposer and demand come back as they were."""
+        documents = WireDocuments()
+        report = dataclasses.replace(REPORT, proposer=RECEIPT.proposer, demand=RECEIPT.demand)
+        assert documents.open_report(documents.seal_report(report)) == report
+
     @pytest.mark.parametrize("status", list(ReportStatus))
     def test_every_status(self, status: ReportStatus) -> None:
         """Each status survives."""
@@ -330,6 +349,37 @@ class TestReceipts:
             field.name for field in evidence_pb2.Refusal.DESCRIPTOR.fields
         }
         assert list(message.paths) == ["a\\xff"]
+
+    def test_a_receipt_of_a_claim_of_an_older_release(self) -> None:
+        """What was claimed before there were rules still gets its receipt; what nobody knows of it stays unset."""
+        old = dataclasses.replace(RECEIPT, gates=(), proposer=None, demand=None)
+        message = sealing.open_sealed(WireDocuments().seal_receipt(old), evidence_pb2.Receipt)
+        assert not message.HasField("proposer")
+        assert not message.HasField("demand")
+
+    def test_every_field_of_an_approvals_record(self) -> None:
+        """A receipt tells everything about the approvals that it stands on."""
+        message = sealing.open_sealed(WireDocuments().seal_receipt(RECEIPT), evidence_pb2.Receipt)
+        filled = {field.name for field, _ in message.approvals[0].ListFields()}
+        assert filled == {field.name for field in evidence_pb2.ApprovalRecord.DESCRIPTOR.fields}
+
+
+class TestRevocations:
+    def test_a_revocation(self) -> None:
+        """Every field of a revocation is read."""
+        now = Timestamp()
+        now.FromDatetime(TIME)
+        texts = {
+            field.name: f"the {field.name}"
+            for field in evidence_pb2.Revocation.DESCRIPTOR.fields
+            if field.cpp_type == field.CPPTYPE_STRING
+        }
+        message = evidence_pb2.Revocation(**texts, kind=evidence_pb2.REVOCATION_KIND_DENY, revoked_at=now)
+        revocation = WireDocuments().open_revocation(sealing.seal(message))
+        assert dataclasses.asdict(revocation) == {**texts, "kind": RevocationKind.DENY, "revoked_at": TIME}
+        assert {field.name for field in dataclasses.fields(Revocation)} == {
+            field.name for field in evidence_pb2.Revocation.DESCRIPTOR.fields
+        }
 
 
 class TestApprovals:

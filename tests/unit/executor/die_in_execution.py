@@ -10,7 +10,7 @@ from executor.domain.events import StepStarted
 from executor.domain.plan import Plan, Stage
 from executor.domain.report import Report
 from executor.runner.flusher import INTERVAL_SECONDS
-from executor.runner.ports import Emit, Ended
+from executor.runner.ports import Emit, Ended, Stopped
 from executor.workspace.workspace import Workspace
 from gonogo import sealing
 from tests.unit.executor.house import House
@@ -22,8 +22,10 @@ class DyingExecutioner:
     def __init__(self, when: str) -> None:
         self.when = when
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> Ended:
-        del plan, report, workspace, execution_id
+    def run(
+        self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str, stopped: Stopped
+    ) -> Ended:
+        del plan, report, workspace, execution_id, stopped
         if self.when == "step":
             emit(StepStarted(step_id="s1", kind="write_file", stage=Stage.EDIT, target="hello.txt"))
             time.sleep(5 * INTERVAL_SECONDS)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,17 +19,18 @@ from executor.domain.events import CheckpointCreated, ExecutionCompleted, StepCo
 from executor.domain.gates import NamedIds
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Plan, WriteFile
-from executor.domain.policy import Policy, Trust
+from executor.domain.policy import Trust, limits_digest
 from executor.domain.receipt import ExecutionResult, Outcome, StepReceipt
 from executor.domain.report import Report, ReportStatus, RiskLevel, StepReport
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.executions import AnyRun
 from executor.runner.keyring import DocumentSigner
-from executor.runner.ports import Capabilities, Emit, Ended, Finding, Ledger, Simulation, WorkspaceStanding
+from executor.runner.ports import Capabilities, Emit, Ended, Finding, Ledger, Simulation, Stopped, WorkspaceStanding
 from executor.runner.recovery import JournalRecovery
 from executor.runner.requests import ExecuteInput
 from executor.runner.run import Progress
 from executor.runner.service import ExecutorCore, Parts
+from executor.runner.trust import InForce, TrustInForce, in_force
 from executor.workspace.globs import Globs
 from executor.workspace.objects import ObjectStore
 from executor.workspace.workspace import Workspace
@@ -110,7 +112,10 @@ class WritingExecutioner:
     during: Callable[[str], None] = ignore
     runs: list[str] = field(default_factory=list)
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> Ended:
+    def run(
+        self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str, stopped: Stopped
+    ) -> Ended:
+        del stopped
         self.runs.append(execution_id)
         self.during(execution_id)
         steps = []
@@ -199,6 +204,7 @@ def trust_text(persons: Mapping[str, list[Person]], **policy: object) -> str:
     rules = {"approvals_required": 1, "self_approval": '"allowed"', **policy}
     lines = [
         "version = 1",
+        "expires = 2100-01-01T00:00:00Z",
         f'executor_id = "{EXECUTOR_ID}"',
         'orchestrators = ["spiffe://gonogo.local/orchestrator"]',
         "[policy]",
@@ -272,7 +278,7 @@ class House:
         workspaces = {WORKSPACE_ID: self.workspace}
         return ExecutorCore(
             Parts(
-                trust=trust,
+                trust=TrustInForce(self.in_force(trust)),
                 ledger=ledger or self.ledger,
                 documents=WireDocuments(),
                 signer=DocumentSigner(self.executor_key),
@@ -283,17 +289,37 @@ class House:
                 recovery=JournalRecovery(workspaces=workspaces, objects=objects, ledger=ledger or self.ledger),
                 objects=objects,
                 capabilities=self.capabilities(),
+                **self.more_parts(),
             )
         )
+
+    def more_parts(self) -> dict[str, Any]:
+        """What a house of its own adds to the core: a clock, a spool."""
+        return {}
+
+    def in_force(self, trust: Trust | None = None) -> InForce:
+        """A trust file, the house's own unless said otherwise, as the executor has it in force."""
+        return in_force(trust or self.trust, WireDocuments(), DocumentSigner(self.executor_key))
+
+    @property
+    def policy_digest(self) -> str:
+        """The digest of the sealed policy in force."""
+        return self.in_force().policy_digest
 
     def with_policy(self, **changes: object) -> None:
         """Restart with another policy on the same ledger."""
         policy = dataclasses.replace(self.trust.policy, **changes)  # type: ignore[arg-type]  # a test's own rules
         self.use(dataclasses.replace(self.trust, policy=policy))
 
+    def with_limits(self, **changes: object) -> None:
+        """Restart with other limits on the same ledger."""
+        limits = dataclasses.replace(self.trust.limits, **changes)  # type: ignore[arg-type]  # a test's own limits
+        policy = dataclasses.replace(self.trust.policy, limits_digest=limits_digest(limits))
+        self.use(dataclasses.replace(self.trust, limits=limits, policy=policy))
+
     def without_policy(self) -> None:
         """Restart as with a trust file that has no policy."""
-        self.use(dataclasses.replace(self.trust, policy=Policy()))
+        self.with_policy(approvals_required=0, rules=())
 
     def use(self, trust: Trust) -> None:
         """Restart under another trust file."""
@@ -383,6 +409,30 @@ class House:
         """Sign an approval."""
         body = sealing.seal(self.approval(plan, report, by=by, **changes))
         return (by or self.owner).sign(sealing.APPROVAL, body)
+
+    def revocation(
+        self,
+        *,
+        by: Person | None = None,
+        mission: str = "m-1",
+        kind: evidence_pb2.RevocationKind.ValueType = evidence_pb2.REVOCATION_KIND_WITHDRAW,
+        **changes: object,
+    ) -> SealedBytes:
+        """Sign a revocation, with some of it changed."""
+        person = by or self.owner
+        values: dict[str, object] = {
+            "revocation_id": f"rv-{self.next_request()}",
+            "executor_id": EXECUTOR_ID,
+            "mission_id": mission,
+            "kind": kind,
+            "person": person.name,
+            "reason": "second thoughts",
+            "revoked_at": stamp(datetime.now(UTC)),
+            "nonce": f"n-{self.next_request()}",
+            **changes,
+        }
+        body = sealing.seal(evidence_pb2.Revocation(**values))  # type: ignore[arg-type]  # a test may write anything
+        return person.sign(sealing.REVOCATION, body)
 
     def request(
         self, plan: SealedBytes, report: SealedBytes | None, *approvals: SealedBytes, **named: str

@@ -12,6 +12,7 @@ from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Action, FailurePolicy, NetworkAccess, Plan, RunCommand, RunTests, Scope, Stage, Step
 from executor.domain.plan import TestExpectation as Expectation
 from executor.domain.receipt import ExecutionResult
+from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import Report, SelfApproval
 from executor.runner.drift import FindDrift
 from executor.runner.execute import Executioner
@@ -50,6 +51,7 @@ class PlanHouse:
     volatile: tuple[str, ...] = ("**/__pycache__/**",)
     hidden: tuple[str, ...] = (".env",)
     level: LadderLevel | None = None
+    redactor: Redactor = NO_SECRETS
     small: dict[str, bytes] = field(default_factory=dict)
     events: list[Payload] = field(default_factory=list)
 
@@ -116,6 +118,7 @@ class PlanHouse:
             edit_limits=EditLimits(),
             copy_limits=LIMITS,
             tools=TOOLS,
+            redactor=self.redactor,
         )
         found = simulator.run(plan, self.workspace, self.events.append)
         self.small.update(found.small_objects)
@@ -150,11 +153,14 @@ class PlanHouse:
         )
 
     def drift(self, plan: Plan, found: Simulation) -> tuple[bytes, ...]:
-        return FindDrift(objects=self.objects)(plan, self.report(plan, found), self.workspace)
+        find_drift = FindDrift(objects=self.objects, redactor=lambda: self.redactor)
+        return find_drift(plan, self.report(plan, found), self.workspace)
 
     def execute(self, plan: Plan, found: Simulation, execution_id: str = "x-1") -> ExecutionResult:
         """Execute what a simulation found."""
-        house = Executioner(sandbox=self.sandbox, objects=self.objects, copy_limits=LIMITS, tools=TOOLS)
+        house = Executioner(
+            sandbox=self.sandbox, objects=self.objects, copy_limits=LIMITS, tools=TOOLS, redactor=self.redactor
+        )
         ended = house.run(plan, self.report(plan, found), self.workspace, self.events.append, execution_id)
         ended.let_go()
         return ended.result

@@ -9,7 +9,7 @@ from executor.adapters.ledger_sqlite import SqliteLedger
 from tests.conformance.ledger_suite import claim, request
 
 COUNT = 300
-SLOT_NANOSECONDS = 3_000_000
+SLOT_NANOSECONDS = 6_000_000
 
 
 def main(directory: Path, name: str) -> None:

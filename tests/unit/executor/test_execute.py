@@ -136,8 +136,8 @@ def test_a_result_that_differs_is_divergence_and_is_undone(house: PlanHouse, mon
     committer = house.workspace.committer(house.objects)
     apply = committer.apply
 
-    def disturbed(slot: str, changes: object) -> object:
-        applied = apply(slot, changes)  # type: ignore[arg-type]  # handed on as it came
+    def disturbed(slot: str, changes: object, **options: object) -> object:
+        applied = apply(slot, changes, **options)  # type: ignore[arg-type]  # handed on as it came
         (house.root / "one").chmod(0o600)
         return applied
 

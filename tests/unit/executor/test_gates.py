@@ -11,12 +11,13 @@ import pytest
 
 from executor.domain.errors import ExecutorError, GateRefusedError
 from executor.domain.plan import Plan
-from executor.domain.report import Report, ReportStatus, SelfApproval
+from executor.domain.report import Report, ReportStatus
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.executions import RefusedError
 from executor.runner.gates import CheckedRequest, VerifiedRequest
 from executor.runner.ports import Standing
 from executor.runner.requests import ExecuteInput
+from executor.runner.trust import TrustInForce
 from executor.workspace.workspace import Workspace
 from gonogo import sealing
 from gonogo.signatures import ED25519, SSHSIG
@@ -202,7 +203,7 @@ class TestApproved:
         request = house.ready()
         [good] = request.approvals
         with monkeypatch.context() as patched:
-            patched.setattr("gonogo.signatures.NAMESPACE", b"git")
+            patched.setattr("gonogo.sshsig.NAMESPACE", b"git")
             foreign = house.owner.sign(sealing.APPROVAL, good.body)
         assert reason(house, approvals(request, foreign)) == (3, "SIGNATURE_INVALID")
 
@@ -251,11 +252,13 @@ class TestApproved:
     def test_an_expired_approval_stays_expired_when_the_clock_is_set_back(self, house: House) -> None:
         """Gate 3: effective time never runs backwards, over a restart neither."""
         now = datetime.now(UTC)
-        request = house.ready()
-        later = int((now + timedelta(hours=2)).timestamp() * 1_000_000)
+        plan = house.sealed_plan()
+        report = house.dry_run(plan)
+        short = house.approve(plan, report, expires_at=stamp(now + timedelta(seconds=15)))
+        later = int((now + timedelta(seconds=25)).timestamp() * 1_000_000)
         house.ledger._connection.execute("UPDATE meta SET value = ? WHERE key = 'clock_high_water_us'", (str(later),))
         house.use(house.trust)
-        assert reason(house, request) == (3, "APPROVAL_EXPIRED")
+        assert reason(house, house.request(plan, report, short)) == (3, "APPROVAL_EXPIRED")
 
     def test_an_approval_that_runs_out_while_the_workspace_is_busy(self, house: House) -> None:
         """Gate 3: an approval must still hold at the claim, after the wait for the workspace."""
@@ -290,13 +293,13 @@ class TestApproved:
         """Gate 3: two approvals by one person, with two of their keys, fill one place."""
         spare = Person("owner", scheme=ED25519)
         house.close()
-        owner = house.trust.persons[0]
+        owner = house.trust.policy.persons[0]
         key = dataclasses.replace(
             owner.keys[0], key_id=spare.key.public.key_id, scheme=ED25519, public_key=spare.key.public.line
         )
-        persons = (dataclasses.replace(owner, keys=(*owner.keys, key)), *house.trust.persons[1:])
-        policy = dataclasses.replace(house.trust.policy, approvals_required=2)
-        house.trust = dataclasses.replace(house.trust, policy=policy, persons=persons)
+        persons = (dataclasses.replace(owner, keys=(*owner.keys, key)), *house.trust.policy.persons[1:])
+        policy = dataclasses.replace(house.trust.policy, approvals_required=2, persons=persons)
+        house.trust = dataclasses.replace(house.trust, policy=policy)
         house.open()
         request = house.ready()
         assert request.report is not None
@@ -336,7 +339,7 @@ class TestApproved:
         """Gate 3: a trust file without a policy refuses everything."""
         request = house.ready()
         house.without_policy()
-        assert reason(house, request) == (3, "NOT_APPROVED")
+        assert reason(house, request) == (3, "POLICY_REFUSES")
         with pytest.raises(ExecutorError) as caught:
             house.dry_run(house.sealed_plan(house.plan(mission="m-2")))
         assert caught.value.fault.reason == "STATE_FORBIDS"
@@ -346,7 +349,7 @@ class TestSelfApproval:
     @pytest.fixture
     def strict(self, house: House) -> House:
         """The house, where a proposer's own approval does not count."""
-        house.with_policy(self_approval=SelfApproval.REFUSED)
+        house.with_policy(self_approval=False)
         return house
 
     def ready(self, house: House, *, proposed_by: Person | None, approved_by: Person) -> ExecuteInput:
@@ -370,11 +373,20 @@ class TestSelfApproval:
         assert strict.execute(self.ready(strict, proposed_by=strict.owner, approved_by=strict.second)).ended
 
     def test_a_signature_of_somebody_who_is_not_the_named_proposer(self, strict: House) -> None:
-        """The plan names the owner; the second person's signature does not prove that the owner proposed it."""
-        assert reason(strict, self.ready(strict, proposed_by=strict.second, approved_by=strict.owner)) == (
-            3,
-            "SELF_APPROVAL",
-        )
+        """The plan names the owner and is signed by somebody else: neither a dry run nor an execution takes it."""
+        with pytest.raises(GateRefusedError) as caught:
+            self.ready(strict, proposed_by=strict.second, approved_by=strict.owner)
+        assert caught.value.fault.reason == "SIGNATURE_INVALID"
+        request = self.ready(strict, proposed_by=None, approved_by=strict.second)
+        plan = strict.second.sign(sealing.PLAN, request.plan.body)
+        assert reason(strict, dataclasses.replace(request, plan=plan)) == (3, "SIGNATURE_INVALID")
+
+    def test_a_signature_that_was_left_out_after_the_dry_run(self, strict: House) -> None:
+        """Who was proven to propose at the dry run does not become unknown by an orchestrator's leaving it out."""
+        request = self.ready(strict, proposed_by=strict.owner, approved_by=strict.owner)
+        bare = dataclasses.replace(request, plan=dataclasses.replace(request.plan, signatures=()))
+        assert reason(strict, bare) == (3, "SELF_APPROVAL")
+        assert "proposed" in refused(strict, bare).fault.message
 
     def test_a_spoilt_signature_on_the_plan(self, strict: House) -> None:
         """A plan signature that does not hold is refused as such."""
@@ -437,7 +449,7 @@ class TestMission:
         """Gate 5: documents that agree with each other are still not for this executor."""
         request = house.ready()
         trust = dataclasses.replace(house.trust, executor_id="executor-other")
-        house.core._executions._gates._trust = trust
+        house.core._executions._gates._trust = TrustInForce(house.in_force(trust)).current
         assert reason(house, request) == (5, "EXECUTOR_MISMATCH")
 
 
@@ -551,7 +563,7 @@ def test_the_refusal_is_signed_by_the_executor_and_stored(house: House) -> None:
 def test_evidence_can_not_be_made_up(house: House) -> None:
     """Only the gates build what an execution asks for."""
     with pytest.raises(TypeError):
-        CheckedRequest(object(), request=None, plan=None, report=None, report_digest="", given=())  # type: ignore[arg-type]  # the point
+        CheckedRequest(object(), request=None, plan=None, report=None, report_digest="", agreement=None)  # type: ignore[arg-type]  # the point
     with pytest.raises(TypeError):
         VerifiedRequest(object(), checked=None, claim=None)  # type: ignore[arg-type]  # the point
 

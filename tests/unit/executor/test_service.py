@@ -46,7 +46,7 @@ class TestDryRun:
         report = sealing.open_sealed(document.body, evidence_pb2.Report)
         assert (report.mission_id, report.intent_id, report.plan_id) == ("m-1", "i-m-1", "p-m-1")
         assert report.plan_digest == plan.digest
-        assert report.policy_digest == house.trust.policy_digest
+        assert report.policy_digest == house.policy_digest
         assert report.ledger_epoch == house.ledger.epoch
         assert report.self_approval == evidence_pb2.SELF_APPROVAL_ALLOWED
         assert report.steps[0].changes[0].new.digest == digest(b"hello\n")
@@ -196,7 +196,7 @@ class TestDryRun:
 
     def test_too_many_at_once(self) -> None:
         """Beyond the places and the queue a dry run is turned away at once; a place that frees is given."""
-        admission = Admission(1, waiting=1, patience=0.01)
+        admission = Admission(lambda: 1, waiting=1, patience=0.01)
         with admission.enter():
             with pytest.raises(ExecutorError) as caught, admission.enter():
                 pass

@@ -40,9 +40,9 @@ def execute_slowly(root: Path) -> None:
     """Dry run, wait until the other one has too, and execute; the outcome goes into a file."""
     apply = Committer.apply
 
-    def slow(self: Committer, *arguments: object) -> object:
+    def slow(self: Committer, *arguments: object, **options: object) -> object:
         time.sleep(0.1)
-        return apply(self, *arguments)  # type: ignore[arg-type]  # handed on as they came
+        return apply(self, *arguments, **options)  # type: ignore[arg-type]  # handed on as they came
 
     Committer.apply = slow  # type: ignore[assignment,method-assign]  # only in this process
     house = RealHouse(root)

@@ -260,7 +260,7 @@ class TestWhatCanNotBeUndone:
     def test_a_hidden_path(self, house: UndoHouse) -> None:
         """What the policy hides by now is not read from a checkpoint either."""
         house.run(house.steps("m-1", write("tagged", "x")))
-        house.with_policy(hidden=("tagged",))
+        house.with_limits(hidden=("tagged",))
         assert house.refused(house.undoing("m-1", "s1")) == ("blocked", "PATH_OUTSIDE_SCOPE", ["tagged"])
 
     def test_a_path_outside_the_scope(self, house: UndoHouse) -> None:

@@ -21,11 +21,12 @@ from executor.runner.drift import FindDrift
 from executor.runner.execute import Executioner
 from executor.runner.kept_steps import LedgerSteps
 from executor.runner.keyring import DocumentSigner
-from executor.runner.ports import Capabilities, Emit, Ended, Ledger, WorkspaceStanding
+from executor.runner.ports import Capabilities, Emit, Ended, Ledger, Stopped, WorkspaceStanding
 from executor.runner.recovery import JournalRecovery
 from executor.runner.retention import Retention
 from executor.runner.service import ExecutorCore, Parts
 from executor.runner.simulate import Simulator
+from executor.runner.trust import TrustInForce
 from executor.sandbox.bubblewrap import Bubblewrap
 from executor.sandbox.sandbox import Sandbox
 from executor.steps.edit import EditLimits
@@ -57,9 +58,11 @@ class Interrupted:
     executioner: Executioner
     house: "UndoHouse"
 
-    def run(self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str) -> Ended:
+    def run(
+        self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str, stopped: Stopped
+    ) -> Ended:
         self.house.during()
-        return self.executioner.run(plan, report, workspace, emit, execution_id)
+        return self.executioner.run(plan, report, workspace, emit, execution_id, stopped)
 
 
 class UndoHouse(House):
@@ -80,7 +83,7 @@ class UndoHouse(House):
             root=self.site,
             staging=self.slots,
             locks=self.own / "locks",
-            hidden=Globs(self.trust.policy.hidden),
+            hidden=Globs(self.trust.limits.hidden),
             volatile=Globs(()),
         )
         self.clock = EffectiveClock(self.ledger.clock_high_water())
@@ -94,7 +97,7 @@ class UndoHouse(House):
         standing = WorkspaceStanding(workspace_id=WORKSPACE_ID, ladder_level=level, limitation="")
         return ExecutorCore(
             Parts(
-                trust=trust,
+                trust=TrustInForce(self.in_force(trust)),
                 ledger=self.ledger,
                 documents=WireDocuments(),
                 signer=DocumentSigner(self.executor_key),
@@ -109,7 +112,7 @@ class UndoHouse(House):
                     kept_steps=LedgerSteps(
                         ledger=self.ledger,
                         objects=self.objects,
-                        lifetime=trust.policy.checkpoint_lifetime,
+                        lifetime=lambda: trust.limits.checkpoint_lifetime,
                         now=self.clock.now,
                     ),
                 ),
@@ -123,6 +126,7 @@ class UndoHouse(House):
                 ),
                 objects=self.objects,
                 capabilities=Capabilities(ladder_level=level, findings=(), workspaces=(standing,)),
+                **self.more_parts(),
             )
         )
 
@@ -136,7 +140,7 @@ class UndoHouse(House):
             records=self.ledger,
             objects=self.objects,
             workspaces={WORKSPACE_ID: self.workspace},
-            policy=self.trust.policy,
+            limits=lambda: self.trust.limits,
             now=lambda: self.clock.now() + later,
             young=young,
         )

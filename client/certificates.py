@@ -8,14 +8,18 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from client.errors import StateError
+
 TRUST_DOMAIN = "gonogo.local"
+CLIENTS = f"spiffe://{TRUST_DOMAIN}/client/"
 LIFETIME = timedelta(days=3650)
 # A machine whose clock runs behind shall not refuse a certificate made a moment ago.
 BACKDATED = timedelta(days=1)
@@ -40,8 +44,59 @@ def issue_all(person: str, now: datetime | None = None) -> Mapping[str, Certific
     return {"ca": Certificate(certificate=_pem(authority), key=_key_pem(key)), **issued}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authority:
+    """An authority that can issue leaves."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def load_authority(tls: Path) -> Authority:
+    """Read a state's authority with its key.
+
+    Raises:
+        StateError: it can not be read.
+    """
+    remedy = "run this where gonogo init made the state, or name it with --state"
+    try:
+        certificate = x509.load_pem_x509_certificate((tls / "ca.pem").read_bytes())
+        key = load_pem_private_key((tls / "ca.key").read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise StateError("STATE_MISSING", f"the authority can not be read: {error}", remedy) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.public_key() != key.public_key():
+        raise StateError("STATE_MISSING", "tls/ca.key is not the key of tls/ca.pem", remedy)
+    return Authority(certificate=certificate, key=key)
+
+
+def issue_client(authority: Authority, name: str, lifetime: timedelta, now: datetime | None = None) -> Certificate:
+    """Issue the certificate of a caller of the orchestrator."""
+    moment = now or datetime.now(UTC)
+    return _leaf("client", f"client/{name}", authority.certificate, authority.key, moment, lifetime)
+
+
+def name_of_client(path: Path) -> str:
+    """Return the name in a client's certificate.
+
+    Raises:
+        StateError: it is none.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        [identity] = names.get_values_for_type(x509.UniformResourceIdentifier)
+    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        remedy = "bring it back from a backup, or give the name"
+        raise StateError("STATE_MISSING", f"{path} is no client's certificate: {error}", remedy) from None
+    return identity.removeprefix(CLIENTS)
+
+
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, moment: datetime
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    moment: datetime,
+    lifetime: timedelta = LIFETIME,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -50,7 +105,7 @@ def _builder(
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(moment - BACKDATED)
-        .not_valid_after(moment + LIFETIME)
+        .not_valid_after(moment + lifetime)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
 
@@ -66,7 +121,12 @@ def _authority(name: x509.Name, key: ec.EllipticCurvePrivateKey, moment: datetim
 
 
 def _leaf(
-    role: str, path: str, authority: x509.Certificate, authority_key: ec.EllipticCurvePrivateKey, moment: datetime
+    role: str,
+    path: str,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    moment: datetime,
+    lifetime: timedelta = LIFETIME,
 ) -> Certificate:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, role)])
@@ -78,7 +138,7 @@ def _leaf(
     ]
     purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     certificate = (
-        _builder(subject, authority.subject, key.public_key(), moment)
+        _builder(subject, authority.subject, key.public_key(), moment, lifetime)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(authority=False), critical=True)

@@ -9,13 +9,15 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from client.errors import ClientError, NotRunningError, RemoteError, StateError
-from client.state import StateDirectory
+from client.state import CA_VARIABLE, StateDirectory
 from gonogo import sealing
 from gonogo.v1 import evidence_pb2, sealed_pb2
 
 MAX_MESSAGE = 64 * 1024 * 1024
 ERROR_DOMAIN = "gonogo"
 SERVICE_NAME = "orchestrator"
+EXECUTOR_NAME = "executor"
+TARGET_NAME = "grpc.ssl_target_name_override"
 
 # ping_timeout_ms, not keepalive_timeout_ms, is what ends a call to a frozen peer.
 CHANNEL_OPTIONS = (
@@ -26,21 +28,36 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.ssl_target_name_override", SERVICE_NAME),
+    (TARGET_NAME, SERVICE_NAME),
 )
 
 
 def open_channel(state: StateDirectory, address: str | None = None) -> grpc.aio.Channel:
-    """Open a channel with the client's certificate; nothing is sent before the first call.
+    """Open a channel with the token or the client's certificate; nothing is sent before the first call.
 
     Raises:
         NotRunningError: no address is known.
-        StateError: the certificates can not be read.
+        StateError: the token or the certificates can not be read.
     """
     target = address or state.orchestrator_address()
+    token = state.token()
+    if not target and token is not None:
+        remedy = "start the orchestrator with --token-listen HOST:PORT, or call with a certificate"
+        raise StateError("NOT_RUNNING", "no address is known at which tokens are taken", remedy)
     if not target:
         raise NotRunningError("not running: no services on this state directory")
-    return grpc.aio.secure_channel(target, _credentials(state), options=CHANNEL_OPTIONS)
+    credentials = _certificate_credentials(state) if token is None else _token_credentials(state, token)
+    return grpc.aio.secure_channel(target, credentials, options=CHANNEL_OPTIONS)
+
+
+def open_executor_channel(state: StateDirectory, address: str) -> grpc.aio.Channel:
+    """Open a channel to a listener of the executor's own with the client's certificate.
+
+    Raises:
+        StateError: the certificates can not be read.
+    """
+    options = [(name, EXECUTOR_NAME if name == TARGET_NAME else value) for name, value in CHANNEL_OPTIONS]
+    return grpc.aio.secure_channel(address, _certificate_credentials(state), options=options)
 
 
 def client_error(error: grpc.aio.AioRpcError) -> ClientError:
@@ -91,9 +108,21 @@ def _refused_paths(details: Sequence[AnyMessage]) -> Sequence[str]:
     return ()
 
 
-def _credentials(state: StateDirectory) -> grpc.ChannelCredentials:
+def _token_credentials(state: StateDirectory, token: str) -> grpc.ChannelCredentials:
+    """Return credentials with a token, which gRPC sends to nobody but the server that the authority vouches for."""
     try:
-        authority = (state.tls / "ca.pem").read_bytes()
+        authority = state.authority.read_bytes()
+    except OSError as error:
+        message = f"the authority's certificate can not be read: {error.filename}: {error.strerror}"
+        raise StateError("STATE_MISSING", message, f"name it with {CA_VARIABLE}: it is tls/ca.pem there") from None
+    return grpc.composite_channel_credentials(
+        grpc.ssl_channel_credentials(authority), grpc.access_token_call_credentials(token)
+    )
+
+
+def _certificate_credentials(state: StateDirectory) -> grpc.ChannelCredentials:
+    try:
+        authority = state.authority.read_bytes()
         key = (state.tls / "client.key").read_bytes()
         chain = (state.tls / "client.pem").read_bytes()
     except OSError as error:

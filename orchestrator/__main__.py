@@ -1,4 +1,4 @@
-"""``python -m orchestrator``: serve, export, replay, states."""
+"""``python -m orchestrator``: serve, export, replay, audit, states."""
 
 import asyncio
 import contextlib
@@ -64,11 +64,15 @@ def export(settings: Settings) -> int:
 def replay(settings: Settings) -> int:
     """Fold the log into an empty database and compare the digests."""
     found = asyncio.run(_replay(settings.database))
-    if settings.output == "json":
-        sys.stdout.write(json.dumps(found) + "\n")
-    else:
-        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in found.items()))
+    _show(settings, found)
     return 0 if found["equal"] else EXIT_ERROR
+
+
+def audit(settings: Settings) -> int:
+    """Check the audit log whole, or forget what is kept of the executor's."""
+    found = _audit_check(settings) if settings.action == "check" else asyncio.run(_audit_forget(settings.database))
+    _show(settings, found)
+    return EXIT_ERROR if found.get("faults") else 0
 
 
 def states(_settings: Settings) -> int:
@@ -81,6 +85,7 @@ COMMANDS: Final[Mapping[str, Callable[[Settings], int]]] = {
     "serve": serve,
     "export": export,
     "replay": replay,
+    "audit": audit,
     "states": states,
 }
 
@@ -94,10 +99,12 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     service = Service(settings)
-    address = await service.start()
+    found = await service.start()
+    listening = {"address": found.calls, "orchestrator_tokens": found.tokens, "health": found.health}
+    told = {name: address for name, address in listening.items() if address}
     if settings.ready_file is not None:
-        _write_ready(settings.ready_file, address)
-    logging.getLogger("orchestrator").info("serving on %s", address)
+        _write_ready(settings.ready_file, told)
+    logging.getLogger("orchestrator").info("serving: %s", told)
     _keep_what_is_loaded()
     await stopping.wait()
     _watch_the_exit()
@@ -126,6 +133,45 @@ async def _replay(database: Path) -> dict[str, object]:
     }
 
 
+def _audit_check(settings: Settings) -> dict[str, object]:
+    from orchestrator.adapters.audit_key import load_log_name  # noqa: PLC0415 - only this command needs it
+    from orchestrator.adapters.event_log_reader import SqliteEventReader  # noqa: PLC0415 - only this command needs it
+    from orchestrator.service.audit_check import check_all, check_kept  # noqa: PLC0415 - only this command needs it
+
+    name = load_log_name(settings.log_key.with_suffix(".pub"))
+    with SqliteEventReader(settings.database) as reader:
+        checked = check_all(reader, name)
+        kept = [(str(path), check_kept(reader, name, path.read_text())) for path in settings.kept]
+        kept += [(one.origin, one.fault) for one in reader.witnessed()]
+    return {
+        "log": name.origin,
+        "events": checked.events,
+        "checkpoints": checked.checkpoints,
+        "first_bad_event": checked.first_bad_event,
+        "faults": [*checked.faults, *(f"{where}: {fault}" for where, fault in kept if fault)],
+    }
+
+
+async def _audit_forget(database: Path) -> dict[str, object]:
+    from orchestrator.bootstrap import open_log  # noqa: PLC0415 - only this command needs it
+
+    log = open_log(database)
+    try:
+        forgotten = log.witnessed()
+        for kept in forgotten:
+            await log.forget_witnessed(kept.origin)
+    finally:
+        log.close()
+    return {"forgotten": [{"log": one.origin, "size": one.size, "fault": one.fault} for one in forgotten]}
+
+
+def _show(settings: Settings, found: Mapping[str, object]) -> None:
+    if settings.output == "json":
+        sys.stdout.write(json.dumps(found) + "\n")
+    else:
+        sys.stdout.write("".join(f"{name}: {value}\n" for name, value in found.items()))
+
+
 def _keep_what_is_loaded() -> None:
     """Have the collector of reference cycles never look at what is loaded now.
 
@@ -136,10 +182,10 @@ def _keep_what_is_loaded() -> None:
     gc.freeze()
 
 
-def _write_ready(path: Path, address: str) -> None:
+def _write_ready(path: Path, addresses: Mapping[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     written = path.with_name(f".{path.name}.{os.getpid()}")
-    written.write_text(json.dumps({"address": address, "pid": os.getpid()}) + "\n")
+    written.write_text(json.dumps({**addresses, "pid": os.getpid()}) + "\n")
     written.replace(path)
 
 

@@ -2,33 +2,51 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+import grpc
+
+from orchestrator.adapters.audit_key import load_executor_key, load_log_key
+from orchestrator.adapters.callers_file import CallersFile
+from orchestrator.adapters.certificates import CertificateFiles, Certificates
 from orchestrator.adapters.chat_grammar import GrammarPlanner
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.event_codec import JsonEventCodec
 from orchestrator.adapters.event_log_sqlite import SqliteEventLog
+from orchestrator.adapters.executor_channel import ReloadingChannel
 from orchestrator.adapters.executor_grpc import GrpcExecutor, open_channel
 from orchestrator.adapters.ids import TimeOrderedIds
 from orchestrator.adapters.sealed_documents import SealedDocuments
 from orchestrator.domain.intent import Planner
+from orchestrator.entrypoints.door import Door
+from orchestrator.entrypoints.grpc_audit import AuditFace
+from orchestrator.entrypoints.grpc_callers import CallerFace
 from orchestrator.entrypoints.grpc_chat import ChatFace, WhiteboardFace
 from orchestrator.entrypoints.grpc_missions import MissionFace, UseCases
-from orchestrator.entrypoints.grpc_server import Faces, Identity, Server
+from orchestrator.entrypoints.grpc_server import Addresses, Faces, Server
 from orchestrator.service.approvals import Approvals
+from orchestrator.service.audit import Audit
+from orchestrator.service.audit_check import require_unforked
+from orchestrator.service.audit_log import CheckpointSigner
+from orchestrator.service.callers import Callers
 from orchestrator.service.dispatcher import Dispatcher
 from orchestrator.service.dry_runs import DryRuns
-from orchestrator.service.event_log import EventLog
 from orchestrator.service.execution import Executions
 from orchestrator.service.executor_card import ExecutorCard
+from orchestrator.service.exporting import Exports
 from orchestrator.service.intake import Intake
+from orchestrator.service.kept_policies import KeptPolicies
 from orchestrator.service.mission_store import MissionStore
 from orchestrator.service.missions import Missions
+from orchestrator.service.plan_signing import PlanSigning
 from orchestrator.service.ports import Clock, Executor
 from orchestrator.service.run import Run
 from orchestrator.service.tried_proposals import TriedProposals
 from orchestrator.service.watching import Watching
+from orchestrator.service.witnessed_executor import WitnessedExecutor
+from orchestrator.service.witnessing import Witness
 from orchestrator.settings import Settings
 
 GRACE_SECONDS: Final = 5.0
@@ -40,10 +58,13 @@ class Orchestrator:
 
     use_cases: UseCases
     intake: Intake
+    witness: Witness
+    audit: Audit
     draining: asyncio.Event
 
     def start(self) -> None:
         """Take up what a former process left; needs a running event loop."""
+        self.witness.start()
         self.use_cases.dispatcher.start()
         self.intake.start()
 
@@ -55,16 +76,26 @@ class Orchestrator:
         await self.use_cases.executions.close()
         await self.use_cases.missions.store.settle()
         await self.intake.close()
+        await self.witness.close()
 
 
 def compose(
-    log: EventLog, executor: Executor, *, clock: Clock | None = None, planner: Planner | None = None
+    log: SqliteEventLog,
+    executor: Executor,
+    *,
+    executor_key: str = "",
+    clock: Clock | None = None,
+    planner: Planner | None = None,
 ) -> Orchestrator:
-    """Build the use cases over a log and an executor."""
+    """Build the use cases over a log and an executor, whose public key is given where the operator put it here."""
     clock, ids, codec, documents = clock or SystemClock(), TimeOrderedIds(), JsonEventCodec(), SealedDocuments()
     draining = asyncio.Event()
     store = MissionStore(log, codec, clock)
-    card = ExecutorCard(executor, clock)
+    policies = KeptPolicies(log=log, executor=executor)
+    card = ExecutorCard(policies, clock)
+    witness = Witness(log=log, executor=executor, card=card, pinned_key=executor_key)
+    executor = WitnessedExecutor(executor=executor, witness=witness, policies=policies)
+    audit = Audit(log=log, executor=executor, witness=witness)
     missions = Missions(store=store, reader=log, card=card, documents=documents, clock=clock, ids=ids)
     runs: dict[str, Run] = {}
     approvals = Approvals(store=store, card=card, documents=documents, clock=clock, is_running=runs.__contains__)
@@ -75,6 +106,7 @@ def compose(
     use_cases = UseCases(
         missions=missions,
         tried_proposals=TriedProposals(store=store, missions=missions, dry_runs=dry_runs, clock=clock),
+        plan_signing=PlanSigning(store=store, card=card, documents=documents, is_running=runs.__contains__),
         approvals=approvals,
         dry_runs=dry_runs,
         executions=executions,
@@ -82,6 +114,7 @@ def compose(
         watching=Watching(log=log, store=store, codec=codec, draining=draining),
         card=card,
         executor=executor,
+        exports=Exports(missions=missions, reader=log, codec=codec, documents=documents, audit=audit),
     )
     intake = Intake(
         log=log,
@@ -94,43 +127,58 @@ def compose(
         ids=ids,
     )
     store.ended_listeners.append(intake.ended)
-    return Orchestrator(use_cases=use_cases, intake=intake, draining=draining)
+    return Orchestrator(use_cases=use_cases, intake=intake, witness=witness, audit=audit, draining=draining)
 
 
-def faces_of(orchestrator: Orchestrator) -> Faces:
-    """Return the gRPC faces of the use cases."""
+def faces_of(orchestrator: Orchestrator, callers: Callers) -> Faces:
+    """Return the gRPC faces of the use cases, behind one door."""
+    find = orchestrator.use_cases.missions.store.find
+    door = Door(callers, lambda reference: find(reference).proposer)
     return Faces(
-        missions=MissionFace(orchestrator.use_cases),
-        chat=ChatFace(orchestrator.intake),
-        whiteboard=WhiteboardFace(orchestrator.use_cases.watching),
+        door=door,
+        audit=AuditFace(orchestrator.audit, door),
+        callers=CallerFace(callers, door),
+        missions=MissionFace(orchestrator.use_cases, door),
+        chat=ChatFace(orchestrator.intake, door),
+        whiteboard=WhiteboardFace(orchestrator.use_cases.watching, door),
     )
 
 
-def open_log(path: Path) -> SqliteEventLog:
-    """Open the event log for writing, making its folder where it is missing."""
+def open_log(path: Path, signer: CheckpointSigner | None = None) -> SqliteEventLog:
+    """Open the event log for writing, making its folder where it is missing.
+
+    Raises:
+        LogForked: what is stored is not what its last checkpoint says.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return SqliteEventLog(path)
+    log = SqliteEventLog(path, signer=signer)
+    if signer is not None:
+        try:
+            require_unforked(log, signer)
+        except BaseException:
+            log.close()
+            raise
+    return log
 
 
 class Service:
     """The orchestrator as a process serves it."""
 
     def __init__(self, settings: Settings) -> None:
-        identity = _identity(settings.state)
-        self._log = open_log(settings.database)
-        channel = open_channel(
-            settings.executor, authority=identity.authority, key=identity.key, certificate=identity.certificate
-        )
-        self._executor = GrpcExecutor(channel)
-        self._orchestrator = compose(self._log, self._executor)
-        self._server = Server(faces_of(self._orchestrator), identity, with_reflection=settings.reflection)
-        self._listen = settings.listen
+        certificates = CertificateFiles(settings.tls, "orchestrator")
+        self._log = open_log(settings.database, load_log_key(settings.log_key))
+        self._executor = GrpcExecutor(ReloadingChannel(certificates, partial(_channel_to, settings.executor)))
+        self._orchestrator = compose(self._log, self._executor, executor_key=load_executor_key(settings.executor_key))
+        callers = Callers(records=CallersFile(settings.callers), clock=SystemClock())
+        faces = faces_of(self._orchestrator, callers)
+        self._server = Server(faces, certificates, with_reflection=settings.reflection)
+        self._wanted = Addresses(calls=settings.listen, tokens=settings.token_listen, health=settings.health_listen)
 
-    async def start(self) -> str:
-        """Begin to serve; return the address."""
-        port = await self._server.start(self._listen)
+    async def start(self) -> Addresses:
+        """Begin to serve; return the addresses."""
+        addresses = await self._server.start(self._wanted)
         self._orchestrator.start()
-        return f"{self._listen.rpartition(':')[0]}:{port}"
+        return addresses
 
     async def stop(self) -> None:
         """Drain, then let go of everything."""
@@ -140,10 +188,5 @@ class Service:
         self._log.close()
 
 
-def _identity(state: Path) -> Identity:
-    tls = state / "tls"
-    return Identity(
-        authority=(tls / "ca.pem").read_bytes(),
-        certificate=(tls / "orchestrator.pem").read_bytes(),
-        key=(tls / "orchestrator.key").read_bytes(),
-    )
+def _channel_to(address: str, held: Certificates) -> grpc.aio.Channel:
+    return open_channel(address, authority=held.authority, key=held.key, certificate=held.certificate)

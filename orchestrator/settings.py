@@ -4,6 +4,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+OFF_BY_DEFAULT: Final[Mapping[str, str]] = {
+    "--token-listen": "where callers with tokens are served, over TLS without client certificates",
+    "--health-listen": "where health, and nothing else, is served in plain text",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,15 +20,41 @@ class Settings:
     state: Path
     executor: str
     listen: str
+    token_listen: str
+    health_listen: str
     ready_file: Path | None
     die_with_parent: bool
     reflection: bool
     output: str
+    action: str = ""
+    """What `audit` is to do."""
+    kept: tuple[Path, ...] = ()
+    """Checkpoints that others kept, which `audit check` compares the log with."""
+
+    @property
+    def log_key(self) -> Path:
+        """The private key that this service signs the checkpoints of its audit log with."""
+        return self.state / "keys" / "orchestrator"
+
+    @property
+    def executor_key(self) -> Path:
+        """The executor's public key, where the operator put it on this host."""
+        return self.state / "keys" / "executor.pub"
 
     @property
     def database(self) -> Path:
         """The event log's file."""
         return self.state / "orchestrator" / "events.db"
+
+    @property
+    def callers(self) -> Path:
+        """The list of those who may call."""
+        return self.state / "orchestrator" / "callers.json"
+
+    @property
+    def tls(self) -> Path:
+        """Where the certificates are."""
+        return self.state / "tls"
 
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
@@ -36,10 +68,14 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         state=Path(read.state),
         executor=getattr(read, "executor", ""),
         listen=getattr(read, "listen", ""),
+        token_listen=getattr(read, "token_listen", ""),
+        health_listen=getattr(read, "health_listen", ""),
         ready_file=Path(read.ready_file) if getattr(read, "ready_file", "") else None,
         die_with_parent=getattr(read, "die_with_parent", False),
         reflection=getattr(read, "reflection", False),
         output=getattr(read, "output", "text"),
+        action=getattr(read, "action", ""),
+        kept=tuple(map(Path, getattr(read, "kept", ()))),
     )
 
 
@@ -49,9 +85,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="serve chat, missions and whiteboards"), environment)
     export = commands.add_parser("export", help="print the event log as JSON lines")
     replay = commands.add_parser("replay", help="fold the log into an empty database and compare the digests")
-    replay.add_argument("-o", "--output", choices=("text", "json"), default="text")
+    audit = commands.add_parser("audit", help="check the audit log, or forget what is kept of the executor's")
+    audit.add_argument("action", choices=("check", "forget"))
+    audit.add_argument("--kept", action="append", default=[], metavar="FILE", help="a checkpoint that somebody kept")
+    for command in (replay, audit):
+        command.add_argument("-o", "--output", choices=("text", "json"), default="text")
     states = commands.add_parser("states", help="print the page of the mission's states")
-    for command in (export, replay, states):
+    for command in (export, replay, audit, states):
         _add_state(command, environment)
     return parser
 
@@ -60,6 +100,9 @@ def _add_serve(serve: argparse.ArgumentParser, environment: Mapping[str, str]) -
     _add_state(serve, environment)
     serve.add_argument("--executor", default=environment.get("GONOGO_EXECUTOR", ""), metavar="HOST:PORT")
     serve.add_argument("--listen", default=environment.get("GONOGO_LISTEN", "127.0.0.1:0"), metavar="HOST:PORT")
+    for flag, meaning in OFF_BY_DEFAULT.items():
+        variable = "GONOGO_" + flag.strip("-").replace("-", "_").upper()
+        serve.add_argument(flag, default=environment.get(variable, ""), metavar="HOST:PORT", help=meaning)
     serve.add_argument("--ready-file", default=environment.get("GONOGO_READY_FILE", ""), metavar="PATH")
     for flag in ("--die-with-parent", "--reflection"):
         variable = "GONOGO_" + flag.strip("-").replace("-", "_").upper()

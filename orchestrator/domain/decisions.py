@@ -3,11 +3,13 @@
 Nothing here checks signatures or asks anybody; that has happened before, and the results come in as values.
 """
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
+from gonogo.secret_shapes import find_secret
 from orchestrator.domain import events as ev
-from orchestrator.domain.errors import OrchestratorError, Reason, StateForbidsError
+from orchestrator.domain.errors import OrchestratorError, Reason, RequestRefusedError, StateForbidsError
 from orchestrator.domain.evidence import ApprovalFacts, Outcome, ReceiptFacts, ReportStatus
 from orchestrator.domain.mission import WAITING, GrantedApproval, Mission, MissionStatus, reason_of_report
 
@@ -42,6 +44,7 @@ def require_approvable(mission: Mission) -> None:
 
 def check_approval(mission: Mission, facts: ApprovalFacts, now: datetime) -> None:
     """Check that an approval is about this mission, this plan and this report, and holds at this time."""
+    _check_words(facts.comment)
     again = "Sign an approval for the mission's present plan and report."
     pairs = (
         (Reason.MISSION_MISMATCH, "mission", facts.mission_id, mission.mission_id),
@@ -75,13 +78,22 @@ def approval_of(mission: Mission, approver: str, now: datetime) -> GrantedApprov
 
 
 def decide_approval(
-    mission: Mission, granted: ev.ApprovalGranted, *, now: datetime, approvals_required: int
+    mission: Mission, granted: ev.ApprovalGranted, *, now: datetime, enough: Callable[[Mapping[str, str]], bool]
 ) -> tuple[ev.Payload, ...]:
-    """Take an approval that was checked; the last that is needed approves the mission."""
+    """Take an approval that was checked; the last that is needed approves the mission.
+
+    Args:
+        mission: as it stands.
+        granted: the approval.
+        now: the time.
+        enough: whether approvals are what the executor's policy asks for, given the key of each person who approved.
+    """
     if mission.status is not MissionStatus.PROPOSED:
         return (granted,)
-    ends = [approval.expires_at for approval in standing_approvals(mission, now)]
-    if len(ends) + 1 < approvals_required or approvals_required < 1:
+    standing = standing_approvals(mission, now)
+    ends = [approval.expires_at for approval in standing]
+    signed = {approval.approver: approval.key_id for approval in standing}
+    if not enough(signed | {granted.approver: granted.key_id}):
         return (granted,)
     approved = ev.MissionApproved(approval_id=granted.approval_id, expires_at=min((*ends, granted.expires_at)))
     return granted, approved
@@ -96,12 +108,14 @@ def decide_denial(mission: Mission, approver: str, comment: str) -> tuple[ev.Pay
 
 
 def decide_rejection(mission: Mission, reason: str) -> tuple[ev.Payload, ...]:
+    _check_words(reason)
     if mission.status is not MissionStatus.PROPOSED:
         raise _forbidden(mission, "rejected", "Cancel it instead, if it has not been handed to the executor.")
     return (ev.MissionRejected(reason=reason),)
 
 
 def decide_cancel(mission: Mission, reason: str) -> tuple[ev.Payload, ...]:
+    _check_words(reason)
     if mission.status not in {MissionStatus.PROPOSED, *WAITING}:
         raise _forbidden(mission, "cancelled", "Only a mission that the executor has not claimed can be cancelled.")
     return (ev.MissionCancelled(reason=reason),)
@@ -173,7 +187,16 @@ def require_executable(mission: Mission, *, running: bool) -> None:
 
 
 TRANSIENT: Final = frozenset(
-    {Reason.OVERLOADED, Reason.STORE_FULL, Reason.INTERNAL, Reason.EXECUTOR_UNAVAILABLE, Reason.PEER_NOT_ALLOWED}
+    {
+        Reason.OVERLOADED,
+        Reason.STORE_FULL,
+        Reason.INTERNAL,
+        Reason.EXECUTOR_UNAVAILABLE,
+        Reason.PEER_NOT_ALLOWED,
+        Reason.CLOCK_BEHIND,
+        Reason.TRUST_EXPIRED,
+        Reason.AUDIT_FORKED,
+    }
 )
 """Refusals that say nothing about the mission: the same request may be taken later."""
 
@@ -211,6 +234,15 @@ def _why(receipt: ReceiptFacts) -> str:
 def _forbidden(mission: Mission, verb: str, remedy: str) -> OrchestratorError:
     message = f"a mission that is {mission.status.value} can not be {verb}"
     return StateForbidsError(Reason.STATE_FORBIDS, message, remedy, facts=_facts(mission))
+
+
+def _check_words(said: str) -> None:
+    """Refuse what somebody says of a mission where it holds a credential: it would be kept and shown for ever."""
+    kind = find_secret(said)
+    if kind is not None:
+        raise RequestRefusedError(
+            Reason.SECRET_IN_PLAN, f"the words hold what looks like a secret: {kind}", "Say it without the secret."
+        )
 
 
 def _facts(mission: Mission) -> dict[str, str]:

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     SECRET_UNAVAILABLE = "SECRET_UNAVAILABLE"  # noqa: S105 - a reason, no password
     UNAUTHENTICATED = "UNAUTHENTICATED"
     ROLE_MISSING = "ROLE_MISSING"
+    SECRET_EXPOSED = "SECRET_EXPOSED"  # noqa: S105 - a reason, no password
 
 
 class OrchestratorError(Exception):

@@ -120,6 +120,8 @@ class PlanSigned:
     plan_digest: str
     person: str
     key_id: str
+    scheme: str
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from gonogo.policy import Demand
 from orchestrator.domain.plan import LadderLevel
 
 
@@ -72,6 +73,11 @@ class ReportFacts:
     change_count: int
     reason: str
     message: str
+    policy_digest: str = ""
+    demand: Demand | None = None
+    """What the policy demands of the approvals; None in a report that does not say."""
+    proposer: str = ""
+    """Who proposed, as far as the plan's signatures proved it to the executor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

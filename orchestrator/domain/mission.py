@@ -21,6 +21,7 @@ mission that nobody executed in time is **expired**, decided when somebody acts 
 never by a timer of its own. A person's no is final: a denial rejects what is proposed and cancels what is approved.
 """
 
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -58,6 +59,7 @@ _STAYING: Final[Mapping[str, frozenset[MissionStatus]]] = {
     "plan_sealed": frozenset({S.PROPOSED}),
     "dry_run_started": frozenset({S.PROPOSED}),
     "dry_run_completed": frozenset({S.PROPOSED}),
+    "plan_signed": frozenset({S.PROPOSED}),
     "approval_granted": frozenset({S.PROPOSED, S.APPROVED, S.QUEUED}),
     "approval_refused": frozenset({S.PROPOSED, S.APPROVED, S.QUEUED}),
     "gate_refused": frozenset({S.APPROVED, S.QUEUED}),
@@ -105,6 +107,17 @@ class GrantedApproval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSignature:
+    """A proposer's signature over the mission's sealed plan."""
+
+    person: str
+    key_id: str
+    scheme: str
+    signature: str
+    """In base64, as the mission's row keeps it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mission:
     """Where a mission stands; nothing but a fold of its events."""
 
@@ -124,6 +137,7 @@ class Mission:
     cloned_from: str = ""
     plan_id: str = ""
     plan_digest: str = ""
+    plan_signatures: tuple[PlanSignature, ...] = ()
     steps_count: int = 0
     report_id: str = ""
     report_digest: str = ""
@@ -253,6 +267,16 @@ def _plan_sealed(_mission: Mission, payload: ev.PlanSealed, _event: ev.Event) ->
     return {"plan_id": payload.plan_id, "plan_digest": payload.plan_digest, "steps_count": len(payload.steps)}
 
 
+def _plan_signed(mission: Mission, payload: ev.PlanSigned, _event: ev.Event) -> Changes:
+    signature = PlanSignature(
+        person=payload.person,
+        key_id=payload.key_id,
+        scheme=payload.scheme,
+        signature=b64encode(payload.signature).decode(),
+    )
+    return {"plan_signatures": (*mission.plan_signatures, signature)}
+
+
 def _dry_run_completed(_mission: Mission, payload: ev.DryRunCompleted, _event: ev.Event) -> Changes:
     return {
         **NO_EVIDENCE,
@@ -333,6 +357,7 @@ def _mission_failed(mission: Mission, payload: ev.MissionFailed, _event: ev.Even
 _FOLDS: Final[Mapping[type[ev.Payload], Callable[[Mission, Any, ev.Event], Changes]]] = {
     **dict.fromkeys(ev.TYPES, _unchanged),
     ev.PlanSealed: _plan_sealed,
+    ev.PlanSigned: _plan_signed,
     ev.DryRunCompleted: _dry_run_completed,
     ev.ApprovalGranted: _approval_granted,
     ev.MissionApproved: _mission_approved,
@@ -352,7 +377,7 @@ _FOLDS: Final[Mapping[type[ev.Payload], Callable[[Mission, Any, ev.Event], Chang
 }
 
 
-_READING: Final[frozenset[type[ev.Payload]]] = frozenset({ev.ApprovalGranted, ev.MissionFailed})
+_READING: Final[frozenset[type[ev.Payload]]] = frozenset({ev.PlanSigned, ev.ApprovalGranted, ev.MissionFailed})
 """Events whose fold looks at the state that the events before them led to."""
 
 

@@ -83,6 +83,7 @@ def completed(draft: PlanDraft, *, max_content_bytes: int) -> PlanDraft:
     """
     _check_objective(draft.objective)
     _check_no_secret("the objective", draft.objective)
+    _check_no_secret("the scope", draft.scope)
     if not _WORKSPACE.fullmatch(draft.workspace):
         _refuse(Reason.PLAN_INVALID, "the plan names no valid workspace", "Set `workspace` to the id of a workspace.")
     if not 1 <= len(draft.steps) <= MAX_STEPS:

@@ -2,24 +2,31 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from functools import lru_cache
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from functools import wraps
+from time import monotonic
+from typing import Final, Protocol, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
 from gonogo.digests import digest
-from orchestrator.domain.errors import Reason, RequestRefusedError
+from orchestrator.domain.callers import ACCESS, Caller
+from orchestrator.domain.errors import malformed
+from orchestrator.entrypoints.door import Context, Door
 from orchestrator.entrypoints.errors import abort
 from orchestrator.service.requests import Request
 
-CLIENTS: Final = "spiffe://gonogo.local/client/"
-RESERVED: Final = frozenset({"gonogo", "orchestrator", "executor"})
-"""Names under which the house itself acts."""
-MAX_PERSON: Final = 64
+ADMITTED_SECONDS: Final = 1.0
+"""For how long a stream goes on before its caller is looked at again."""
 
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-S = TypeVar("S")
+
+class HasDoor(Protocol):
+    """A service whose callers come in by a door."""
+
+    @property
+    def door(self) -> Door: ...
+
+
+S = TypeVar("S", bound=HasDoor)
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A")
 
@@ -34,11 +41,24 @@ class Mutating(Protocol):
 
 
 def unary(handler: Callable[[S, Q, str], Awaitable[A]]) -> Callable[[S, Q, Context], Awaitable[A]]:
-    """Make a handler of (request, person) one of gRPC's, errors and identity taken care of."""
+    """Make a handler of (request, person) one of gRPC's; identity, role and errors are taken care of.
+
+    A handler whose name has no row in the table of roles is refused here, when its class is made.
+    """
+
+    def named(service: S, request: Q, caller: Caller) -> Awaitable[A]:
+        return handler(service, request, caller.name)
+
+    return unary_of_caller(wraps(handler)(named))
+
+
+def unary_of_caller(handler: Callable[[S, Q, Caller], Awaitable[A]]) -> Callable[[S, Q, Context], Awaitable[A]]:
+    """Like `unary`, for a handler that looks at its caller's roles itself."""
+    access = ACCESS[handler.__name__]
 
     async def call(service: S, request: Q, context: Context) -> A:
         try:
-            return await handler(service, request, person_of(context))
+            return await handler(service, request, service.door.admit(context, request, access))
         except Exception as error:  # noqa: BLE001 - the one place where errors leave
             await abort(context, error)
 
@@ -46,42 +66,23 @@ def unary(handler: Callable[[S, Q, str], Awaitable[A]]) -> Callable[[S, Q, Conte
 
 
 def stream(handler: Callable[[S, Q, str], AsyncGenerator[A, None]]) -> Callable[[S, Q, Context], AsyncIterator[A]]:
-    """Like `unary`, for a handler that yields."""
+    """Like `unary`, for a handler that yields; who is removed or expires meanwhile gets no further message."""
+    access = ACCESS[handler.__name__]
 
     async def call(service: S, request: Q, context: Context) -> AsyncIterator[A]:
         try:
-            async with aclosing(handler(service, request, person_of(context))) as messages:
+            caller = service.door.admit(context, request, access)
+            admitted = monotonic()
+            async with aclosing(handler(service, request, caller.name)) as messages:
                 async for message in messages:
+                    if monotonic() - admitted > ADMITTED_SECONDS:
+                        service.door.admit(context, request, access)
+                        admitted = monotonic()
                     yield message
         except Exception as error:  # noqa: BLE001 - the one place where errors leave
             await abort(context, error)
 
     return call
-
-
-def person_of(context: Context) -> str:
-    """Return the person whose certificate the caller holds.
-
-    Raises:
-        RequestRefusedError: the caller is no client of this house.
-    """
-    names = tuple(context.auth_context().get("peer_spiffe_id") or ())
-    person = _person_named(names[0]) if len(names) == 1 else None
-    if person is None:
-        raise RequestRefusedError(
-            Reason.PEER_NOT_ALLOWED,
-            "the caller's certificate is not one of a client",
-            "Use the client certificate that `gonogo init` made.",
-        )
-    return person
-
-
-@lru_cache(maxsize=1024)
-def _person_named(identity: bytes) -> str | None:
-    """Return the person that an identity names, None where it names none; the same bytes always name the same."""
-    name = identity.decode("utf-8", "replace")
-    person = name.removeprefix(CLIENTS)
-    return person if name.startswith(CLIENTS) and _is_person(person) else None
 
 
 def request_of(message: Mutating, person: str) -> Request:
@@ -98,10 +99,5 @@ def page_size(wanted: int, *, default: int, most: int) -> int:
         RequestRefusedError: a negative number.
     """
     if wanted < 0:
-        raise RequestRefusedError(Reason.MALFORMED, "page_size is negative", "Leave it out, or give a positive number.")
+        raise malformed("page_size is negative", "Leave it out, or give a positive number.")
     return min(wanted or default, most)
-
-
-def _is_person(person: str) -> bool:
-    plain = all(character.isalnum() or character in "._@-" for character in person)
-    return 0 < len(person) <= MAX_PERSON and person.isascii() and plain and person not in RESERVED

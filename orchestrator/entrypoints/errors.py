@@ -73,6 +73,7 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.SECRET_UNAVAILABLE: grpc.StatusCode.FAILED_PRECONDITION,
     Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.ROLE_MISSING: grpc.StatusCode.PERMISSION_DENIED,
+    Reason.SECRET_EXPOSED: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 _STORE_REASONS: Final[Mapping[type[store.EventLogError], Reason]] = {
@@ -85,6 +86,7 @@ _STORE_REASONS: Final[Mapping[type[store.EventLogError], Reason]] = {
     store.StoreLocked: Reason.INTERNAL,
     store.StoreClosed: Reason.OVERLOADED,
     store.StoreUnusable: Reason.INTERNAL,
+    store.LogForked: Reason.AUDIT_FORKED,
 }
 
 

@@ -5,7 +5,9 @@ from typing import Final
 from gonogo.v1 import orchestrator_pb2 as pb
 from gonogo.v1.orchestrator_pb2_grpc import ChatServiceServicer, WhiteboardServiceServicer
 from orchestrator.adapters import wire
-from orchestrator.entrypoints.calls import page_size, request_of, unary
+from orchestrator.domain.callers import Caller, Role
+from orchestrator.entrypoints.calls import page_size, request_of, unary, unary_of_caller
+from orchestrator.entrypoints.door import Door
 from orchestrator.entrypoints.tokens import resume_token, sequence_of
 from orchestrator.service.intake import ChatTurn, Intake
 from orchestrator.service.watching import Watching
@@ -17,19 +19,21 @@ LARGEST_PAGE: Final = 1_000
 class ChatFace(ChatServiceServicer):
     """Messages in, answers and proposed missions out."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, door: Door) -> None:
+        self.door = door
         self._intake = intake
 
-    @unary
-    async def SendMessage(self, request: pb.SendMessageRequest, person: str) -> pb.SendMessageResponse:
+    @unary_of_caller
+    async def SendMessage(self, request: pb.SendMessageRequest, caller: Caller) -> pb.SendMessageResponse:
         heard = request.transcription if request.HasField("transcription") else None
         turn = ChatTurn(
             session_id=request.session_id,
             text=request.text,
             transcription=None if heard is None else wire.transcription_from_proto(heard),
             workspace_id=request.workspace_id,
+            controls_all=Role.OPERATE in caller.roles,
         )
-        return wire.reply_to_proto(await self._intake.send(request_of(request, person), turn))
+        return wire.reply_to_proto(await self._intake.send(request_of(request, caller.name), turn))
 
     @unary
     async def ListMessages(self, request: pb.ListMessagesRequest, person: str) -> pb.ListMessagesResponse:
@@ -46,7 +50,8 @@ class ChatFace(ChatServiceServicer):
 class WhiteboardFace(WhiteboardServiceServicer):
     """Missions as their events tell them."""
 
-    def __init__(self, watching: Watching) -> None:
+    def __init__(self, watching: Watching, door: Door) -> None:
+        self.door = door
         self._watching = watching
 
     @unary

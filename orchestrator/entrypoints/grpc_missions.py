@@ -15,13 +15,16 @@ from orchestrator.domain.errors import Reason, RequestRefusedError, malformed
 from orchestrator.domain.events import Event
 from orchestrator.domain.mission import Mission
 from orchestrator.entrypoints.calls import page_size, request_of, stream, unary
+from orchestrator.entrypoints.door import Door
 from orchestrator.entrypoints.tokens import cursor_of, page_token, resume_token, sequence_of
 from orchestrator.service.approvals import Approvals
 from orchestrator.service.dispatcher import Dispatcher
 from orchestrator.service.dry_runs import DryRuns
 from orchestrator.service.execution import Executions, MissionUpdate
 from orchestrator.service.executor_card import ExecutorCard
-from orchestrator.service.missions import Missions
+from orchestrator.service.exporting import Exports
+from orchestrator.service.missions import MissionFile, Missions
+from orchestrator.service.plan_signing import PlanSigning
 from orchestrator.service.ports import Executor
 from orchestrator.service.tried_proposals import TriedProposals
 from orchestrator.service.watching import Watching
@@ -38,6 +41,7 @@ class UseCases:
 
     missions: Missions
     tried_proposals: TriedProposals
+    plan_signing: PlanSigning
     approvals: Approvals
     dry_runs: DryRuns
     executions: Executions
@@ -45,12 +49,14 @@ class UseCases:
     watching: Watching
     card: ExecutorCard
     executor: Executor
+    exports: Exports
 
 
 class MissionFace(MissionServiceServicer):
     """Missions from proposal to receipt."""
 
-    def __init__(self, use_cases: UseCases) -> None:
+    def __init__(self, use_cases: UseCases, door: Door) -> None:
+        self.door = door
         self._use = use_cases
 
     @unary
@@ -67,21 +73,13 @@ class MissionFace(MissionServiceServicer):
         report = document(mission.mission_id, mission.report_digest) if request.dry_run else None
         return pb.ProposeMissionResponse(
             mission=wire.mission_to_proto(mission),
-            plan=wire.sealed_or_none(document(mission.mission_id, mission.plan_digest)),
+            plan=wire.sealed_or_none(self._use.missions.store.plan_of(mission)),
             report=wire.sealed_or_none(report),
         )
 
     @unary
     async def GetMission(self, request: pb.GetMissionRequest, person: str) -> pb.GetMissionResponse:
-        file = self._use.missions.file(request.mission_id)
-        return pb.GetMissionResponse(
-            mission=wire.mission_to_proto(file.mission),
-            plan=wire.sealed_or_none(file.plan),
-            report=wire.sealed_or_none(file.report),
-            approvals=[wire.sealed_to_proto(approval) for approval in file.approvals],
-            receipt=wire.sealed_or_none(file.receipt),
-            refusal=wire.sealed_or_none(file.refusal),
-        )
+        return _file(self._use.missions.file(request.mission_id))
 
     @unary
     async def ListMissions(self, request: pb.ListMissionsRequest, person: str) -> pb.ListMissionsResponse:
@@ -115,6 +113,15 @@ class MissionFace(MissionServiceServicer):
             approver=answer.told["approver"],
             expires_at=time_to_proto(datetime.fromisoformat(answer.told["expires_at"])),
         )
+
+    @unary
+    async def SignPlan(self, request: pb.SignPlanRequest, person: str) -> pb.SignPlanResponse:
+        if not request.HasField("signature"):
+            raise malformed("the request has no signature", "Sign the mission's sealed plan.")
+        signature = wire.signature_from_proto(request.signature)
+        answer = await self._use.plan_signing.sign(request_of(request, person), request.mission_id, signature)
+        plan = self._use.missions.store.plan_of(answer.mission)
+        return pb.SignPlanResponse(mission=wire.mission_to_proto(answer.mission), plan=wire.sealed_or_none(plan))
 
     @unary
     async def RejectMission(self, request: pb.RejectMissionRequest, person: str) -> pb.RejectMissionResponse:
@@ -165,12 +172,37 @@ class MissionFace(MissionServiceServicer):
     ) -> pb.GetMissionExecutorResponse:
         return pb.GetMissionExecutorResponse(executor=wire.executor_to_proto(await self._use.card.refresh()))
 
+    @unary
+    async def ExportMission(self, request: pb.ExportMissionRequest, person: str) -> pb.ExportMissionResponse:
+        found = await self._use.exports.export(request.mission_id)
+        theirs = found.executor_log
+        return pb.ExportMissionResponse(
+            documents=_file(found.file),
+            policy=wire.sealed_or_none(found.policy),
+            orchestrator_log=wire.extract_to_proto(found.own_log),
+            executor_log=None if theirs is None else wire.extract_to_proto(theirs),
+            kept_executor_checkpoint=found.kept_checkpoint,
+            executor_consistency=found.consistency,
+            orchestrator_public_key=found.public_key,
+        )
+
     def _check_named(self, mission: Mission, digest: str) -> None:
         report = self._use.dry_runs.report_of(mission)
         if not digest or not self._use.missions.documents.names_object(report, digest):
             raise RequestRefusedError(
                 Reason.NOT_FOUND, "the mission's report names no such object", "Take the digest from the report."
             )
+
+
+def _file(file: MissionFile) -> pb.GetMissionResponse:
+    return pb.GetMissionResponse(
+        mission=wire.mission_to_proto(file.mission),
+        plan=wire.sealed_or_none(file.plan),
+        report=wire.sealed_or_none(file.report),
+        approvals=[wire.sealed_to_proto(approval) for approval in file.approvals],
+        receipt=wire.sealed_or_none(file.receipt),
+        refusal=wire.sealed_or_none(file.refusal),
+    )
 
 
 def _messages(update: MissionUpdate) -> list[pb.ExecuteMissionResponse]:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from gonogo.policy import Policy
 from orchestrator.domain import decisions
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ContractError, OrchestratorError, Reason, StateForbidsError
-from orchestrator.domain.evidence import ApprovalFacts, ExecutorInfo, Sealed, SelfApproval
+from orchestrator.domain.evidence import ApprovalFacts, ExecutorInfo, Sealed
 from orchestrator.domain.evidence import Decision as Verdict
 from orchestrator.domain.mission import Mission
+from orchestrator.service.demands import Asked, can_not_approve
 from orchestrator.service.executor_card import ExecutorCard
 from orchestrator.service.mission_store import Decision, MissionStore, as_decided
 from orchestrator.service.ports import Clock, Documents
@@ -82,14 +84,15 @@ class Approvals:
     async def _checked(self, sealed: Sealed) -> _Checked:
         facts = self.documents.open_approval(sealed)
         key_id, scheme = (sealed.signatures[0].key_id, sealed.signatures[0].scheme) if sealed.signatures else ("", "")
-        info, key = await self.card.key_of(facts.approver, key_id, scheme)
+        info, key = await self.card.key_of(facts.approver, key_id, scheme, facts.policy_digest)
         fault: OrchestratorError | None = None
         if len(sealed.signatures) != 1:
             fault = _fault(Reason.SIGNATURE_INVALID, "an approval carries exactly one signature")
         elif key is None:
-            fault = _fault(Reason.APPROVER_UNKNOWN, f"the executor knows no such key of {facts.approver!r}")
+            unknown = _fault(Reason.APPROVER_UNKNOWN, f"the executor knows no such key of {facts.approver!r}")
+            fault = can_not_approve(self._policy(info), key_id, scheme) or unknown
         else:
-            fault = self._verified(sealed, key.public_key)
+            fault = can_not_approve(self._policy(info), key_id, scheme) or self._verified(sealed, key.public_key)
         return _Checked(facts=facts, sealed=sealed, key_id=key_id, info=info, fault=fault)
 
     def _verified(self, sealed: Sealed, public_key: str) -> OrchestratorError | None:
@@ -106,17 +109,29 @@ class Approvals:
         decisions.require_approvable(mission)
         decisions.require_unclaimed(mission, running=self.is_running(mission.mission_id))
         decisions.check_approval(mission, facts, now)
-        fault = checked.fault or _self_approval(mission, checked)
+        asked = self._asked(mission, checked.info)
+        fault = checked.fault
+        if fault is None and facts.decision is Verdict.APPROVE:
+            fault = asked.fault(facts.approver, checked.key_id)
         if fault is not None:
             refused = ev.ApprovalRefused(approver=facts.approver, reason=fault.reason.value, message=fault.message)
             return Decision(payloads=(refused,), error=fault)
         if facts.decision is Verdict.DENY:
             denied = decisions.decide_denial(mission, facts.approver, facts.comment)
             return Decision(payloads=denied, documents=(checked.sealed,), told=_told_of(facts))
-        return _granted(mission, checked, now)
+        return _granted(mission, checked, now, asked)
+
+    def _asked(self, mission: Mission, info: ExecutorInfo) -> Asked:
+        """Put together what is known of what the executor asks for this mission's report."""
+        sealed = self.store.document(mission.mission_id, mission.report_digest)
+        report = None if sealed is None else self.documents.open_report(sealed)
+        return Asked(mission=mission, info=info, report=report, policy=self._policy(info))
+
+    def _policy(self, info: ExecutorInfo) -> Policy | None:
+        return None if info.policy is None else self.documents.open_policy(info.policy)
 
 
-def _granted(mission: Mission, checked: _Checked, now: datetime) -> Decision:
+def _granted(mission: Mission, checked: _Checked, now: datetime, asked: Asked) -> Decision:
     facts = checked.facts
     first = decisions.approval_of(mission, facts.approver, now)
     if first is not None:
@@ -129,14 +144,8 @@ def _granted(mission: Mission, checked: _Checked, now: datetime) -> Decision:
         expires_at=facts.expires_at,
         report_digest=facts.report_digest,
     )
-    payloads = decisions.decide_approval(mission, granted, now=now, approvals_required=checked.info.approvals_required)
+    payloads = decisions.decide_approval(mission, granted, now=now, enough=asked.enough)
     return Decision(payloads=payloads, documents=(checked.sealed,), told=_told_of(facts))
-
-
-def _self_approval(mission: Mission, checked: _Checked) -> OrchestratorError | None:
-    if checked.info.self_approval is SelfApproval.ALLOWED or checked.facts.approver != mission.proposer:
-        return None
-    return _fault(Reason.SELF_APPROVAL, "the executor does not take the approval of the person who proposed")
 
 
 def _told_of(facts: ApprovalFacts) -> dict[str, str]:
@@ -151,7 +160,6 @@ def _fault(reason: Reason, message: str) -> StateForbidsError:
     remedies = {
         Reason.SIGNATURE_INVALID: "Sign the mission's present plan and report with the key that is named.",
         Reason.APPROVER_UNKNOWN: "Sign with a key of the executor's trust file, or have its operator add this one.",
-        Reason.SELF_APPROVAL: "Have another person approve.",
         Reason.NOT_FOUND: "List the missions with `gonogo list`.",
     }
     return StateForbidsError(reason, message, remedies[reason])

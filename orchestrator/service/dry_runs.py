@@ -111,7 +111,7 @@ class DryRuns:
             self.running.pop(mission_id, None)
 
     async def _run(self, request: Request, mission: Mission) -> Answer:
-        plan = self.store.document(mission.mission_id, mission.plan_digest)
+        plan = self.store.plan_of(mission)
         if plan is None:
             raise ContractError(Reason.INTERNAL, "the mission has no plan", "Propose it again.")
         started = Happened(

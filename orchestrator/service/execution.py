@@ -295,7 +295,7 @@ class Executions:
 
     def _order(self, mission_id: str) -> ExecutionOrder:
         mission, document = self.store.state(mission_id), self.store.document
-        plan, report = document(mission_id, mission.plan_digest), document(mission_id, mission.report_digest)
+        plan, report = self.store.plan_of(mission), document(mission_id, mission.report_digest)
         standing = decisions.standing_approvals(mission, self.clock.now())
         approvals = (document(mission_id, granted.approval_digest) for granted in standing)
         if plan is None or report is None:

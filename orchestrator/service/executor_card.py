@@ -3,19 +3,25 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.evidence import ExecutorInfo, TrustedKey
-from orchestrator.service.ports import Clock, Executor
+from orchestrator.service.ports import Clock
 
 STALE_AFTER: Final = timedelta(seconds=30)
+
+
+class Describing(Protocol):
+    """The executor, as far as it tells about itself."""
+
+    async def describe(self) -> ExecutorInfo: ...
 
 
 class ExecutorCard:
     """The executor's own description: asked for when first needed, when it is old, and when it lacks something."""
 
-    def __init__(self, executor: Executor, clock: Clock) -> None:
+    def __init__(self, executor: Describing, clock: Clock) -> None:
         self._executor = executor
         self._clock = clock
         self._info: ExecutorInfo | None = None
@@ -46,9 +52,13 @@ class ExecutorCard:
         info = await self.get()
         return info if wanted(info) else await self.refresh()
 
-    async def key_of(self, person: str, key_id: str, scheme: str) -> tuple[ExecutorInfo, TrustedKey | None]:
-        """Return the executor's entry for a person's key, asking once more where it is not known."""
-        info = await self.holding(lambda known: _key(known, person, key_id, scheme) is not None)
+    async def key_of(
+        self, person: str, key_id: str, scheme: str, policy_digest: str
+    ) -> tuple[ExecutorInfo, TrustedKey | None]:
+        """Return the executor's entry for a person's key, asking once more where it or the policy is not known."""
+        info = await self.holding(
+            lambda known: known.policy_digest == policy_digest and _key(known, person, key_id, scheme) is not None
+        )
         return info, _key(info, person, key_id, scheme)
 
     def _refresh_soon(self) -> None:

@@ -81,6 +81,8 @@ class ChatTurn:
     text: str
     transcription: ev.Transcription | None
     workspace_id: str
+    controls_all: bool = False
+    """The sender may cancel and reject missions that others proposed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +218,7 @@ class Intake:
                 case Question():
                     return answer_question(self.missions, intent, heard.session_id)
                 case Control():
-                    return await self._control(part, intent, heard.session_id)
+                    return await self._control(part, turn, intent, heard.session_id)
                 case Feedback():
                     return await self._judge(part, intent, heard.session_id)
                 case Unclear():
@@ -247,21 +249,31 @@ class Intake:
             )
         return info.workspaces[0].workspace_id
 
-    async def _control(self, part: Request, intent: Control, session_id: str) -> Understood:
+    async def _control(self, part: Request, turn: ChatTurn, intent: Control, session_id: str) -> Understood:
         match intent.verb:
             case "cancel":
-                mission = mentioned(self.missions, intent.mission_ref, session_id)
+                mission = self._controlled(part, turn, intent, session_id)
                 answer = await self.executions.cancel(
                     part, mission.mission_id, intent.reason or "cancelled in the chat"
                 )
             case "reject":
-                mission = mentioned(self.missions, intent.mission_ref, session_id)
+                mission = self._controlled(part, turn, intent, session_id)
                 answer = await self.missions.reject(part, mission.mission_id, intent.reason or "rejected in the chat")
             case "approve" | "execute":
                 return Understood(text=how_to(intent))
             case _:
                 raise RequestRefusedError(Reason.UNSUPPORTED, f"{intent.verb!r} is not known here", "Write `help`.")
         return Understood(text=status_text(answer.mission), mission=answer.mission)
+
+    def _controlled(self, part: Request, turn: ChatTurn, intent: Control, session_id: str) -> Mission:
+        mission = mentioned(self.missions, intent.mission_ref, session_id)
+        if not turn.controls_all and mission.proposer != part.person:
+            raise RequestRefusedError(
+                Reason.ROLE_MISSING,
+                f"mission {mission.mission_id} was not proposed by {part.person}, who may {intent.verb} no others",
+                "Ask somebody who may operate missions.",
+            )
+        return mission
 
     async def _judge(self, part: Request, intent: Feedback, session_id: str) -> Understood:
         mission = mentioned(self.missions, intent.mission_ref, session_id)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from orchestrator.domain.errors import ContractError, Reason
 from orchestrator.domain.evidence import Outcome, ReportStatus, RiskLevel
-from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus
+from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, PlanSignature
 from orchestrator.service.event_log import ProjectionRow
 from orchestrator.service.streams import MISSIONS
 
@@ -29,8 +29,10 @@ _ENUMS: Final[Mapping[str, type[StrEnum]]] = {
 _ABSENT: Final[tuple[object, ...]] = (None, "", ())
 _MISSION_FIELDS: Final = tuple(sorted(field.name for field in fields(Mission)))
 _APPROVAL_FIELDS: Final = tuple(sorted(field.name for field in fields(GrantedApproval)))
+_SIGNATURE_FIELDS: Final = tuple(sorted(field.name for field in fields(PlanSignature)))
 _mission_values = attrgetter(*_MISSION_FIELDS)
 _approval_values = attrgetter(*_APPROVAL_FIELDS)
+_signature_values = attrgetter(*_SIGNATURE_FIELDS)
 
 
 def _written_value(value: object) -> object:
@@ -39,6 +41,8 @@ def _written_value(value: object) -> object:
         return value.isoformat(timespec="microseconds")
     if isinstance(value, GrantedApproval):
         return _written(_APPROVAL_FIELDS, _approval_values(value))
+    if isinstance(value, PlanSignature):
+        return _written(_SIGNATURE_FIELDS, _signature_values(value))
     raise TypeError(f"no way to write {type(value).__name__}")
 
 
@@ -86,4 +90,6 @@ def _value(name: str, item: Any) -> Any:
         return _ENUMS[name](item)
     if name == "approvals":
         return tuple(GrantedApproval(**_read(granted)) for granted in item)
+    if name == "plan_signatures":
+        return tuple(PlanSignature(**_read(signed)) for signed in item)
     return item

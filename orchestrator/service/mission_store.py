@@ -11,24 +11,30 @@ but the end of the service) writes in it.
 """
 
 import asyncio
+from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 from orchestrator.domain.errors import ContractError, OrchestratorError, Reason, RequestRefusedError
 from orchestrator.domain.events import (
+    ApprovalGranted,
+    ApprovalRevoked,
     Event,
+    MissionApproved,
     MissionCancelled,
     MissionCompleted,
     MissionExpired,
     MissionFailed,
+    MissionQueued,
     MissionRejected,
+    MissionStarted,
     Payload,
     event_id,
 )
-from orchestrator.domain.evidence import Sealed
+from orchestrator.domain.evidence import Sealed, Signature
 from orchestrator.domain.mission import Mission, fold
 from orchestrator.service.documents import document_of, sealed_of
 from orchestrator.service.event_log import Append, CommandRecord, EventLog, ProjectionRow
@@ -43,6 +49,8 @@ MAX_KEPT_BODY: Final = 256 * 1024
 MAX_ATTEMPTS: Final = 8
 SHORTEST_PREFIX: Final = 3
 ENDING: Final = frozenset({MissionCompleted, MissionFailed, MissionCancelled, MissionRejected, MissionExpired})
+SIGNED: Final = ENDING | {ApprovalGranted, ApprovalRevoked, MissionApproved, MissionQueued, MissionStarted}
+"""Events that are written together with a checkpoint: approvals, what is handed over, and what came of it."""
 
 T = TypeVar("T")
 Listener: TypeAlias = Callable[[tuple[Event, ...], Mission], None]
@@ -202,6 +210,17 @@ class MissionStore:
                 yield self._codec.decode(stored)
             after = page[-1].version
 
+    def plan_of(self, mission: Mission) -> Sealed | None:
+        """Return a mission's sealed plan with its proposer's signatures."""
+        plan = self.document(mission.mission_id, mission.plan_digest)
+        if plan is None or not mission.plan_signatures:
+            return plan
+        signatures = (
+            Signature(key_id=one.key_id, scheme=one.scheme, signature=b64decode(one.signature))
+            for one in mission.plan_signatures
+        )
+        return replace(plan, signatures=(*plan.signatures, *signatures))
+
     def document(self, mission_id: str, digest: str) -> Sealed | None:
         """Return a document that a mission names; None for an empty digest.
 
@@ -288,6 +307,7 @@ class MissionStore:
             command=command,
             documents=tuple(document_of(sealed) for sealed in decision.documents),
             projections=(mission_row(mission), *decision.rows),
+            sign=any(type(event.payload) in SIGNED for event in events),
         )
 
     def _wrote(self, record: MissionRecord, mission: Mission, events: tuple[Event, ...], decision: Decision) -> None:

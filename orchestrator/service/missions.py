@@ -138,7 +138,7 @@ class Missions:
         approvals = (document(key, granted.approval_digest) for granted in mission.approvals)
         return MissionFile(
             mission=mission,
-            plan=document(key, mission.plan_digest),
+            plan=self.store.plan_of(mission),
             report=document(key, mission.report_digest),
             approvals=tuple(sealed for sealed in approvals if sealed is not None),
             receipt=document(key, mission.receipt_digest),

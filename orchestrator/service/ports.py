@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from gonogo.policy import Policy
 from orchestrator.domain.events import Event, Payload
 from orchestrator.domain.evidence import (
     ApprovalFacts,
@@ -16,6 +17,7 @@ from orchestrator.domain.evidence import (
     Sealed,
 )
 from orchestrator.domain.plan import Plan, PlanDraft, Scope
+from orchestrator.service.audit_log import Exchanged, LogExtract
 from orchestrator.service.event_log import NewEvent, StoredEvent
 
 
@@ -66,6 +68,10 @@ class Documents(Protocol):
     def open_receipt(self, sealed: Sealed) -> ReceiptFacts: ...
 
     def open_refusal(self, sealed: Sealed) -> RefusalFacts: ...
+
+    def open_policy(self, sealed: Sealed) -> Policy:
+        """Return the executor's policy; it is opened strictly, once for as long as it is in force."""
+        ...
 
     def names_object(self, report: Sealed, digest: str) -> bool:
         """Tell whether a report names an object by its digest."""
@@ -134,3 +140,17 @@ class Executor(Protocol):
         ...
 
     async def read_object(self, digest: str, offset: int, limit: int) -> ObjectPart: ...
+
+    async def exchange(self, checkpoint: str, consistency: tuple[bytes, ...], known_size: int) -> Exchanged:
+        """Hand in a checkpoint of ours and get the executor's newest one.
+
+        Args:
+            checkpoint: our newest as a signed note; empty only asks.
+            consistency: proof that it continues the one that the executor keeps.
+            known_size: size of the executor's checkpoint that is kept here; the answer's proof begins there.
+        """
+        ...
+
+    async def mission_log(self, mission_id: str) -> LogExtract | None:
+        """Return the leaves of the executor's audit log that are about a mission, or None where there are none."""
+        ...

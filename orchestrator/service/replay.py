@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from orchestrator.domain.mission import Mission, evolve
 from orchestrator.service.event_log import ANY, Append, EventLog, EventReader, NewEvent, StoredEvent
-from orchestrator.service.event_log_checks import projection_digest, verify_chain
+from orchestrator.service.event_log_checks import first_bad_event, projection_digest
 from orchestrator.service.mission_row import mission_row
 from orchestrator.service.ports import EventCodec
 from orchestrator.service.streams import MISSIONS, mission_of
@@ -45,7 +45,7 @@ async def replay(live: EventReader, empty: EventLog, codec: EventCodec) -> Repla
         missions=len(missions),
         live_digest=projection_digest(live, MISSIONS),
         replayed_digest=projection_digest(empty, MISSIONS),
-        broken_at=verify_chain(live),
+        broken_at=first_bad_event(live),
     )
 
 

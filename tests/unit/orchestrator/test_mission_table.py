@@ -38,7 +38,7 @@ MOVES = {
     (S.PAUSED, "mission_failed"): S.FAILED,
     (S.PAUSED, "mission_cancelled"): S.CANCELLED,
 }
-BEFORE_CLAIM = {"plan_sealed", "dry_run_started", "dry_run_completed"}
+BEFORE_CLAIM = {"plan_sealed", "plan_signed", "dry_run_started", "dry_run_completed"}
 WHILE_OPEN = {"approval_granted", "approval_refused"}
 EXECUTION = {ev.TYPES[payload] for payload in ev.EXECUTION_PAYLOADS}
 
@@ -129,6 +129,23 @@ def test_a_report_replaces_the_former_one_and_voids_its_approvals() -> None:
 
     assert len(mission.approvals) == 1
     assert (after.report_id, after.approvals, after.approved_until) == ("r-2", (), None)
+
+
+def test_a_new_report_leaves_the_proposer_s_signatures() -> None:
+    """They are under the plan, which stays; two of them add up also where they come in one go."""
+    signed = [ev.PlanSigned(plan_digest="d", person="ann", key_id=key, scheme="sshsig", signature=b"s") for key in "ab"]
+    events = [event(payload, sequence) for sequence, payload in enumerate(signed, 2)]
+    completed = ev.DryRunCompleted(
+        report_id="r", report_digest="d", status=ReportStatus.SUCCESS, risk=None, change_count=1, reason="", message=""
+    )
+
+    after = fold([*events, event(completed, 4)], proposed())
+
+    assert after is not None
+    assert [(one.key_id, one.person, one.signature) for one in after.plan_signatures] == [
+        ("a", "ann", "cw=="),
+        ("b", "ann", "cw=="),
+    ]
 
 
 def test_a_returned_mission_has_neither_report_nor_approvals() -> None:

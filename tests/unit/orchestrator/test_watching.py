@@ -107,7 +107,7 @@ async def test_replay_and_export_beside_a_running_service(house: House) -> None:
     found = json.loads(replayed.stdout)
     assert (found["equal"], found["missions"], found["events"]) == (True, 1, 16)
     kinds = [json.loads(line)["kind"] for line in exported.stdout.splitlines()]
-    assert (kinds.count("event"), kinds.count("document")) == (16, 4)
+    assert (kinds.count("event"), kinds.count("document")) == (16, 5)
 
 
 async def test_a_command_without_a_log_ends_with_reason_and_remedy(house: House, tmp_path: Path) -> None:

@@ -8,14 +8,15 @@
         async for part in client.execute(proposed.mission.mission_id):
             ...
 
-Who does all of it can do it in two calls: `propose(draft, dry_run=True)`, then, after looking at the report,
+An agent that has a key of its own signs what it proposes: `propose(draft, sign=signer)`. Who does all of it can do it
+in two calls: `propose(draft, dry_run=True)`, then, after looking at the report,
 `execute(mission_id, approvals=[client.approval(verified, signer)])`.
 
 Keys are read once, when connecting. Every failed call raises `ClientError` with a stable reason and a remedy.
 """
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
@@ -24,11 +25,12 @@ import grpc
 import grpc.aio
 
 from client.connection import client_error, open_channel
-from client.errors import EvidenceError
+from client.errors import EvidenceError, RemoteError
+from client.plan_signing import ProposedPlan, asked_plan, sign_plan
 from client.signing import DEFAULT_LIFETIME, Signer, read_public_key, sign_approval
 from client.state import StateDirectory
 from client.verification import VerifiedMission, require_success, verify_mission
-from gonogo.digests import digest, is_digest
+from gonogo.digests import PREFIX, digest, is_digest
 from gonogo.signatures import PublicKey
 from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, orchestrator_pb2_grpc, plan_pb2, sealed_pb2
 
@@ -55,6 +57,8 @@ class GonogoClient:
         self._chat = orchestrator_pb2_grpc.ChatServiceStub(channel)
         self._missions = orchestrator_pb2_grpc.MissionServiceStub(channel)
         self._whiteboards = orchestrator_pb2_grpc.WhiteboardServiceStub(channel)
+        self._audit = orchestrator_pb2_grpc.AuditServiceStub(channel)
+        self._callers = orchestrator_pb2_grpc.CallerServiceStub(channel)
 
     @classmethod
     def connect(
@@ -114,16 +118,59 @@ class GonogoClient:
                 return found
 
     async def propose(
-        self, draft: plan_pb2.PlanDraft, *, dry_run: bool = False, request_id: str | None = None
+        self,
+        draft: plan_pb2.PlanDraft,
+        *,
+        dry_run: bool = False,
+        sign: Signer | None = None,
+        request_id: str | None = None,
     ) -> orchestrator_pb2.ProposeMissionResponse:
         """Propose a plan as a mission; with `dry_run` also have it dry-run, and get the report in the same answer.
 
         Where that dry run could not be made the answer has no report, and `dry_run` tells why.
+
+        With `sign` the plan is signed as its proposer, who must be the one as whom this client calls, once it has been
+        checked to be what was asked for. That comes before the dry run, so that the report knows who proposed.
+
+        Raises:
+            EvidenceError: another plan was sealed than was asked for; the mission stays proposed and unsigned.
         """
+        asked = request_id or new_request_id()
         request = orchestrator_pb2.ProposeMissionRequest(
-            request_id=request_id or new_request_id(), draft=draft, dry_run=dry_run
+            request_id=asked, draft=draft, dry_run=dry_run and sign is None
         )
-        return await _called(self._missions.ProposeMission(request, timeout=None if dry_run else QUICK))
+        proposed = await _called(self._missions.ProposeMission(request, timeout=None if request.dry_run else QUICK))
+        if sign is None:
+            return proposed
+        signed = await self.sign_plan(asked_plan(draft, proposed, sign.person), sign)
+        answer = orchestrator_pb2.ProposeMissionResponse(mission=signed.mission, plan=signed.plan)
+        return await self._tried(answer, asked) if dry_run else answer
+
+    async def _tried(
+        self, proposed: orchestrator_pb2.ProposeMissionResponse, request_id: str
+    ) -> orchestrator_pb2.ProposeMissionResponse:
+        """Return a proposal with its report, or without where no dry run could be made."""
+        retried = "q-" + digest(f"{request_id}/dry-run".encode()).removeprefix(PREFIX)[:32]
+        try:
+            tried = await self.dry_run(proposed.mission.mission_id, request_id=retried)
+        except RemoteError:
+            return proposed
+        return orchestrator_pb2.ProposeMissionResponse(mission=tried.mission, plan=proposed.plan, report=tried.report)
+
+    async def sign_plan(
+        self, plan: ProposedPlan, signer: Signer, *, request_id: str | None = None
+    ) -> orchestrator_pb2.SignPlanResponse:
+        """Sign a plan as its proposer, and hand the signature in; a second one by the same key changes nothing."""
+        request = orchestrator_pb2.SignPlanRequest(
+            request_id=request_id or new_request_id(),
+            mission_id=plan.plan.mission_id,
+            signature=sign_plan(plan, signer),
+        )
+        answer = await _called(self._missions.SignPlan(request, timeout=QUICK))
+        if answer.plan.body != plan.sealed.body:
+            message = f"the plan of mission {plan.plan.mission_id} was handed out with other bytes once it was signed"
+            raise EvidenceError("PLAN_MISMATCH", message, "reject the mission, and ask the orchestrator's operator")
+        return answer
 
     async def clone(self, mission_id: str, *, request_id: str | None = None) -> orchestrator_pb2.ProposeMissionResponse:
         """Propose a mission's plan once more, as a new mission."""
@@ -198,21 +245,31 @@ class GonogoClient:
         *,
         comment: str = "",
         lifetime: timedelta = DEFAULT_LIFETIME,
+        audit_checkpoint: str = "",
         request_id: str | None = None,
     ) -> orchestrator_pb2.ApproveMissionResponse:
-        """Sign an approval of a verified mission and hand it in."""
+        """Sign an approval of a verified mission and hand it in.
+
+        `audit_checkpoint` is what a witness keeps of the executor's log (`client.witnessing`); the executor refuses an
+        approval whose checkpoint is not of its own past.
+        """
+        approval = self.approval(mission, signer, comment=comment, lifetime=lifetime, audit_checkpoint=audit_checkpoint)
         request = orchestrator_pb2.ApproveMissionRequest(
-            request_id=request_id or new_request_id(),
-            mission_id=mission.plan.mission_id,
-            approval=self.approval(mission, signer, comment=comment, lifetime=lifetime),
+            request_id=request_id or new_request_id(), mission_id=mission.plan.mission_id, approval=approval
         )
         return await _called(self._missions.ApproveMission(request, timeout=QUICK))
 
     def approval(
-        self, mission: VerifiedMission, signer: Signer, *, comment: str = "", lifetime: timedelta = DEFAULT_LIFETIME
+        self,
+        mission: VerifiedMission,
+        signer: Signer,
+        *,
+        comment: str = "",
+        lifetime: timedelta = DEFAULT_LIFETIME,
+        audit_checkpoint: str = "",
     ) -> sealed_pb2.Sealed:
         """Sign an approval of a verified mission, to be handed in with `execute`."""
-        return sign_approval(mission, signer, comment=comment, lifetime=lifetime)
+        return sign_approval(mission, signer, comment=comment, lifetime=lifetime, audit_checkpoint=audit_checkpoint)
 
     async def reject(
         self, mission_id: str, reason: str, *, request_id: str | None = None
@@ -261,10 +318,39 @@ class GonogoClient:
         request = orchestrator_pb2.GetWhiteboardRequest(mission_id=mission_id)
         return (await _called(self._whiteboards.GetWhiteboard(request, timeout=QUICK))).whiteboard
 
+    async def add_caller(self, request: orchestrator_pb2.AddCallerRequest) -> orchestrator_pb2.AddCallerResponse:
+        """Add a caller; the answer is the only place where its token ever stands."""
+        wanted = orchestrator_pb2.AddCallerRequest()
+        wanted.CopyFrom(request)
+        wanted.request_id = request.request_id or new_request_id()
+        return await _called(self._callers.AddCaller(wanted, timeout=QUICK))
+
+    async def callers(self) -> Sequence[orchestrator_pb2.Caller]:
+        """Return all callers, by name."""
+        request = orchestrator_pb2.ListCallersRequest(page_size=1000)
+        return (await _called(self._callers.ListCallers(request, timeout=QUICK))).callers
+
+    async def remove_caller(self, name: str, *, request_id: str | None = None) -> None:
+        """Remove a caller."""
+        request = orchestrator_pb2.RemoveCallerRequest(request_id=request_id or new_request_id(), name=name)
+        await _called(self._callers.RemoveCaller(request, timeout=QUICK))
+
     async def executor(self) -> executor_pb2.GetExecutorResponse:
         """Return what the orchestrator knows of its executor."""
         request = orchestrator_pb2.GetMissionExecutorRequest()
         return (await _called(self._missions.GetMissionExecutor(request, timeout=QUICK))).executor
+
+    async def export_mission(self, mission_id: str) -> orchestrator_pb2.ExportMissionResponse:
+        """Return all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
+        request = orchestrator_pb2.ExportMissionRequest(mission_id=mission_id)
+        return await _called(self._missions.ExportMission(request, timeout=QUICK))
+
+    async def get_log(
+        self, log: orchestrator_pb2.AuditLog.ValueType, *, known_size: int = 0
+    ) -> orchestrator_pb2.GetLogResponse:
+        """Return an audit log's newest checkpoint, with the proof that it continues the one of `known_size` entries."""
+        request = orchestrator_pb2.GetLogRequest(log=log, known_size=known_size)
+        return await _called(self._audit.GetLog(request, timeout=QUICK))
 
     async def object(self, mission_id: str, object_digest: str, *, max_bytes: int) -> bytes | None:
         """Return an object's bytes, checked against its digest, or None where it is longer than `max_bytes`.

@@ -4,6 +4,7 @@ A command's module is imported when it is used, so that help and usage errors co
 cryptography.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from client.output import Format
-from client.session import new_session, set_output, set_state
+from client.session import new_session, set_output, set_state, set_token_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,18 +27,27 @@ class Entry:
     help: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Commands under one word, such as `gonogo caller add`."""
+
+    help: str
+    commands: Mapping[str, Entry]
+
+
 def _entry(place: str, text: str) -> Entry:
     module, function = place.split(".")
     return Entry(module=module, function=function, help=text)
 
 
-COMMANDS: dict[str, Entry] = {
+COMMANDS: dict[str, Entry | Group] = {
     "init": _entry("installation.init", "Make keys, certificates and the trust file in the state directory."),
     "up": _entry("installation.up", "Run both services in the foreground."),
     "doctor": _entry("installation.doctor", "Check this installation and say what to do."),
     "chat": _entry("chatting.chat", "Say what shall be done; may propose a mission, never executes one."),
     "messages": _entry("chatting.messages", "Show the messages of a chat session."),
     "propose": _entry("proposing.propose", "Propose the plan in a file as a mission."),
+    "sign": _entry("proposing.sign", "Show a mission's plan, and sign it as its proposer."),
     "clone": _entry("proposing.clone", "Propose a mission's plan again, as a new mission."),
     "dry-run": _entry(
         "proposing.dry_run", "Run a mission's plan in a throw-away copy and report what it would change."
@@ -48,6 +58,8 @@ COMMANDS: dict[str, Entry] = {
     "diff": _entry("showing.diff", "Show what the dry run changed, file by file."),
     "whiteboard": _entry("showing.whiteboard", "Show how a mission stands."),
     "approve": _entry("deciding.approve", "Verify plan and report, show them, and sign an approval."),
+    "revoke": _entry("revoking.revoke", "Take your approvals of a mission back, at the executor itself."),
+    "deny": _entry("revoking.deny", "End a mission for good, at the executor itself."),
     "reject": _entry("deciding.reject", "Reject a proposed mission."),
     "cancel": _entry("deciding.cancel", "Cancel a mission that does not run yet."),
     "execute": _entry("executing.execute", "Execute an approved mission, once."),
@@ -55,9 +67,35 @@ COMMANDS: dict[str, Entry] = {
     "watch": _entry("executing.watch", "Follow a mission's events until it ends."),
     "events": _entry("proving.events", "Print a mission's events so far."),
     "trace": _entry("proving.trace_mission", "Print the chain of ids and digests from message to receipt."),
-    "verify": _entry("proving.verify", "Check a mission's signatures, digests, ids and fingerprints."),
-    "export": _entry("proving.export", "Print the whole event log as JSON lines."),
+    "verify": _entry("proving.verify", "Prove a mission from its bundle: signatures, decision, logs, state."),
+    "export": _entry("proving.export", "Print the whole event log as JSON lines, or write a mission's bundle."),
     "replay": _entry("proving.replay", "Rebuild the state from the log and compare it."),
+    "caller": Group(
+        help="Who may call the orchestrator, and what for: add, list, remove, certificate, init.",
+        commands={
+            "add": _entry("callers.add", "Add a caller with roles; with --token, show its token once."),
+            "list": _entry("callers.list_callers", "List the callers and their roles."),
+            "remove": _entry("callers.remove", "Remove a caller; its next call is refused."),
+            "certificate": _entry("callers.certificate", "Issue a caller's certificate from this state's authority."),
+            "init": _entry("callers.init", "Write a list with one caller of all roles, where there is none."),
+        },
+    ),
+    "trust": Group(
+        help="The executor's trust file, on its own host: show, check, add, revoke.",
+        commands={
+            "show": _entry("trusting.show", "Say who may do what, and what the rules ask for."),
+            "check": _entry("trusting.check", "Say whether a file would be taken, and what it would change."),
+            "add": _entry("trusting.add", "Add a key, and the person or agent where they are new."),
+            "revoke": _entry("trusting.revoke", "Take out a key, or somebody with all their keys."),
+        },
+    ),
+    "policy": Group(
+        help="Who must approve: explain, test.",
+        commands={
+            "explain": _entry("policies.explain", "Say who must approve a mission, who has, who still may, and why."),
+            "test": _entry("policies.test", "Run a table of cases against a policy."),
+        },
+    ),
     "help": _entry("helping.help_topic", "Show a topic: exit-codes."),
 }
 
@@ -65,6 +103,16 @@ OutputOption = Annotated[
     Format | None,
     typer.Option(
         "-o", "--output", callback=set_output, expose_value=False, help="Form of the data: table, json, ndjson."
+    ),
+]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file",
+        callback=set_token_file,
+        expose_value=False,
+        metavar="FILE",
+        help="A file with the token to call with; else GONOGO_TOKEN, else the state's certificate.",
     ),
 ]
 StateOption = Annotated[
@@ -79,16 +127,22 @@ class CommandTable(TyperGroup):
     """Finds commands in the table and imports only the one that is used."""
 
     _listing = False
+    table: Mapping[str, Entry | Group] = COMMANDS
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the signature is the library's
-        return list(COMMANDS)
+        return list(self.table)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002 - the signature is the library's
-        entry = COMMANDS.get(cmd_name)
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:  # noqa: ARG002 - the signature is the library's
+        entry = self.table.get(cmd_name)
         if entry is None:
             return None
         if self._listing:
             return TyperCommand(cmd_name, short_help=entry.help)
+        if isinstance(entry, Group):
+            group = CommandTable(name=cmd_name, help=entry.help, no_args_is_help=True, rich_markup_mode=None)
+            group.table = entry.commands
+            group.params += _session_options()
+            return group
         function = getattr(import_module(f"client.commands.{entry.module}"), entry.function)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         single.command(cmd_name, help=entry.help)(function)
@@ -113,14 +167,16 @@ app = typer.Typer(
 
 
 @app.callback()
-def session_callback(context: typer.Context, _output: OutputOption = None, _state: StateOption = None) -> None:
+def session_callback(
+    context: typer.Context, _output: OutputOption = None, _state: StateOption = None, _token: TokenOption = None
+) -> None:
     """Nothing happens until a person says go; then exactly what that person saw happens, once, or nothing does."""
     if context.obj is None:
         context.obj = new_session()
 
 
 def _session_options() -> list[Any]:
-    def options(_output: OutputOption = None, _state: StateOption = None) -> None:
+    def options(_output: OutputOption = None, _state: StateOption = None, _token: TokenOption = None) -> None:
         """Carry the options that every command has."""
 
     holder = typer.Typer(add_completion=False, rich_markup_mode=None)

@@ -7,20 +7,21 @@ from datetime import timedelta
 from pathlib import Path
 
 from client.api import GonogoClient
+from client.approver_keys import find_key
 from client.changes import net_changes
 from client.diffs import file_diff
-from client.errors import ClientError, EvidenceError, TerminalNeededError
+from client.errors import ClientError, TerminalNeededError
+from client.key_owners import owner_at, signer_of
 from client.render.diffs import diffs_text, wants_colour
 from client.render.plans import plan_text
 from client.render.reports import report_text
 from client.session import Session
-from client.signing import DEFAULT_LIFETIME, Signer, person_of_key, read_signing_key, unknown_key
-from client.verification import VerifiedMission, require_success, verify_mission
-from gonogo.signatures import SCHEMES, SSHSIG, PublicKey
+from client.signing import DEFAULT_LIFETIME, Signer, require_approving
+from client.verification import VerifiedMission, require_asked_for, require_success, verify_mission
+from client.witnessing import witness_logs
 from gonogo.v1 import evidence_pb2, orchestrator_pb2
 
 SHORT_FORM = 8
-MISSION_ID_LENGTH = len("m-") + 20
 DIFFS_SHOWN = 100
 
 
@@ -55,10 +56,7 @@ async def fetch_verified(client: GonogoClient, mission: str) -> VerifiedMission:
     """
     response = await client.get(mission)
     found = response.mission.mission_id
-    # Whoever names a whole id means that mission: an orchestrator must not stretch it to another one.
-    if found != mission and (len(mission) >= MISSION_ID_LENGTH or not found.startswith(mission)):
-        message = f"asked for {mission!r}, was handed mission {found!r}"
-        raise EvidenceError("MISSION_MISMATCH", message, "do not approve; ask the orchestrator's operator")
+    require_asked_for(mission, found)
     return verify_mission(
         mission_id=found, plan=response.plan, report=response.report, executor_key=client.executor_key
     )
@@ -70,8 +68,8 @@ async def approve_mission(
     """Show a verified mission, ask, sign and hand in.
 
     Raises:
-        ClientError: the report is no success, nobody is there to ask, the person said no, the key can not be used, or
-            the orchestrator refused.
+        ClientError: the report is no success, nobody is there to ask, the person said no, the key can not be used, an
+            audit log has forked, or the orchestrator refused.
     """
     require_success(mission)
     if options.yes:
@@ -84,7 +82,16 @@ async def approve_mission(
         session.output.note(await _diff_text(session, client, mission))
         ask_person(mission, terminal.ask)
     signer = await find_signer(session, client, options)
-    return await client.approve(mission, signer, comment=options.comment, lifetime=options.lifetime)
+    seen = await witness_logs(client, session.state, mission.plan.executor_id)
+    if signer.key.public.hardware:
+        session.output.note("touch the security key when it blinks")
+    return await client.approve(
+        mission,
+        signer,
+        comment=options.comment,
+        lifetime=options.lifetime,
+        audit_checkpoint=seen.executor_note,
+    )
 
 
 async def _diff_text(session: Session, client: GonogoClient, mission: VerifiedMission) -> str:
@@ -136,28 +143,20 @@ def nobody_to_ask(mission_id: str) -> TerminalNeededError:
 
 
 async def find_signer(session: Session, client: GonogoClient, options: ApprovalOptions) -> Signer:
-    """Read the key and find out whose it is.
+    """Find the key to approve with, and whose it is.
 
     Raises:
-        KeyFileError: it can not be read, or belongs to nobody the executor knows.
+        KeyFileError: it can not be read, nobody at hand can sign with it, it belongs to nobody the executor knows, or
+            it is only for proposing.
+        TerminalNeededError: it has a passphrase and there is no terminal.
     """
-    key = read_signing_key(options.key)
-    known = person_of_key(session.state, key.public.key_id) or await _person_at_executor(client, key.public)
-    if known is None:
-        raise unknown_key(key.public, options.key)
-    person, scheme = known
-    if options.person and options.person != person:
-        message = f"the key {options.key} is {person}'s, not {options.person}'s"
+    key = find_key(options.key)
+    owner = await owner_at(session.state, client, key.public, options.key)
+    require_approving(owner, options.key)
+    if options.person and options.person != owner.person:
+        message = f"the key {options.key} is {owner.person}'s, not {options.person}'s"
         raise ClientError("APPROVER_UNKNOWN", message, "use your own key, or leave --as out")
-    return Signer(key=key, person=person, scheme=scheme if scheme in SCHEMES else SSHSIG)
-
-
-async def _person_at_executor(client: GonogoClient, key: PublicKey) -> tuple[str, str] | None:
-    for person in (await client.executor()).persons:
-        for listed in person.keys:
-            if listed.key_id == key.key_id:
-                return person.person, listed.scheme
-    return None
+    return signer_of(key, owner)
 
 
 def _ask_on_terminal(question: str) -> str:

@@ -13,9 +13,11 @@ from pathlib import Path
 from cryptography import x509
 
 from client.api import GonogoClient
+from client.callers_file import look_at
 from client.durations import duration_text
 from client.errors import ClientError, NotRunningError
 from client.state import StateDirectory
+from client.witnessing import witness_logs
 from gonogo.v1 import executor_pb2, plan_pb2
 
 PYTHON_NEEDED = (3, 11)
@@ -62,7 +64,7 @@ async def examine(state: StateDirectory) -> list[Finding]:
     findings = [_python(), _sqlite(), *_programs()]
     if not state.initialised:
         return [*findings, _state_missing(state)]
-    findings += [_fine("state", str(state.root)), *_files(state), *_certificates(state)]
+    findings += [_fine("state", str(state.root)), *_files(state), *_certificates(state), *_callers(state)]
     return [*findings, *await _services(state)]
 
 
@@ -165,19 +167,25 @@ def _certificates(state: StateDirectory) -> Iterator[Finding]:
 def _validity(state: StateDirectory, role: str, certificate: x509.Certificate) -> Finding:
     name = f"certificate {role}"
     remedy = "make a new state with gonogo init and carry the keys directory and trust.toml over"
-    now = datetime.now(UTC)
-    if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
-        return Finding(
-            name=name, level="fail", detail=f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}", remedy=remedy
-        )
+    now, end = datetime.now(UTC), certificate.not_valid_after_utc
+    if now >= end:
+        return Finding(name=name, level="fail", detail=f"expired on {end:%Y-%m-%d}", remedy=remedy)
+    if now < certificate.not_valid_before_utc:
+        detail = f"valid only from {certificate.not_valid_before_utc:%Y-%m-%d} on"
+        return Finding(name=name, level="fail", detail=detail, remedy="correct this machine's clock, or " + remedy)
     try:
         authority = x509.load_pem_x509_certificate((state.tls / "ca.pem").read_bytes())
         certificate.verify_directly_issued_by(authority)
     except Exception as error:  # noqa: BLE001 - cryptography names several; each means the same here
         return Finding(name=name, level="fail", detail=f"not issued by this authority: {error}", remedy=remedy)
-    level = "warn" if certificate.not_valid_after_utc - now < SOON else "ok"
-    detail = f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}"
+    level = "warn" if end - now < SOON else "ok"
+    detail = f"valid until {end:%Y-%m-%d}, {(end - now).days} days more"
     return Finding(name=name, level=level, detail=detail, remedy=remedy if level == "warn" else "")
+
+
+def _callers(state: StateDirectory) -> Iterator[Finding]:
+    for seen in look_at(state.callers):
+        yield Finding(name="callers", level=seen.level, detail=seen.detail, remedy=seen.remedy)
 
 
 def _retention(executor: executor_pb2.GetExecutorResponse) -> Iterator[Finding]:
@@ -202,10 +210,27 @@ def _ladder(executor: executor_pb2.GetExecutorResponse) -> Finding:
     return Finding(name=name, level="warn", detail=detail, remedy=remedy)
 
 
+async def _witness(client: GonogoClient, state: StateDirectory, executor_id: str) -> Finding:
+    """Look at both audit logs as `gonogo approve` does."""
+    try:
+        seen = await witness_logs(client, state, executor_id)
+    except ClientError as error:
+        return Finding(name="audit logs", level="fail", detail=error.message, remedy=error.remedy)
+    kept = {"executor": seen.executor, "orchestrator": seen.orchestrator}
+    shown = ", ".join(
+        f"{name} {one.checkpoint.size} entries" if one else f"{name} nothing kept" for name, one in kept.items()
+    )
+    if seen.orchestrator is None and not state.orchestrator_public_key.exists():
+        remedy = f"get keys/orchestrator.pub from the orchestrator's operator and keep it as {state.keys}"
+        return Finding(name="audit logs", level="warn", detail=f"{shown}: its key is not here", remedy=remedy)
+    return _fine("audit logs", f"as they were seen before: {shown}")
+
+
 async def _services(state: StateDirectory) -> list[Finding]:
     try:
         async with GonogoClient.connect(state) as client:
             executor = await client.executor()
+            witness = await _witness(client, state, executor.executor_id)
     except NotRunningError as error:
         return [Finding(name="services", level="warn", detail=error.message, remedy=error.remedy)]
     except ClientError as error:
@@ -214,6 +239,7 @@ async def _services(state: StateDirectory) -> list[Finding]:
         _fine("services", f"{executor.executor_id} {executor.version}"),
         _ladder(executor),
         *_retention(executor),
+        witness,
     ]
     for one in executor.findings:
         level = "ok" if one.ok else "warn"

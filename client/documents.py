@@ -1,10 +1,7 @@
 """The sealed documents of a mission, opened strictly, and as scripts read them."""
 
-import base64
-import binascii
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
@@ -111,36 +108,6 @@ def show_json(response: orchestrator_pb2.GetMissionResponse, documents: Document
     }
 
 
-def read_shown(data: Mapping[str, Any]) -> orchestrator_pb2.GetMissionResponse:
-    """Read back what `show_json` wrote, as far as a proof needs it.
-
-    Raises:
-        ClientError: it is not such a file.
-    """
-    try:
-        documents = data["documents"]
-        mission = orchestrator_pb2.Mission(
-            mission_id=data["mission_id"],
-            intent_id=data["intent_id"],
-            message_id=data["message_id"],
-            transcription_id=data["transcription_id"],
-            plan_id=data["plan_id"],
-            report_id=data["report_id"],
-            execution_id=data["execution_id"],
-            receipt_id=data["receipt_id"],
-        )
-        return orchestrator_pb2.GetMissionResponse(
-            mission=mission,
-            plan=_read_sealed(documents["plan"]),
-            report=_read_sealed(documents["report"]),
-            approvals=filter(None, map(_read_sealed, documents["approvals"])),
-            receipt=_read_sealed(documents["receipt"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
-        message = f"not what gonogo show -o json writes: {type(error).__name__} {error}"
-        raise ClientError("MALFORMED", message, "write the file with: gonogo show M -o json > FILE") from None
-
-
 def _opened(sealed: sealed_pb2.Sealed, media_type: str, message_type: type[M], what: str) -> M | None:
     if not sealed.body:
         return None
@@ -157,15 +124,3 @@ def _sealed_json(sealed: sealed_pb2.Sealed) -> Json | None:
         "digest": digest_of(sealed),
         "signatures": [to_json(signature) for signature in sealed.signatures],
     }
-
-
-def _read_sealed(data: Mapping[str, Any] | None) -> sealed_pb2.Sealed | None:
-    if data is None:
-        return None
-    signatures = [
-        sealed_pb2.Signature(
-            key_id=one["key_id"], scheme=one["scheme"], signature=base64.b64decode(one["signature"], validate=True)
-        )
-        for one in data["signatures"]
-    ]
-    return sealed_pb2.Sealed(media_type=data["media_type"], body=data["body"].encode(), signatures=signatures)

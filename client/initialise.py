@@ -13,22 +13,32 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from client.callers_file import first_callers
 from client.certificates import issue_all
 from client.errors import StateError
 from client.signing import read_public_key
 from client.state import StateDirectory
 from gonogo.signatures import PublicKey, new_signing_key
 
-PERSON = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+PERSON = re.compile(r"[a-z0-9][a-z0-9._-]{0,57}")
 OWN_DIRECTORIES = ("keys", "tls", "run", "orchestrator", "executor", "staging")
 
+LIFETIME = timedelta(days=365)
+
 TRUST_FILE = """\
-# The executor's trust file. Only the operator of the executor's machine writes it; the executor reads it at its start.
+# The executor's trust file. Only the operator of the executor's machine writes it. A running executor looks at it every
+# second: a good newer file takes effect at once; with one that can not be read nothing is decided until it is mended.
+# gonogo trust show says what it says, gonogo trust check FILE what another one would change.
+# Every change raises this number; a file with a lower one than was in force is refused.
 version = 1
+# From then on nothing is dry run or approved, until somebody has looked through this file and set a later date.
+expires = {expires}
 executor_id = "{executor_id}"
-orchestrators = ["spiffe://gonogo.local/orchestrator"]
+# Who may call, and the key that signs the checkpoints of its audit log.
+orchestrators = [{{ id = "spiffe://gonogo.local/orchestrator", log_key = "{log_key}" }}]
 
 [policy]
 approvals_required = 1
@@ -46,12 +56,39 @@ checkpoint_seconds = 604800
 # Left out, every orchestrator named above may ask for dry runs; an empty list lets nobody.
 # may_dry_run = ["spiffe://gonogo.local/orchestrator"]
 
+# More persons, agents and keys come with gonogo trust add, and go with gonogo trust revoke.
 [[persons]]
 id = "{person}"
 
   [[persons.keys]]
   scheme = "sshsig"
   public_key = "{public_key}"
+
+# The key for agents' clients, keys/proposer: with it an agent proves that it proposed, and can not approve. While
+# self_approval is refused, its sponsor's approval does not count for what it proposed.
+[[persons]]
+id = "{agent}"
+kind = "agent"
+sponsor = "{person}"
+
+  [[persons.keys]]
+  scheme = "sshsig"
+  public_key = "{agent_key}"
+  use = "propose"
+
+# Rules ask for more than [policy] does. All that hold add up, and one person fills one place among all that is asked.
+# [[groups]]
+# id = "sre"
+# members = ["{person}"]
+#
+# [[rules]]
+# id = "production"
+# when = {{ labels = ["prod"], min_risk = "medium" }}
+# require = [{{ count = 1, group = "sre" }}]
+#
+# A workspace without such a table may have any label: rules about labels hold for it, too.
+# [workspaces.site]
+# labels = ["prod"]
 """
 
 
@@ -66,6 +103,8 @@ class Initialised:
     executor_key_id: str
     approver_key: Path | None
     """Where the approver's private key is; None where the person brought a public key."""
+    agent: str
+    """Whose key it is that agents' clients propose with."""
 
 
 def initialise(state: StateDirectory, *, person: str = "owner", approver_public: Path | None = None) -> Initialised:
@@ -135,6 +174,9 @@ def _write_all(state: StateDirectory, person: str, given: PublicKey | None) -> I
     approver = given or _write_key(state.keys / "approver", person)
     executor_id = f"executor-{secrets.token_hex(4)}"
     executor = _write_key(state.keys / "executor", executor_id)
+    orchestrator = _write_key(state.keys / "orchestrator", "orchestrator")
+    agent = f"{person}-agent"
+    proposer = _write_key(state.proposer_key, agent)
     if given is not None:
         _write(state.keys / "approver.pub", f"{given.line} {person}\n".encode(), 0o644)
     for role, issued in issue_all(person).items():
@@ -142,7 +184,17 @@ def _write_all(state: StateDirectory, person: str, given: PublicKey | None) -> I
         _write(state.tls / f"{role}.key", issued.key, 0o600)
     _sync(state.keys)
     _sync(state.tls)
-    text = TRUST_FILE.format(executor_id=executor_id, person=person, public_key=f"{approver.line} {person}")
+    _write(state.callers, first_callers(person), 0o600)
+    _sync(state.callers.parent)
+    text = TRUST_FILE.format(
+        expires=_expiry(),
+        executor_id=executor_id,
+        log_key=orchestrator.line,
+        person=person,
+        public_key=f"{approver.line} {person}",
+        agent=agent,
+        agent_key=f"{proposer.line} {agent}",
+    )
     _write_last(state.trust, text.encode())
     return Initialised(
         state=state,
@@ -151,7 +203,13 @@ def _write_all(state: StateDirectory, person: str, given: PublicKey | None) -> I
         approver_key_id=approver.key_id,
         executor_key_id=executor.key_id,
         approver_key=None if given else state.approver_key,
+        agent=agent,
     )
+
+
+def _expiry() -> str:
+    """Return the moment a year from now as TOML has it."""
+    return (datetime.now(UTC) + LIFETIME).strftime("%Y-%m-%dT00:00:00Z")
 
 
 def _write_key(path: Path, comment: str) -> PublicKey:

@@ -52,7 +52,16 @@ def set_state(context: typer.Context, value: Path | None) -> None:
     """Take the state option, wherever on the command line it stands."""
     if value is not None:
         root = context.find_root()
-        root.obj = replace(_session(root.obj), state=StateDirectory(root=value.expanduser().absolute()))
+        session = _session(root.obj)
+        root.obj = replace(session, state=replace(session.state, root=value.expanduser().absolute()))
+
+
+def set_token_file(context: typer.Context, value: Path | None) -> None:
+    """Take the file of the token to call with, wherever on the command line it stands."""
+    if value is not None:
+        root = context.find_root()
+        session = _session(root.obj)
+        root.obj = replace(session, state=replace(session.state, token_file=value.expanduser().absolute()))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -15,10 +15,12 @@ from types import FrameType
 
 from client import services
 from client.errors import ClientError, StateError
-from client.state import StateDirectory
+from client.state import TOKEN_VARIABLE, StateDirectory
 
 WORKSPACE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 CHECK_SECONDS = 0.1
+PASSED_ON = ("orchestrator_tokens", "revocations")
+"""Addresses that a service tells besides its own, and that stand under the same name in the ready file of both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,10 @@ class UpSettings:
     staging: Mapping[str, Path]
     tools: Sequence[Path]
     listen: str = "127.0.0.1:0"
+    token_listen: str = ""
+    """Where callers with tokens are served; nowhere where it is empty."""
+    health: bool = False
+    """Serve health in plain text too, each service on a port of its own."""
     reflection: bool = False
 
 
@@ -47,6 +53,7 @@ def run_up(
         ClientError: another `up` runs on this state, or a service ended by itself.
     """
     state = settings.state.require()
+    os.environ.pop(TOKEN_VARIABLE, None)  # it is for calls to a running orchestrator; no child shall inherit it
     state.run.mkdir(mode=0o700, exist_ok=True)
     stopping = _stop_on_signals()
     with _only_one(state):
@@ -92,24 +99,31 @@ def default_tools() -> list[Path]:
 def _start_all(settings: UpSettings, running: list[services.Service], stopping: threading.Event) -> None:
     state = settings.state
     executor = ["executor", "--state", str(state.root), "--listen", "127.0.0.1:0"]
+    executor += ["--revocation-listen", "127.0.0.1:0"]
     executor += [part for name, path in settings.workspaces.items() for part in ("--workspace", f"{name}={path}")]
     executor += [part for name, path in settings.staging.items() for part in ("--staging", f"{name}={path}")]
     executor += [part for path in settings.tools for part in ("--tools", str(path))]
     extra = ["--reflection"] if settings.reflection else []
+    extra += ["--health-listen", "127.0.0.1:0" if settings.health else ""]
     running.append(services.start("executor", [*executor, *extra], state.run))
     address = services.wait_ready(running[-1], stopping.is_set)
     if address is None:
         return
     orchestrator = ["orchestrator", "serve", "--state", str(state.root), "--executor", address]
-    running.append(services.start("orchestrator", [*orchestrator, "--listen", settings.listen, *extra], state.run))
+    orchestrator += ["--listen", settings.listen, "--token-listen", settings.token_listen]
+    running.append(services.start("orchestrator", [*orchestrator, *extra], state.run))
     services.wait_ready(running[-1], stopping.is_set)
 
 
 def _write_ready(
     state: StateDirectory, running: Sequence[services.Service], level: Callable[[], str | None]
 ) -> Mapping[str, object]:
-    addresses = {service.name: json.loads(service.ready_file.read_bytes())["address"] for service in running}
-    ready = {**addresses, "pid": os.getpid()}
+    told = {service.name: json.loads(service.ready_file.read_bytes()) for service in running}
+    ready = {name: found["address"] for name, found in told.items()}
+    ready |= {key: found[key] for found in told.values() for key in PASSED_ON if key in found}
+    health = {name: found["health"] for name, found in told.items() if "health" in found}
+    ready |= {"health": health} if health else {}
+    ready["pid"] = os.getpid()
     new = state.ready_file.with_name("ready.json.new")
     new.write_text(json.dumps(ready) + "\n", "utf-8")
     new.replace(state.ready_file)

@@ -19,6 +19,9 @@ from gonogo.v1 import evidence_pb2, plan_pb2, sealed_pb2
 
 M = TypeVar("M", bound=Message)
 
+WHOLE_ID = len("m-") + 20
+"""A mission's whole id: the prefix and twenty characters."""
+
 _TAMPERED = "do not approve; the orchestrator does not hand out what the executor signed: ask its operator"
 
 
@@ -63,6 +66,19 @@ def verify_mission(
         report_digest=sealing.sealed_digest(report.body),
         report_key_id=executor_key.key_id,
     )
+
+
+def require_asked_for(asked: str, found: str) -> None:
+    """Refuse another mission than the one that was asked for, by its id or the beginning of it.
+
+    Whoever names a whole id means that mission: an orchestrator must not stretch it to another one.
+
+    Raises:
+        EvidenceError: it is another.
+    """
+    if found != asked and (len(asked) >= WHOLE_ID or not found.startswith(asked)):
+        message = f"asked for {asked!r}, was handed mission {found!r}"
+        raise EvidenceError("MISSION_MISMATCH", message, "do not approve; ask the orchestrator's operator")
 
 
 def require_success(mission: VerifiedMission) -> None:

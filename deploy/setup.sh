@@ -38,6 +38,17 @@ if ! command -v strace >/dev/null && ! install strace; then
     if [ "${CI:-}" = true ]; then exit 1; fi
 fi
 
+# Only the test of docs/verify.md wants them: what a person needs who checks a bundle by hand.
+by_hand=()
+command -v jq >/dev/null || by_hand+=(jq)
+command -v openssl >/dev/null || by_hand+=(openssl)
+command -v ssh-keygen >/dev/null || by_hand+=(openssh-client)
+command -v xxd >/dev/null || by_hand+=(xxd)
+if [ "${#by_hand[@]}" -gt 0 ] && ! install "${by_hand[@]}"; then
+    echo "setup: for the test of docs/verify.md please install: ${by_hand[*]}" >&2
+    if [ "${CI:-}" = true ]; then exit 1; fi
+fi
+
 echo "setup: Python environment in $venv"
 "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }

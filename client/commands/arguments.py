@@ -24,7 +24,12 @@ MissionArgument = Annotated[
 ]
 FileOption = Annotated[str, typer.Option("-f", "--file", metavar="FILE", help="The plan file; - reads standard input.")]
 KeyOption = Annotated[
-    Path | None, typer.Option("--key", metavar="FILE", help="Your private key; the state's own where left out.")
+    Path | None,
+    typer.Option(
+        "--key",
+        metavar="FILE",
+        help="Your private key, or the .pub of one in your ssh-agent; the state's own where left out.",
+    ),
 ]
 ExecutorKeyOption = Annotated[
     Path | None,

@@ -40,6 +40,12 @@ def up(
         list[Path] | None, typer.Option(metavar="PATH", help="Read-only for commands, besides /usr and this Python.")
     ] = None,
     listen: Annotated[str, typer.Option(metavar="HOST:PORT", envvar="GONOGO_LISTEN")] = "127.0.0.1:0",
+    token_listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Serve callers with tokens here; else nowhere.")
+    ] = "",
+    health: Annotated[
+        bool, typer.Option("--health", help="Serve gRPC health in plain text on ports of its own.")
+    ] = False,
     reflection: Annotated[bool, typer.Option("--reflection", help="Serve gRPC reflection, for development.")] = False,
 ) -> None:
     """Run both services in the foreground until SIGTERM or SIGINT."""
@@ -51,6 +57,8 @@ def up(
         staging=read_pairs(staging or [], "--staging"),
         tools=tuple(dict.fromkeys([*default_tools(), *given])),
         listen=listen,
+        token_listen=token_listen,
+        health=health,
         reflection=reflection,
     )
     run_up(settings, session.output.line, lambda: _ladder_level(session.state))
@@ -81,6 +89,8 @@ def _init_json(made: Initialised) -> dict[str, object]:
         "person": made.person,
         "approver_key": str(made.approver_key) if made.approver_key else None,
         "approver_key_id": made.approver_key_id,
+        "agent": made.agent,
+        "proposer_key": str(made.state.proposer_key),
         "executor_key_id": made.executor_key_id,
         "self_approval": "allowed",
     }
@@ -94,6 +104,7 @@ def _init_text(made: Initialised) -> str:
             f"executor    {made.executor_id}  {made.executor_key_id}",
             f"approver    {made.person}  {made.approver_key_id}",
             f"key         {key}",
+            f"agent       {made.agent}  {safe_line(str(made.state.proposer_key))}",
             "next        gonogo up --workspace ID=PATH",
         ]
     )

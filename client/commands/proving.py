@@ -1,22 +1,26 @@
-import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from client.bundle import Bundle
+from client.bundle_file import bundle_text
 from client.commands.arguments import ExecutorKeyOption, MissionArgument, connect, read_input, whole_id
-from client.documents import read_shown
 from client.errors import ClientError
+from client.exporting import export_bundle
 from client.orchestrator_command import pass_through, read_json
-from client.proofs import Check, Link, trace, verify_documents
-from client.render.checks import checks_text
+from client.proof_input import OwnKeys, anchors_of, read_proof, write_whole
+from client.proving.anchors import Anchors
+from client.proving.chain import Link
+from client.proving.proof import Proof, prove, trace
+from client.render.checks import proof_text
 from client.render.events import event_json, event_line
 from client.render.layout import fields, table
 from client.session import Session, run, session_of
-from client.signing import read_public_key, trusted_keys
 from gonogo.signatures import PublicKey, SignatureError, load_public_key
-from gonogo.v1 import executor_pb2, orchestrator_pb2
+from gonogo.v1 import executor_pb2
 
 
 def events(context: typer.Context, mission: MissionArgument) -> None:
@@ -31,29 +35,50 @@ def trace_mission(context: typer.Context, mission: MissionArgument) -> None:
 
 def verify(
     context: typer.Context,
-    mission: Annotated[str, typer.Argument(metavar="MISSION", help="A mission's id, or its beginning.")] = "",
+    mission: Annotated[
+        str, typer.Argument(metavar="MISSION|FILE", help="A mission's id or its beginning, or a bundle; - reads one.")
+    ] = "",
     from_file: Annotated[
-        str, typer.Option("--from", metavar="FILE", help="What gonogo show -o json wrote; no service is asked.")
+        str, typer.Option("--from", metavar="FILE", help="A bundle, or what gonogo show -o json wrote.")
     ] = "",
     executor_key: ExecutorKeyOption = None,
+    orchestrator_key: Annotated[
+        Path | None,
+        typer.Option("--orchestrator-key", metavar="FILE", help="The public key of the orchestrator's audit log."),
+    ] = None,
+    complete: Annotated[bool, typer.Option("--complete", help="What is not there counts as a failure.")] = False,
 ) -> None:
-    """Check what a mission's documents prove."""
+    """Check what a mission's documents and audit leaves prove; a file is checked without asking any service."""
     session = session_of(context)
     if bool(mission) == bool(from_file):
-        raise ClientError(
-            "USAGE", "give a mission or --from FILE", "gonogo verify MISSION, or gonogo verify --from FILE"
-        )
-    if from_file:
-        response = _read_file(from_file)
-        _show_checks(session, response, _pinned(session, executor_key), trusted_keys(session.state))
+        raise ClientError("USAGE", "give a mission or a file", "gonogo verify MISSION, or gonogo verify FILE")
+    own = OwnKeys(executor=executor_key, orchestrator=orchestrator_key)
+    name = from_file or (mission if mission == "-" or Path(mission).is_file() else "")
+    if name:
+        bundle = read_proof(read_input(name), name)
+        anchors = anchors_of(session.state, own, bundle)
     else:
-        run(_verify(session, mission, executor_key))
+        bundle, anchors = run(_fetched(session, mission, own))
+    _show_proof(session, prove(bundle, anchors, complete=complete))
 
 
-def export(context: typer.Context) -> None:
-    """Print the whole event log as JSON lines."""
+def export(
+    context: typer.Context,
+    mission: Annotated[str, typer.Argument(metavar="MISSION", help="A mission's id, or its beginning.")] = "",
+    bundle: Annotated[
+        str, typer.Option("--bundle", metavar="FILE", help="Write all that a proof of the mission needs; - prints it.")
+    ] = "",
+) -> None:
+    """Print the whole event log as JSON lines, or write one mission's bundle."""
+    session = session_of(context)
+    if bool(mission) != bool(bundle):
+        remedy = "gonogo export prints the whole log; gonogo export MISSION --bundle FILE writes one mission's proof"
+        raise ClientError("USAGE", "a bundle is of one mission, into one file", remedy)
+    if mission:
+        run(_export(session, mission, bundle))
+        return
     sys.stdout.flush()
-    pass_through(session_of(context).state, "export", sys.stdout.buffer)
+    pass_through(session.state, "export", sys.stdout.buffer)
 
 
 def replay(context: typer.Context) -> None:
@@ -75,7 +100,7 @@ async def _events(session: Session, mission: str) -> None:
 
 async def _trace(session: Session, mission: str) -> None:
     async with connect(session) as client:
-        links = trace(await client.get(mission))
+        links = trace(await export_bundle(client, session.state, mission))
     data = {"mission_id": _mission_of(links), "complete": _complete(links), "chain": [link.as_json() for link in links]}
     session.output.emit(data, lambda: _trace_text(links))
     broken = [link.kind for link in links if not link.ok]
@@ -83,43 +108,37 @@ async def _trace(session: Session, mission: str) -> None:
         raise ClientError("CHECK_FAILED", f"the chain is broken at {', '.join(broken)}", "gonogo verify tells more")
 
 
-async def _verify(session: Session, mission: str, executor_key: Path | None) -> None:
-    async with connect(session, executor_key) as client:
-        response = await client.get(mission)
-        known = trusted_keys(session.state)
-        named = {signature.key_id for approval in response.approvals for signature in approval.signatures}
-        if not named <= known.keys():
+async def _fetched(session: Session, mission: str, own: OwnKeys) -> tuple[Bundle, Anchors]:
+    async with connect(session, own.executor) as client:
+        bundle = await export_bundle(client, session.state, mission)
+        anchors = anchors_of(session.state, own, bundle)
+        if bundle.policy is None:
             # A fingerprint binds a key: whoever hands it out, it is the key that the receipt names.
-            known = {**_keys_of(await client.executor()), **known}
-        _show_checks(session, response, client.executor_key, known)
+            anchors = replace(anchors, approvers={**_keys_of(await client.executor()), **anchors.approvers})
+    return bundle, anchors
 
 
-def _show_checks(
-    session: Session, response: orchestrator_pb2.GetMissionResponse, key: PublicKey, approvers: dict[str, PublicKey]
-) -> None:
-    checks = verify_documents(response, executor_key=key, approver_keys=approvers)
-    valid = all(check.ok for check in checks)
-    data = {
-        "mission_id": response.mission.mission_id,
-        "valid": valid,
-        "documents": _present(response),
-        "checks": [check.as_json() for check in checks],
-    }
-    session.output.emit(data, lambda: checks_text(checks))
-    if not valid:
-        failed = next(check for check in checks if not check.ok)
-        raise ClientError("CHECK_FAILED", _failure(failed), "trust none of it before this is explained")
+async def _export(session: Session, mission: str, name: str) -> None:
+    async with connect(session) as client:
+        bundle = await export_bundle(client, session.state, mission)
+    text = bundle_text(bundle)
+    if name == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    write_whole(Path(name), text)
+    said = {"mission_id": bundle.mission.mission_id, "file": name, "bytes": len(text)}
+    session.output.emit(said, lambda: fields((key, str(value)) for key, value in said.items()))
 
 
-def _present(response: orchestrator_pb2.GetMissionResponse) -> list[str]:
-    """Return what there is to check: a mission that was not executed proves no more than it has."""
-    named = {"plan": response.plan, "report": response.report, "receipt": response.receipt}
-    found = [name for name, sealed in named.items() if sealed.body]
-    return [*found, *["approval"] * len(response.approvals)]
-
-
-def _failure(check: Check) -> str:
-    return f"{check.name}: {check.detail}" if check.detail else check.name
+def _show_proof(session: Session, proof: Proof) -> None:
+    session.output.emit(proof.as_json(), lambda: proof_text(proof.checks, proof.missing))
+    if not proof.valid:
+        first = proof.failed[0] if proof.failed else None
+        failure = (
+            f"{first.name}: {first.detail}" if first and first.detail else first.name if first else "nothing is there"
+        )
+        raise ClientError("CHECK_FAILED", failure, "trust none of it before this is explained")
 
 
 def _trace_text(links: list[Link]) -> str:
@@ -133,20 +152,6 @@ def _mission_of(links: list[Link]) -> str:
 
 def _complete(links: list[Link]) -> bool:
     return any(link.kind == "receipt" for link in links) and all(link.ok for link in links)
-
-
-def _read_file(name: str) -> orchestrator_pb2.GetMissionResponse:
-    try:
-        data = json.loads(read_input(name))
-    except ValueError as error:
-        raise ClientError(
-            "MALFORMED", f"{name}: {error}", "write the file with: gonogo show M -o json > FILE"
-        ) from None
-    return read_shown(data)
-
-
-def _pinned(session: Session, executor_key: Path | None) -> PublicKey:
-    return read_public_key(executor_key or session.state.executor_public_key)
 
 
 def _keys_of(executor: executor_pb2.GetExecutorResponse) -> dict[str, PublicKey]:

@@ -39,9 +39,11 @@ def findings_text(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def checks_text(checks: Sequence[Check]) -> str:
-    """Return checks as a table and the verdict below."""
+def proof_text(checks: Sequence[Check], missing: Sequence[Check]) -> str:
+    """Return a proof as a table: what was checked, what was not there, and the verdict below."""
     rows = [("ok" if check.ok else "FAIL", check.name, check.detail) for check in checks]
+    rows += [("-", check.name, f"not there: {check.detail}") for check in missing]
     holding = sum(check.ok for check in checks)
-    verdict = "valid" if holding == len(checks) else "NOT VALID"
-    return f"{table(('', 'check', 'detail'), rows)}\n\n{verdict}: {holding} of {len(checks)} checks hold"
+    verdict = "valid" if checks and holding == len(checks) else "NOT VALID"
+    absent = f", {len(missing)} could not be made" if missing else ""
+    return f"{table(('', 'check', 'detail'), rows)}\n\n{verdict}{absent}: {holding} of {len(checks)} checks hold"

@@ -4,7 +4,8 @@
 It serves the real contract over real mutual TLS, seals and signs for real, and keeps its missions in memory.
 """
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from client.changes import net_states, states_fingerprint
 from client.state import StateDirectory
 from gonogo import sealing
 from gonogo.digests import digest
-from gonogo.signatures import ED25519, SigningKey, load_signing_key
+from gonogo.signatures import ED25519, PublicKey, SigningKey, load_public_key, load_signing_key, new_signing_key
 from gonogo.v1 import (
     events_pb2,
     evidence_pb2,
@@ -30,6 +31,7 @@ from gonogo.v1 import (
     plan_pb2,
     sealed_pb2,
 )
+from tests.unit.client.simulated_audit import SimulatedAudit, said
 
 EXECUTOR = "executor-simulated"
 
@@ -50,11 +52,21 @@ class Simulator(
     orchestrator_pb2_grpc.MissionServiceServicer,
     orchestrator_pb2_grpc.ChatServiceServicer,
     orchestrator_pb2_grpc.WhiteboardServiceServicer,
+    orchestrator_pb2_grpc.AuditServiceServicer,
 ):
     """Everything the client can call. Attributes that begin with `lie_` make it lie."""
 
-    def __init__(self, executor_key: SigningKey) -> None:
+    def __init__(
+        self,
+        executor_key: SigningKey,
+        *,
+        orchestrator_key: SigningKey | None = None,
+        approver: PublicKey | None = None,
+    ) -> None:
         self.executor_key = executor_key
+        self.audit = SimulatedAudit(
+            EXECUTOR, executor_key, orchestrator_key or new_signing_key(), approver or new_signing_key().public
+        )
         self.missions: dict[str, Stored] = {}
         self.objects: dict[str, bytes] = {}
         self.changes: list[list[evidence_pb2.Change]] = []
@@ -65,6 +77,8 @@ class Simulator(
         self.lie_plan_of: str = ""
         self.lie_report_of: str = ""
         self.lie_object: bytes | None = None
+        self.lie_in_plan: Callable[[plan_pb2.Plan], object] = bool
+        """Changes a plan before it is sealed."""
         self._numbers = count(1)
 
     def ProposeMission(
@@ -82,12 +96,14 @@ class Simulator(
             workspace_id=draft.workspace,
             executor_id=EXECUTOR,
             proposer="owner",
-            scope=draft.scope,
+            scope=completed_scope(draft.scope),
             failure_policy=plan_pb2.FAILURE_POLICY_ROLL_BACK,
             steps=draft.steps,
         )
         for position, step in enumerate(plan.steps, 1):
-            step.step_id = step.step_id or f"s{position}"
+            complete_step(step, position)
+        plan.created_at.GetCurrentTime()
+        self.lie_in_plan(plan)
         body = sealing.seal(plan)
         mission = orchestrator_pb2.Mission(
             mission_id=mission_id,
@@ -98,6 +114,7 @@ class Simulator(
             plan_id=plan.plan_id,
             plan_digest=digest(body),
             intent_id=plan.intent_id,
+            proposer=plan.proposer,
         )
         sealed = sealed_pb2.Sealed(media_type=sealing.PLAN, body=body)
         self.missions[mission_id] = Stored(mission=mission, plan=sealed)
@@ -110,8 +127,10 @@ class Simulator(
         self._gate("dry_run", context)
         stored = self._stored(request.mission_id, context)
         plan = sealing.open_sealed(stored.plan.body, plan_pb2.Plan)
-        body = sealing.seal(self._report(plan, stored.mission.plan_digest))
+        report = self._report(plan, stored.mission.plan_digest)
+        body = sealing.seal(report)
         stored.report = self._signed(sealing.REPORT, body)
+        self.audit.record_report(stored.report, report)
         stored.mission.report_digest = digest(body)
         stored.mission.report_id = f"r-{plan.mission_id}"
         return orchestrator_pb2.DryRunMissionResponse(mission=stored.mission, report=stored.report)
@@ -138,7 +157,9 @@ class Simulator(
         stored = self._stored(request.mission_id, context)
         event = self._event(request.mission_id, step_started=events_pb2.StepStarted(step_id="s1", kind="write_file"))
         yield orchestrator_pb2.ExecuteMissionResponse(events=[event])
-        stored.receipt = self._signed(sealing.RECEIPT, sealing.seal(self._receipt(stored)))
+        receipt = self._receipt(stored)
+        stored.receipt = self._signed(sealing.RECEIPT, sealing.seal(receipt))
+        self.audit.record_execution(stored.receipt, receipt)
         stored.mission.status = events_pb2.MISSION_STATUS_COMPLETED
         stored.mission.execution_id = f"x-{request.mission_id}"
         stored.mission.receipt_id = f"rc-{request.mission_id}"
@@ -169,6 +190,36 @@ class Simulator(
         return orchestrator_pb2.GetMissionResponse(
             mission=stored.mission, plan=plan, report=report, approvals=stored.approvals, receipt=stored.receipt
         )
+
+    def SignPlan(
+        self, request: orchestrator_pb2.SignPlanRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.SignPlanResponse:
+        self._gate("sign", context)
+        stored = self._stored(request.mission_id, context)
+        stored.plan.signatures.append(request.signature)
+        return orchestrator_pb2.SignPlanResponse(mission=stored.mission, plan=stored.plan)
+
+    def ExportMission(
+        self, request: orchestrator_pb2.ExportMissionRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.ExportMissionResponse:
+        self._gate("export", context)
+        documents = self.GetMission(orchestrator_pb2.GetMissionRequest(mission_id=request.mission_id), context)
+        events, state = self.audit.orchestrator_extract(documents)
+        documents.mission.CopyFrom(said(documents, state))
+        return orchestrator_pb2.ExportMissionResponse(
+            documents=documents,
+            policy=self.audit.policy,
+            orchestrator_log=events,
+            executor_log=self.audit.executor_extract(documents.mission.mission_id),
+            orchestrator_public_key=self.audit.orchestrator.key.public.line,
+        )
+
+    def GetLog(
+        self, request: orchestrator_pb2.GetLogRequest, context: grpc.ServicerContext
+    ) -> orchestrator_pb2.GetLogResponse:
+        if request.log == orchestrator_pb2.AUDIT_LOG_EXECUTOR:
+            self._gate("executor_log", context)
+        return self.audit.log(request)
 
     def ListMissions(
         self, request: orchestrator_pb2.ListMissionsRequest, context: grpc.ServicerContext
@@ -201,6 +252,7 @@ class Simulator(
         executor = executor_pb2.GetExecutorResponse(
             executor_id=EXECUTOR, ladder_level=plan_pb2.LADDER_LEVEL_L3, version="0"
         )
+        executor.policy.CopyFrom(self.audit.policy)
         executor.findings.add(name="overlay", ok=False, detail="not there", remedy="a newer kernel")
         return orchestrator_pb2.GetMissionExecutorResponse(executor=executor)
 
@@ -247,7 +299,6 @@ class Simulator(
             status=self.status,
             ladder_level=plan_pb2.LADDER_LEVEL_L3,
             self_approval=evidence_pb2.SELF_APPROVAL_ALLOWED,
-            policy_digest=digest(b"policy"),
             base_fingerprint=digest(b"base"),
             risk=evidence_pb2.Risk(level=self.risk),
         )
@@ -257,6 +308,7 @@ class Simulator(
             changes = self.changes[position] if position < len(self.changes) else []
             report.steps.add(step_id=step.step_id, kind=step.WhichOneof("action") or "", success=True, changes=changes)
         report.after_fingerprint = states_fingerprint(net_states(step.changes for step in report.steps)[1])
+        self.audit.decide_report(plan, report)
         return report
 
     def _receipt(self, stored: Stored) -> evidence_pb2.Receipt:
@@ -291,9 +343,13 @@ class Simulator(
                 approval_digest=digest(sealed.body),
                 approver=approval.approver,
                 key_id=sealed.signatures[0].key_id,
+                scheme=sealed.signatures[0].scheme,
+                approved_at=approval.approved_at,
+                expires_at=approval.expires_at,
             )
         for step in report.steps:
             receipt.steps.add(step_id=step.step_id, operation=step.kind, success=True, duration_ms=3)
+        self.audit.decide_receipt(sealing.open_sealed(stored.plan.body, plan_pb2.Plan), report, receipt)
         return receipt
 
     def _signed(self, media_type: str, body: bytes) -> sealed_pb2.Sealed:
@@ -324,6 +380,21 @@ class Simulator(
             abort(context, *self.refuse[call])
 
 
+def completed_scope(asked: plan_pb2.Scope) -> plan_pb2.Scope:
+    """Return a scope with its defaults."""
+    scope = plan_pb2.Scope(network=plan_pb2.NETWORK_ACCESS_NONE, max_pages=1, max_duration_seconds=30)
+    scope.MergeFrom(asked)
+    return scope
+
+
+def complete_step(step: plan_pb2.Step, position: int) -> None:
+    """Fill in what an edit leaves open."""
+    kind = step.WhichOneof("action") or ""
+    step.step_id = step.step_id or f"s{position}"
+    step.stage = step.stage or plan_pb2.STAGE_EDIT
+    step.description = step.description or f"{kind.replace('_', ' ')} {getattr(getattr(step, kind), 'path', '')}"
+
+
 def abort(context: grpc.ServicerContext, reason: str, code: int) -> NoReturn:
     """End a call as the services do."""
     info = error_details_pb2.ErrorInfo(reason=reason, domain="gonogo", metadata={"remedy": "do the other thing"})
@@ -339,12 +410,18 @@ def snapshot(path: bytes, node: evidence_pb2.NodeState | None) -> evidence_pb2.S
 
 @contextmanager
 def serving(state: StateDirectory) -> Iterator[tuple[Simulator, str]]:
-    """Serve a simulator with the certificates and the executor key of a state directory."""
-    simulator = Simulator(load_signing_key((state.keys / "executor").read_bytes()))
+    """Serve a simulator with the certificates and keys of a state directory; its logs are new, so nothing is kept."""
+    shutil.rmtree(state.witness, ignore_errors=True)
+    simulator = Simulator(
+        load_signing_key((state.keys / "executor").read_bytes()),
+        orchestrator_key=load_signing_key((state.keys / "orchestrator").read_bytes()),
+        approver=load_public_key((state.keys / "approver.pub").read_text()),
+    )
     server = grpc.server(ThreadPoolExecutor(4))
     orchestrator_pb2_grpc.add_MissionServiceServicer_to_server(simulator, server)
     orchestrator_pb2_grpc.add_ChatServiceServicer_to_server(simulator, server)
     orchestrator_pb2_grpc.add_WhiteboardServiceServicer_to_server(simulator, server)
+    orchestrator_pb2_grpc.add_AuditServiceServicer_to_server(simulator, server)
     pair = ((state.tls / "orchestrator.key").read_bytes(), (state.tls / "orchestrator.pem").read_bytes())
     credentials = grpc.ssl_server_credentials([pair], (state.tls / "ca.pem").read_bytes(), require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client.__main__ import requested_format, run_command
-from client.app import COMMANDS
+from client.app import COMMANDS, Group
 from client.output import Format
 
 
@@ -26,8 +26,9 @@ def test_help_and_usage_load_nothing_heavy(arguments: list[str]) -> None:
 
 def test_every_command_of_the_table_is_there_and_takes_the_common_options(capsys: pytest.CaptureFixture[str]) -> None:
     """Each one's help names -o and --state."""
-    for name in COMMANDS:
-        assert run_command([name, "--help"]) == 0, name
+    groups = {name: entry for name, entry in COMMANDS.items() if isinstance(entry, Group)}
+    for name in (*COMMANDS, *(f"{name} {inner}" for name, group in groups.items() for inner in group.commands)):
+        assert run_command([*name.split(), "--help"]) == 0, name
         shown = capsys.readouterr().out
         assert "--output" in shown, name
         assert "--state" in shown, name

@@ -13,7 +13,15 @@ from cryptography import x509
 from client.doctor import examine, sqlite_is_fixed
 from client.errors import KeyFileError, StateError
 from client.initialise import initialise
-from client.signing import person_of_key, read_public_key, read_signing_key
+from client.signing import (
+    KeyOwner,
+    owner_of_key,
+    person_of_key,
+    read_public_key,
+    read_signing_key,
+    require_approving,
+    trusted_keys,
+)
 from client.state import StateDirectory
 
 
@@ -43,6 +51,20 @@ def test_keys_are_openssh_keys(tmp_path: Path) -> None:
     public = (made.state.keys / "approver.pub").read_text().split()
     assert shown.stdout.decode().split()[:2] == public[:2]
     assert person_of_key(made.state, made.approver_key_id) == ("owner", "sshsig")
+
+
+def test_an_agent_s_key_proposes_and_does_not_approve(tmp_path: Path) -> None:
+    """The trust file lists it with who answers for the agent; this side refuses it before anything is signed."""
+    made = initialise(state_in(tmp_path), person="ann")
+    agent = tomllib.loads(made.state.trust.read_text())["persons"][1]
+    public = read_signing_key(made.state.proposer_key).public
+    assert (agent["id"], agent["kind"], agent["sponsor"], made.agent) == ("ann-agent", "agent", "ann", "ann-agent")
+    assert [(key["use"], key["public_key"]) for key in agent["keys"]] == [("propose", f"{public.line} ann-agent")]
+    owner = owner_of_key(made.state, public.key_id)
+    assert owner == KeyOwner(person="ann-agent", scheme="sshsig", approves=False)
+    with pytest.raises(KeyFileError, match="can propose and not approve"):
+        require_approving(owner, made.state.proposer_key)
+    assert set(trusted_keys(made.state)) == {made.approver_key_id}
 
 
 @pytest.mark.parametrize(

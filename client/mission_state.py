@@ -1,0 +1,67 @@
+"""Where a mission stands, as a proof compares it: what a service says, what a file says, what the events come to."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from client.json_form import to_json
+from gonogo.v1 import orchestrator_pb2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissionState:
+    """What the orchestrator says of a mission. Enums are short names, times RFC 3339, nothing is empty text."""
+
+    mission_id: str = ""
+    status: str = ""
+    objective: str = ""
+    workspace_id: str = ""
+    executor_id: str = ""
+    plan_id: str = ""
+    plan_digest: str = ""
+    report_id: str = ""
+    report_digest: str = ""
+    report_status: str = ""
+    execution_id: str = ""
+    receipt_id: str = ""
+    outcome: str = ""
+    proposer: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    last_sequence: int = 0
+    cloned_from: str = ""
+    session_id: str = ""
+    message_id: str = ""
+    intent_id: str = ""
+    transcription_id: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the state as a file holds it."""
+        return asdict(self)
+
+
+NAMES = tuple(field.name for field in fields(MissionState))
+
+
+def state_of(mission: orchestrator_pb2.Mission) -> MissionState:
+    """Return what the orchestrator says of a mission."""
+    return state_from_json(to_json(mission))
+
+
+def state_from_json(data: Mapping[str, Any]) -> MissionState:
+    """Read a state; null stands for nothing.
+
+    Raises:
+        KeyError: a name is missing.
+        TypeError: a value is no text, or the sequence no number.
+    """
+    values = {name: data[name] if data[name] is not None else _nothing(name) for name in NAMES}
+    for name, value in values.items():
+        if type(value) is not type(_nothing(name)):
+            message = f"{name} is a {type(value).__name__}"
+            raise TypeError(message)
+    return MissionState(**values)
+
+
+def _nothing(name: str) -> Any:
+    return 0 if name == "last_sequence" else ""

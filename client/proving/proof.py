@@ -1,0 +1,117 @@
+"""The whole proof of one mission, from a bundle and the verifier's own keys, without asking anybody."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from client.bundle import Bundle
+from client.proving.anchors import Anchors
+from client.proving.chain import Link, chain, link_checks
+from client.proving.checks import Check, absent, check, same
+from client.proving.decision import decision_checks
+from client.proving.effects import effect_checks
+from client.proving.gates import gate_checks
+from client.proving.leaves import leaf_checks
+from client.proving.logs import log_checks
+from client.proving.opened import Opened, named_documents, open_all
+from client.proving.recorded import read_told, recorded_checks
+from client.proving.seals import seal_checks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What a bundle proves, what it does not, and what is not there to prove anything."""
+
+    mission_id: str
+    documents: tuple[str, ...]
+    checks: tuple[Check, ...]
+    """What was checked."""
+    missing: tuple[Check, ...]
+    """What was not there."""
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """What does not hold, in the order of the checks."""
+        return tuple(one for one in self.checks if not one.ok)
+
+    @property
+    def valid(self) -> bool:
+        """Everything that was checked holds, and something was."""
+        return bool(self.checks) and not self.failed
+
+    def as_json(self) -> dict[str, object]:
+        """Return the proof as scripts read it."""
+        return {
+            "mission_id": self.mission_id,
+            "valid": self.valid,
+            "documents": list(self.documents),
+            "checks": [one.as_json() for one in self.checks],
+            "not_there": [{"name": one.name, "detail": one.detail} for one in self.missing],
+        }
+
+
+def prove(bundle: Bundle, anchors: Anchors, *, complete: bool = False) -> Proof:
+    """Check everything that a bundle holds.
+
+    Args:
+        bundle: what was exported.
+        anchors: the verifier's own keys and checkpoints.
+        complete: whether what is not there counts as a failure.
+    """
+    opened = open_all(bundle)
+    every = list(_checks(bundle, opened, anchors))
+    if complete:
+        every = [one.demanded() for one in every]
+    return Proof(
+        mission_id=bundle.mission.mission_id,
+        documents=tuple("approval" if name.startswith("approval") else name for name, _ in named_documents(bundle)),
+        checks=tuple(one for one in every if not one.missing),
+        missing=tuple(one for one in every if one.missing),
+    )
+
+
+def trace(bundle: Bundle) -> list[Link]:
+    """Return the chain from message to audit leaf, as far as the mission has come."""
+    return chain(bundle, open_all(bundle))
+
+
+def _checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+    yield from opened.checks
+    yield from seal_checks(bundle, opened, anchors)
+    yield from _whose(bundle, opened, anchors)
+    yield from link_checks(chain(bundle, opened))
+    yield from effect_checks(opened)
+    yield from decision_checks(bundle, opened)
+    yield from gate_checks(opened)
+    yield from log_checks(bundle, opened, anchors)
+    told = read_told(bundle)
+    yield from leaf_checks(bundle, opened, told)
+    yield from recorded_checks(bundle, opened, told)
+    for name, document in (("report", bundle.report), ("receipt", bundle.receipt)):
+        if document is None:
+            yield absent(name, "the mission has none yet, or the bundle leaves it out")
+
+
+def _whose(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+    """Say so where a bundle claims to be signed by others than the verifier's keys, and what the mission says it is."""
+    if bundle.executor_key:
+        yield same("bundle's executor key", bundle.executor_key, anchors.executor.line, anchors.executor.key_id)
+    if bundle.orchestrator_key and anchors.orchestrator is not None:
+        known = anchors.orchestrator
+        yield same("bundle's orchestrator key", bundle.orchestrator_key, known.line, known.key_id)
+    if opened.plan is not None:
+        mission, plan = bundle.mission, opened.plan
+        said = (mission.objective, mission.workspace_id, mission.executor_id, mission.proposer, mission.plan_digest)
+        is_so = (plan.objective, plan.workspace_id, plan.executor_id, plan.proposer, opened.plan_digest)
+        if bundle.has_logs:
+            yield check("mission is the plan's", said == is_so, plan.objective)
+    if bundle.has_logs:
+        yield from _left_out(bundle, opened)
+
+
+def _left_out(bundle: Bundle, opened: Opened) -> Iterator[Check]:
+    """What the mission is said to have has to be here."""
+    said, report, receipt = bundle.mission, opened.report, opened.receipt
+    is_so = (report.report_id, opened.report_digest) if report else ("", "")
+    yield same("mission's report is here", (said.report_id, said.report_digest), is_so, said.report_id or "none yet")
+    is_so = (receipt.receipt_id, receipt.execution_id) if receipt else ("", said.execution_id)
+    yield same("mission's receipt is here", (said.receipt_id, said.execution_id), is_so, said.receipt_id or "none yet")

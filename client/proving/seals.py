@@ -1,0 +1,158 @@
+"""Signatures: by the executor over what it says, by persons of the executor's policy over approvals and plans."""
+
+from collections.abc import Iterator
+
+from client.bundle import Bundle, SealedText
+from client.proving.anchors import Anchors
+from client.proving.checks import Check, absent, check
+from client.proving.opened import OpenApproval, Opened
+from gonogo.policy import Key, KeyUse, Person, PersonKind, Policy, Proposer, ProposerKind, Vote
+from gonogo.signatures import ED25519, PublicKey, SignatureError, load_public_key, verify
+from gonogo.ssh_keys import SECURITY_KEY
+from gonogo.v1 import sealed_pb2
+
+
+def seal_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+    """Check every signature of a bundle's documents."""
+    stated = (
+        ("policy", bundle.policy),
+        ("report", bundle.report),
+        ("receipt", bundle.receipt),
+        ("refusal", bundle.refusal),
+    )
+    for name, document in stated:
+        if document is not None:
+            yield executor_signed(f"{name} signature", document.sealed, anchors.executor)
+    for one in opened.approvals:
+        yield _approval_signed(one, opened.policy, anchors)
+    yield from _plan_signed(bundle.plan, opened)
+
+
+def executor_signed(title: str, sealed: sealed_pb2.Sealed, key: PublicKey) -> Check:
+    """Check that the executor, and nobody else, signed a document."""
+    if len(sealed.signatures) != 1:
+        return check(title, False, "not signed" if not sealed.signatures else "signed more than once")
+    signature = sealed.signatures[0]
+    if signature.key_id != key.key_id:
+        return check(title, False, f"by an unknown key {signature.key_id}, not by the executor's {key.key_id}")
+    if signature.scheme != ED25519:
+        return check(title, False, f"the executor does not sign with {signature.scheme!r}")
+    return _verified(title, sealed, signature, key)
+
+
+def vote_of(one: OpenApproval, policy: Policy) -> Vote | None:
+    """Return what an approval counts for under a policy, None where its signature is not its approver's."""
+    listed = _listed(one.document.sealed, policy)
+    if listed is None:
+        return None
+    person, key = listed
+    if person.person_id != one.approval.approver or not _may_approve(person, key):
+        return None
+    if not _verified_listed("", one.document.sealed, one.document.sealed.signatures[0], key).ok:
+        return None
+    return Vote(person=person.person_id, key_id=key.key_id, hardware=key.hardware)
+
+
+def proven_proposer(plan: SealedText, policy: Policy) -> Proposer:
+    """Return who asked, as far as the plan's signatures prove it."""
+    for signature in plan.sealed.signatures:
+        found = _key_of(signature, policy)
+        if found is None or not _verified_listed("", plan.sealed, signature, found[1]).ok:
+            continue
+        person = found[0]
+        kind = ProposerKind.AGENT if person.kind is PersonKind.AGENT else ProposerKind.PERSON
+        return Proposer(kind=kind, person=person.person_id, sponsor=person.sponsor)
+    return Proposer()
+
+
+def _approval_signed(one: OpenApproval, policy: Policy | None, anchors: Anchors) -> Check:
+    title = f"{one.name} signature"
+    sealed = one.document.sealed
+    if len(sealed.signatures) != 1:
+        return check(title, False, f"it carries {len(sealed.signatures)} signatures, not one")
+    signature = sealed.signatures[0]
+    if policy is None:
+        return _known_signed(title, sealed, anchors)
+    listed = _listed(sealed, policy)
+    if listed is None:
+        return check(title, False, f"the policy names nobody with the key {signature.key_id} for {signature.scheme!r}")
+    person, key_listed = listed
+    if person.person_id != one.approval.approver:
+        return check(title, False, f"{person.person_id} signed in the name of {one.approval.approver!r}")
+    if not _may_approve(person, key_listed):
+        return check(title, False, f"{person.person_id} may not approve with the key {signature.key_id}")
+    return _verified_listed(title, sealed, signature, key_listed)
+
+
+def _known_signed(title: str, sealed: sealed_pb2.Sealed, anchors: Anchors) -> Check:
+    """Check a signature by whatever keys the verifier brought: there is no policy that says whose they are."""
+    signature = sealed.signatures[0]
+    key = anchors.approvers.get(signature.key_id)
+    if key is None:
+        return check(title, False, f"by an unknown key {signature.key_id}")
+    return _verified(title, sealed, signature, key)
+
+
+def _plan_signed(plan: SealedText, opened: Opened) -> Iterator[Check]:
+    """Check the proposers' signatures; a plan may have none."""
+    signatures, policy = plan.sealed.signatures, opened.policy
+    if not signatures:
+        yield absent("plan signature", "nobody signed the plan: its proposer is unknown", optional=True)
+    elif policy is None:
+        yield absent("plan signature", "without the policy nobody's key is known")
+    else:
+        for signature in signatures:
+            yield _proposer_signed(plan, signature, opened.plan.proposer if opened.plan else "", policy)
+
+
+def _proposer_signed(plan: SealedText, signature: sealed_pb2.Signature, claimed: str, policy: Policy) -> Check:
+    title = f"plan signature {signature.key_id}"
+    found = _key_of(signature, policy)
+    if found is None:
+        return absent(title, "the policy names nobody with this key: it proves nobody", optional=True)
+    person, key = found
+    if claimed and person.person_id != claimed:
+        return check(title, False, f"by {person.person_id}, while the plan names {claimed!r} as its proposer")
+    return _verified_listed(title, plan.sealed, signature, key)
+
+
+def _may_approve(person: Person, key: Key) -> bool:
+    return person.kind is PersonKind.PERSON and key.use is KeyUse.APPROVE
+
+
+def _listed(sealed: sealed_pb2.Sealed, policy: Policy) -> tuple[Person, Key] | None:
+    return _key_of(sealed.signatures[0], policy) if len(sealed.signatures) == 1 else None
+
+
+def _key_of(signature: sealed_pb2.Signature, policy: Policy) -> tuple[Person, Key] | None:
+    for person in policy.persons:
+        for key in person.keys:
+            if (key.key_id, key.scheme) == (signature.key_id, signature.scheme):
+                return person, key
+    return None
+
+
+def _verified_listed(title: str, sealed: sealed_pb2.Sealed, signature: sealed_pb2.Signature, key: Key) -> Check:
+    try:
+        public = load_public_key(key.public_key)
+    except SignatureError as error:
+        return check(title, False, f"the policy's key can not be read: {error}")
+    if (public.key_id, public.key_type == SECURITY_KEY) != (key.key_id, key.hardware):
+        return check(title, False, f"the policy's key {key.key_id} is {public.key_type} {public.key_id}")
+    return _verified(title, sealed, signature, public)
+
+
+def _verified(title: str, sealed: sealed_pb2.Sealed, signature: sealed_pb2.Signature, key: PublicKey) -> Check:
+    if signature.extra:
+        return check(title, False, "the signature carries something that its scheme does not have")
+    try:
+        verify(
+            key,
+            scheme=signature.scheme,
+            signature=signature.signature,
+            media_type=sealed.media_type,
+            body=sealed.body,
+        )
+    except SignatureError as error:
+        return check(title, False, str(error))
+    return check(title, True, f"{signature.scheme} {signature.key_id}")

@@ -8,7 +8,7 @@ PROTO_FILES := $(wildcard protos/gonogo/v1/*.proto)
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults cases unprivileged filters check format lint types imports protos check-protos bench lock clean large
+.PHONY: help setup demo test faults cases unprivileged filters check format lint types imports protos check-protos bench lock clean large image image-test
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -68,6 +68,12 @@ large: setup ## Run the long suites: 1,000 changed files, a 1 GiB file
 
 bench: setup ## Measure, as ratios against a floor of the same run
 	@$(BIN)/python -m bench
+
+image: setup ## Build the services' images (docker, or podman; installs what is missing where it may)
+	@deploy/image.sh
+
+image-test: image ## Run the pair from its images, a mission and the attacks on its boundary
+	@deploy/image-test.sh
 
 filters: ## Build the shipped system call filters again (needs libseccomp)
 	@$(PYTHON) deploy/seccomp/build.py

@@ -331,6 +331,7 @@ class CaseHouse:
     def _write_trust(self, hidden: Iterable[str], volatile: Iterable[str], policy: str) -> None:
         lines = [
             "version = 1",
+            "expires = 2100-01-01T00:00:00Z",
             f'executor_id = "{EXECUTOR_ID}"',
             'orchestrators = ["spiffe://gonogo.local/orchestrator"]',
             "[policy]",

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,21 @@ class Site:
         return [message async for message in self.missions.ExecuteMission(request)]
 
 
+def furnish(folder: Path, state: StateDirectory) -> None:
+    """Make a state of an orchestrator with the certificates and the callers of another."""
+    (folder / "orchestrator").mkdir(parents=True)
+    (folder / "tls").symlink_to(state.root / "tls")
+    for path in (state.callers, *state.keys.glob("orchestrator*")):
+        target = folder / path.relative_to(state.root)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+
+
 @pytest.fixture
 async def site(state: StateDirectory, tmp_path: Path) -> AsyncIterator[Site]:
     """A running pair; each test has a log of its own."""
     tls = state.root / "tls"
-    (tmp_path / "tls").symlink_to(tls)
+    furnish(tmp_path, state)
     approver = Approver()
     simulator = ExecutorSimulator(approver)
     executor, address = await serve_executor(
@@ -99,7 +110,7 @@ async def site(state: StateDirectory, tmp_path: Path) -> AsyncIterator[Site]:
     )
     arguments = ["serve", "--state", str(tmp_path), "--executor", address, "--listen", "127.0.0.1:0", "--reflection"]
     service = Service(read_settings(arguments, {}))
-    running = Site(state, simulator, approver, await service.start())
+    running = Site(state, simulator, approver, (await service.start()).calls)
     yield running
     await running.channel.close()
     await service.stop()
@@ -316,11 +327,10 @@ async def test_a_watch_ends_with_a_drain_and_health_says_so(state: StateDirector
     health: Any = health_pb2_grpc.HealthStub(site.channel)
     serving = await health.Check(health_pb2.HealthCheckRequest(service="gonogo.v1.MissionService"))
     assert serving.status == health_pb2.HealthCheckResponse.SERVING
-    (tmp_path / "second").mkdir()
-    (tmp_path / "second" / "tls").symlink_to(state.root / "tls")
+    furnish(tmp_path / "second", state)
     arguments = ["serve", "--state", str(tmp_path / "second"), "--executor", "127.0.0.1:1", "--listen", "127.0.0.1:0"]
     service = Service(read_settings(arguments, {}))
-    other = Site(state, site.simulator, site.approver, await service.start())
+    other = Site(state, site.simulator, site.approver, (await service.start()).calls)
     code, _, info, _ = await failed(other.proposed())
     assert (code, info.reason) == (grpc.StatusCode.UNAVAILABLE, "EXECUTOR_UNAVAILABLE")
     reply = await other.chat.SendMessage(pb.SendMessageRequest(request_id=new_id(), text="help"))

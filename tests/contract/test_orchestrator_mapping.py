@@ -1,7 +1,7 @@
 """The orchestrator's values and the contract's messages, held together."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -11,15 +11,16 @@ from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
 
 from gonogo import sealing
+from gonogo.digests import digest
 from gonogo.v1 import errors_pb2, events_pb2, evidence_pb2, executor_pb2, orchestrator_pb2, plan_pb2
 from orchestrator.adapters.event_codec import JsonEventCodec, payload_maps
 from orchestrator.adapters.field_mapper import message_map
 from orchestrator.adapters.sealed_documents import SealedDocuments
 from orchestrator.adapters.times import time_of_text, time_text, time_to_proto
-from orchestrator.adapters.wire import draft_from_proto, mission_to_proto
+from orchestrator.adapters.wire import draft_from_proto, executor_from_proto, executor_to_proto, mission_to_proto
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ContractError, Reason
-from orchestrator.domain.evidence import ApprovalFacts, ExecutionState, ExecutorInfo
+from orchestrator.domain.evidence import ApprovalFacts, ExecutionState, ExecutorInfo, Sealed, Signature
 from orchestrator.domain.mission import evolve
 from orchestrator.domain.plan import ACTIONS, FailurePolicy, Plan, PlanDraft, RunCommand, Scope, Stage, Step, WriteFile
 from orchestrator.domain.plan_rules import completed
@@ -34,7 +35,6 @@ MIRRORED = [
     (PlanDraft, plan_pb2.PlanDraft),
     (ev.Event, events_pb2.Event),
     (ApprovalFacts, evidence_pb2.Approval),
-    (ExecutorInfo, executor_pb2.GetExecutorResponse),
     (ExecutionState, executor_pb2.Execution),
     (Whiteboard, orchestrator_pb2.Whiteboard),
 ]
@@ -98,13 +98,23 @@ def test_an_event_is_the_same_after_the_log() -> None:
         command_id=None,
         actor=new.actor,
         data=new.data,
-        hash=bytes(32),
+        leaf_hash=bytes(32),
     )
 
     event = codec.decode(stored)
 
     assert (event.payload, event.time, event.actor, event.sequence) == (payload, NOW, "owner", 3)
     assert (event.mission_id, event.event_id) == ("m-1", "e-1-000003")
+
+
+def test_an_executor_s_description_passes_unchanged() -> None:
+    """All that an executor says of itself arrives and is sent on; its policy is mapped by hand, with its digest."""
+    body = b'{"version":1}'
+    policy = Sealed(media_type=sealing.POLICY, body=body, digest=digest(body), signatures=(filled(Signature),))
+    info = replace(filled(ExecutorInfo), policy=policy)
+
+    assert executor_from_proto(executor_to_proto(info)) == info
+    assert executor_from_proto(executor_to_proto(replace(info, policy=None))).policy is None
 
 
 @pytest.mark.parametrize(("value_class", "message_class"), MIRRORED)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from gonogo.digests import digest
-from gonogo.secret_shapes import find_secret, find_secret_in
+from gonogo.secret_shapes import _FORMS, find_secret, find_secret_in
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -31,6 +31,19 @@ CREDENTIALS = {
     "Vault token": lambda: "hvs." + letters(30),
     "private key": lambda: "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nb3BlbnNzaC1rZXk",
     "password in a URL": lambda: f"postgres://app:{letters(12)}@db.internal:5432/app",
+    "age key": lambda: "AGE-" + "SECRET-KEY-1" + letters(58).upper(),
+    "AWS secret key": lambda: "aws_secret_access_key = " + letters(40),
+    "Slack webhook": lambda: f"hooks.slack.com/services/T{letters(8).upper()}/B{letters(8).upper()}/{letters(24)}",
+    "Google client secret": lambda: "GOCSPX-" + letters(28),
+    "SendGrid key": lambda: f"SG.{letters(22)}.{letters(43)}",
+    "Shopify token": lambda: "shpat_" + secrets.token_hex(16),
+    "DigitalOcean token": lambda: "dop_v1_" + secrets.token_hex(32),
+    "Docker token": lambda: "dckr_pat_" + letters(27),
+    "Grafana token": lambda: f"glsa_{letters(32)}_{secrets.token_hex(4)}",
+    "Atlassian token": lambda: "ATATT3" + letters(180) + "=",
+    "Hugging Face token": lambda: "hf_" + letters(34),
+    "PyPI token": lambda: "pypi-AgE" + letters(150),
+    "Azure storage key": lambda: f"AccountKey={letters(86)}==",
     "JSON web token": lambda: f"eyJ{letters(20)}.eyJ{letters(40)}.{letters(43)}",
 }
 HARMLESS = (
@@ -44,6 +57,11 @@ HARMLESS = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk2 alice@host",
     "git@github.com:owner/name.git",
     "a2b4c6d8" * 16,
+    "aws_secret_access_key = ${AWS_SECRET_ACCESS_KEY}",
+    "aws_secret_access_key = " + "0" * 64,
+    "the whole task-" + "word-" * 20,
+    "-----BEGIN CERTIFICATE-----",
+    "-----BEGIN PUBLIC KEY-----",
 )
 
 
@@ -61,6 +79,19 @@ def test_a_credential_is_found_anywhere_in_a_text(kind: str) -> None:
     credential = CREDENTIALS[kind]()
     for text in (credential, f'token = "{credential}"\n', f"curl -H 'X: {credential}'", f"\n\n{credential}"):
         assert find_secret(text) == kind
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+def test_a_credential_is_found_in_text_that_stands_for_other_text(kind: str) -> None:
+    """Behind an escape, as in a script or in a quoted query, or behind a script without blanks, it begins, too."""
+    credential = CREDENTIALS[kind]()
+    for text in (f"printf 'user=x\\n{credential}\\n'", f"user%3Dx%26token%3D{credential}", f"令牌{credential}令牌"):
+        assert find_secret(text) == kind
+
+
+def test_every_form_has_its_hint_and_its_test() -> None:
+    """A form that nothing leads to would never be found."""
+    assert CREDENTIALS.keys() == _FORMS.keys()
 
 
 @pytest.mark.parametrize("text", HARMLESS)

@@ -31,6 +31,7 @@ from gonogo import sealing
 from gonogo.digests import digest
 from gonogo.v1 import evidence_pb2, executor_pb2_grpc
 from orchestrator.adapters import wire
+from orchestrator.adapters.audit_key import load_executor_key, load_log_key
 from orchestrator.adapters.event_log_sqlite import SqliteEventLog
 from orchestrator.adapters.executor_grpc import GrpcExecutor
 from orchestrator.bootstrap import Orchestrator, compose, open_log
@@ -84,10 +85,15 @@ class Chain:
     def database(self) -> Path:
         return self.state.root / "orchestrator" / "events.db"
 
+    def open_log(self) -> SqliteEventLog:
+        """Open the orchestrator's log with its key."""
+        return open_log(self.database, load_log_key(self.state.keys / "orchestrator"))
+
     def compose(self, log: SqliteEventLog) -> Orchestrator:
         """Compose the orchestrator over a log and this chain's executor."""
         channel: Any = LoopbackChannel(self._handlers, IDENTITY)
-        return compose(log, GrpcExecutor(channel))
+        key = load_executor_key(self.state.executor_public_key)
+        return compose(log, GrpcExecutor(channel), executor_key=key)
 
 
 @contextmanager
@@ -108,7 +114,7 @@ class Office:
 
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
-        self._log = open_log(chain.database)
+        self._log = chain.open_log()
         self.orchestrator = chain.compose(self._log)
         self.use = self.orchestrator.use_cases
 
@@ -181,7 +187,7 @@ async def bounded_run(chain: Chain, seconds: float) -> BoundedRun:
 
     What is not done by then stays under way: the executor goes on with what it claimed, and the next run takes it up.
     """
-    log = open_log(chain.database)
+    log = chain.open_log()
     began = time.monotonic()
     try:
         waiting = tuple(mission.mission_id for mission in standing(log, UNDER_WAY))

@@ -6,7 +6,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +67,10 @@ class Installation:
         assert ran.code == code, f"gonogo {' '.join(arguments)} ended with {ran.code}\n{ran.out}\n{ran.err}"
         return ran.json if code == 0 else ran.error
 
-    def start(self) -> dict[str, Any]:
-        """Start both services and return the ready line."""
+    def start(self, *more: str) -> dict[str, Any]:
+        """Start both services, with more options of `gonogo up` where they are given, and return the ready line."""
         options = [word for name, path in self.workspaces.items() for word in ("--workspace", f"{name}={path}")]
+        options += more
         self._up = subprocess.Popen(
             [sys.executable, "-P", "-m", "client", "up", *options],
             env=self.environment,
@@ -130,7 +131,7 @@ SERVICES = ("executor", "orchestrator")
 
 
 @contextmanager
-def installed(folder: Path, *names: str) -> Iterator[Installation]:
+def installed(folder: Path, *names: str, options: Sequence[str] = ()) -> Iterator[Installation]:
     """Make a state directory with empty workspaces, start the services, and end them afterwards."""
     workspaces = {name: folder / name for name in names or ("site",)}
     for path in workspaces.values():
@@ -138,7 +139,7 @@ def installed(folder: Path, *names: str) -> Iterator[Installation]:
     installation = Installation(folder / "state", workspaces)
     ran = installation.run("init")
     assert ran.code == 0, ran.err
-    installation.start()
+    installation.start(*options)
     try:
         yield installation
     finally:

@@ -134,11 +134,12 @@ async def test_without_a_policy_nothing_can_be_approved_or_even_dry_run(tmp_path
         process.stop()
         trust = house.state / "trust.toml"
         head, _, rest = trust.read_text().partition("[policy]")
-        trust.write_text(head + rest[rest.index("[[persons]]") :])
+        newer = head.replace("version = 1\n", "version = 2\n")
+        trust.write_text(newer + rest[rest.index("[[persons]]") :])
         process = start_executor(house.state, house.workspaces)
         async with forger(house.state) as bad:
             before = untouched(house)
-            check(await bad.refused(request), bad, 3, "NOT_APPROVED")
+            check(await bad.refused(request), bad, 3, "POLICY_REFUSES")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await bad.dry_run(bad.sealed(bad.plan(created("never-either.txt"))))
             refused = refused_from(caught.value)

@@ -198,8 +198,6 @@ FORGERIES: list[tuple[Forgery, int, str]] = [
     (empty_report, 1, "REPORT_MISSING"),
     (made_up_report, 1, "REPORT_UNKNOWN"),
     (no_approval, 3, "NOT_APPROVED"),
-    (denied, 3, "NOT_APPROVED"),
-    (denied_beside_approved, 3, "NOT_APPROVED"),
     (not_yet_valid, 3, "NOT_APPROVED"),
     (of_another_report, 3, "NOT_APPROVED"),
     (under_another_policy, 3, "NOT_APPROVED"),
@@ -253,6 +251,20 @@ async def test_a_forged_request_is_refused_by_its_gate_and_uses_nothing_up(
     receipt = await bad.execute(honest)
     assert receipt.execution_status == evidence_pb2.OUTCOME_SUCCESS
     assert (house.workspaces["site"] / name).read_text() == "hello\n"
+
+
+@pytest.mark.parametrize("deny", [denied, denied_beside_approved], ids=["alone", "beside an approval"])
+async def test_a_denial_that_arrives_is_final(house: Installation, bad: Forger, deny: Forgery) -> None:
+    """Nothing changed, and the honest request without it is refused from then on, too."""
+    honest = await bad.ready(created(f"{deny.__name__}.txt"))
+    request = Request()
+    request.CopyFrom(honest)
+    request.request_id += "-denied"
+    await deny(bad, request)
+    before = untouched(house)
+    check(await bad.refused(request), bad, 3, "NOT_APPROVED")
+    check(await bad.refused(honest), bad, 3, "NOT_APPROVED")
+    before.check()
 
 
 async def test_the_owners_signature_under_an_approval_that_was_used_for_another_mission_is_refused(
@@ -408,6 +420,8 @@ async def test_a_peer_that_is_no_orchestrator_is_refused_at_every_method(house: 
             "GetExecution": executor_pb2.GetExecutionRequest(),
             "GetReceipt": executor_pb2.GetReceiptRequest(),
             "GetObject": executor_pb2.GetObjectRequest(),
+            "ExchangeCheckpoints": executor_pb2.ExchangeCheckpointsRequest(),
+            "GetMissionLog": executor_pb2.GetMissionLogRequest(),
         }
         service = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"]
         assert set(calls) == {method.name for method in service.methods}

@@ -155,7 +155,8 @@ def test_after_its_time(tmp_path: Path) -> None:
     with installed(tmp_path) as installation:
         installation.stop()
         trust = installation.state / "trust.toml"
-        trust.write_text(trust.read_text().replace("checkpoint_seconds = 604800", "checkpoint_seconds = 3"))
+        text = trust.read_text().replace("checkpoint_seconds = 604800", "checkpoint_seconds = 3")
+        trust.write_text(text.replace("version = 1\n", "version = 2\n"))
         installation.start()
         undo = installation.json("undo", furnished(installation, "site").done())["mission_id"]
         installation.stop()

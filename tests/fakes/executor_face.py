@@ -70,6 +70,27 @@ class ExecutorFace(ExecutorServiceServicer):
         part = await self._simulator.read_object(request.digest, request.offset, request.limit)
         return pb.GetObjectResponse(data=part.data, total_bytes=part.total_bytes)
 
+    async def ExchangeCheckpoints(  # noqa: N802 - gRPC's name
+        self, request: pb.ExchangeCheckpointsRequest, context: Context
+    ) -> pb.ExchangeCheckpointsResponse:
+        try:
+            answer = await self._simulator.exchange(request.checkpoint, tuple(request.consistency), request.known_size)
+        except ExecutorRefusedError as error:
+            await _refuse(context, error)
+            raise AssertionError from None
+        return pb.ExchangeCheckpointsResponse(
+            checkpoint=answer.checkpoint, consistency=answer.consistency, kept_size=answer.kept_size
+        )
+
+    async def GetMissionLog(  # noqa: N802 - gRPC's name
+        self, request: pb.GetMissionLogRequest, context: Context
+    ) -> pb.GetMissionLogResponse:
+        log = await self._simulator.mission_log(request.mission_id)
+        if log is None:
+            await _refuse(context, ExecutorRefusedError(Reason.NOT_FOUND, "no entry", "Look the id up."))
+            raise AssertionError
+        return pb.GetMissionLogResponse(log=wire.extract_to_proto(log))
+
     async def GetReceipt(self, request: pb.GetReceiptRequest, _context: Context) -> pb.GetReceiptResponse:  # noqa: N802 - gRPC's name
         return pb.GetReceiptResponse(receipt=wire.sealed_to_proto(self._simulator.ledger[request.mission_id].receipt))
 

@@ -14,7 +14,33 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from gonogo import sealing
 from gonogo.digests import digest
-from gonogo.signatures import SignatureError, SigningKey, load_public_key, new_signing_key, verify
+from gonogo.notes import EXECUTOR, log_origin
+from gonogo.policy import (
+    Demand,
+    Facts,
+    Group,
+    Key,
+    KeyUse,
+    Person,
+    PersonKind,
+    Policy,
+    Proposer,
+    ProposerKind,
+    Rule,
+    Vote,
+    decide,
+    demand_of,
+)
+from gonogo.policy_document import demand_to_proto, proposer_to_proto, seal_policy
+from gonogo.signatures import (
+    SSHSIG,
+    PublicKey,
+    SignatureError,
+    SigningKey,
+    load_public_key,
+    new_signing_key,
+    verify,
+)
 from gonogo.v1 import evidence_pb2, plan_pb2
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ExecutorRefusedError, ExecutorUnavailableError, Reason
@@ -31,13 +57,20 @@ from orchestrator.domain.evidence import (
     WorkspaceInfo,
 )
 from orchestrator.domain.plan import LadderLevel, Stage
+from orchestrator.service.audit_log import Exchanged, LogExtract
 from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
+from tests.fakes.security_key import SecurityKey
+from tests.fakes.simulated_log import SimulatedLog
 
 EXECUTOR_ID = "executor-5im00001"
 GATES = {
     Reason.REPORT_UNKNOWN: 1,
     Reason.SIMULATION_FAILED: 2,
     Reason.NOT_APPROVED: 3,
+    Reason.QUORUM_NOT_MET: 3,
+    Reason.SELF_APPROVAL: 3,
+    Reason.POLICY_REFUSES: 3,
+    Reason.HARDWARE_KEY_NEEDED: 3,
     Reason.SIGNATURE_INVALID: 3,
     Reason.APPROVAL_EXPIRED: 3,
     Reason.PLAN_MISMATCH: 4,
@@ -55,10 +88,25 @@ def timestamp(time: datetime) -> Timestamp:
     return sent
 
 
-def sealed(media_type: str, body: bytes, key: SigningKey, scheme: str = "ed25519") -> Sealed:
+def sealed(media_type: str, body: bytes, key: "SigningKey | HardwareKey", scheme: str = "ed25519") -> Sealed:
     """Sign a document's bytes."""
     signature = Signature(key_id=key.public.key_id, scheme=scheme, signature=key.sign(scheme, media_type, body))
     return Sealed(media_type=media_type, body=body, digest=digest(body), signatures=(signature,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareKey:
+    """A security key, touched whenever it is asked to sign."""
+
+    device: SecurityKey = field(default_factory=SecurityKey.new)
+
+    @property
+    def public(self) -> PublicKey:
+        return self.device.public
+
+    def sign(self, scheme: str, media_type: str, body: bytes) -> bytes:
+        assert scheme == SSHSIG
+        return self.device.sign(media_type, body)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,13 +114,25 @@ class Approver:
     """A person with a key who signs approvals for what a report says."""
 
     person: str = "owner"
-    key: SigningKey = field(default_factory=new_signing_key)
+    key: SigningKey | HardwareKey = field(default_factory=new_signing_key)
     scheme: str = "sshsig"
 
     def trusted(self) -> TrustedPerson:
         """Return the executor's entry for this person."""
         key = TrustedKey(key_id=self.key.public.key_id, scheme=self.scheme, public_key=self.key.public.line)
         return TrustedPerson(person=self.person, keys=(key,))
+
+    def proposing(self, *, sponsor: str = "") -> Person:
+        """Return the policy's entry for somebody whose key proposes and does not approve; with a sponsor, an agent."""
+        key = Key(
+            key_id=self.key.public.key_id, scheme=self.scheme, public_key=self.key.public.line, use=KeyUse.PROPOSE
+        )
+        kind = PersonKind.AGENT if sponsor else PersonKind.PERSON
+        return Person(person_id=self.person, kind=kind, sponsor=sponsor, keys=(key,))
+
+    def sign_plan(self, plan: Sealed) -> Signature:
+        """Sign a plan as its proposer."""
+        return sealed(plan.media_type, plan.body, self.key, self.scheme).signatures[0]
 
     def approve(self, report: Sealed, *, lasts: timedelta = timedelta(hours=1), **changes: object) -> Sealed:
         """Sign an approval of a report; `changes` overwrite what the approval says."""
@@ -123,6 +183,13 @@ class ExecutorSimulator:
         self.workspaces = workspaces
         self.approvals_required = approvals_required
         self.self_approval = SelfApproval.ALLOWED
+        self.trust_version = 1
+        self.proposers: tuple[Person, ...] = ()
+        """Whom the policy lists besides those who approve."""
+        self.groups: tuple[Group, ...] = ()
+        self.rules: tuple[Rule, ...] = ()
+        self.says_demand = True
+        """Cleared: reports are as those of an older executor."""
         self.base = 1
         self.away = False
         self.report_status = evidence_pb2.REPORT_STATUS_SUCCESS
@@ -136,9 +203,42 @@ class ExecutorSimulator:
         self.dry_run_open.set()
         self.reports: dict[str, tuple[Sealed, int]] = {}
         self.ledger: dict[str, _Execution] = {}
+        self.log = SimulatedLog(log_origin(EXECUTOR, EXECUTOR_ID), self.key)
         self.calls: list[str] = []
         self.requests: list[str] = []
         self._numbers = itertools.count(1)
+
+    @property
+    def policy(self) -> Sealed:
+        """The policy in force, sealed."""
+        return sealed(sealing.POLICY, seal_policy(self.in_force), self.key)
+
+    @property
+    def in_force(self) -> Policy:
+        """The policy; it changes with the switches."""
+        return Policy(
+            executor_id=EXECUTOR_ID,
+            trust_version=self.trust_version,
+            expires_at=datetime(2100, 1, 1, tzinfo=UTC),
+            approvals_required=self.approvals_required,
+            self_approval=self.self_approval is SelfApproval.ALLOWED,
+            max_approval_seconds=86400,
+            persons=(*(self._approving(one) for one in self.persons), *self.proposers),
+            groups=self.groups,
+            rules=self.rules,
+        )
+
+    def _approving(self, person: TrustedPerson) -> Person:
+        keys = (
+            Key(
+                key_id=key.key_id,
+                scheme=key.scheme,
+                public_key=key.public_key,
+                hardware=_is_hardware(key.public_key),
+            )
+            for key in person.keys
+        )
+        return Person(person_id=person.person, keys=tuple(keys))
 
     async def describe(self) -> ExecutorInfo:
         self._called("describe")
@@ -155,7 +255,9 @@ class ExecutorSimulator:
             approvals_required=self.approvals_required,
             self_approval=self.self_approval,
             max_approval_seconds=86400,
-            policy_digest=digest(b"policy"),
+            policy_digest=self.policy.digest,
+            policy=self.policy,
+            log_origin=self.log.origin,
             version="0.1.0",
             max_content_bytes=1 << 20,
             report_seconds=604_800,
@@ -169,6 +271,7 @@ class ExecutorSimulator:
         said = sealing.open_sealed(plan.body, plan_pb2.Plan)
         report = self._report(said, plan)
         self.reports[report.digest] = (report, self.base)
+        self.log.add("report_issued", said.mission_id, report.digest)
         return report
 
     def execute(self, order: ExecutionOrder) -> AsyncGenerator[ExecutionUpdate, None]:
@@ -197,6 +300,14 @@ class ExecutorSimulator:
         self._called("read_object")
         data = b"object " + digest.encode()
         return ObjectPart(data=data[offset : offset + limit], total_bytes=len(data))
+
+    async def exchange(self, checkpoint: str, consistency: tuple[bytes, ...], known_size: int) -> Exchanged:
+        self._be_there()
+        return self.log.exchange(checkpoint, consistency, known_size)
+
+    async def mission_log(self, mission_id: str) -> LogExtract | None:
+        self._be_there()
+        return self.log.extract(mission_id)
 
     def claim(self, order: ExecutionOrder) -> None:
         """Claim and run a mission without anybody listening: what is left when a caller dies right after its call."""
@@ -233,6 +344,9 @@ class ExecutorSimulator:
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
+        self._be_there()
+
+    def _be_there(self) -> None:
         if self.away:
             raise _unavailable()
 
@@ -252,27 +366,53 @@ class ExecutorSimulator:
             raise self._refusal(order, Reason.BASE_DRIFTED, "the workspace is not what the report was made from")
 
     def _check_approvals(self, order: ExecutionOrder, report: evidence_pb2.Report) -> None:
-        persons = set()
+        votes = []
         for approval in order.approvals:
             said = sealing.open_sealed(approval.body, evidence_pb2.Approval)
             self._check_signature(order, approval, said.approver)
             if said.report_digest == order.report.digest and said.plan_digest == report.plan_digest:
-                persons.add(said.approver)
-        if len(persons) < self.approvals_required:
-            raise self._refusal(order, Reason.NOT_APPROVED, "not enough persons approved")
+                votes.append(self._vote(said.approver, approval.signatures[0].key_id))
+        plan = sealing.open_sealed(order.plan.body, plan_pb2.Plan)
+        proposer = self._proposer(order.plan)
+        verdict = decide(self.in_force, self._demand(plan, proposer), proposer, votes)
+        if not verdict.met:
+            raise self._refusal(order, Reason(verdict.reason), verdict.message)
+        if report.policy_digest != self.policy.digest:
+            raise self._refusal(order, Reason.NOT_APPROVED, "the trust file changed since the dry run")
+
+    def _vote(self, person: str, key_id: str) -> Vote:
+        known = {key.key_id: key.hardware for one in self.in_force.persons for key in one.keys}
+        return Vote(person=person, key_id=key_id, hardware=known[key_id])
+
+    def _demand(self, plan: plan_pb2.Plan, proposer: Proposer) -> Demand:
+        facts = Facts(
+            step_kinds=frozenset(step.WhichOneof("action") or "" for step in plan.steps),
+            risk_facts=frozenset(),
+            risk="low",
+            workspace_id=plan.workspace_id,
+            changes=len(plan.steps),
+            size=len(plan.steps),
+            at=datetime.now(UTC),
+            proposer=proposer,
+        )
+        return demand_of(self.in_force, facts)
+
+    def _proposer(self, plan: Sealed) -> Proposer:
+        for signature in plan.signatures:
+            for person in self.in_force.persons:
+                for key in person.keys:
+                    if key.key_id == signature.key_id:
+                        _verify(plan, signature, key.public_key)
+                        return Proposer(
+                            kind=ProposerKind(person.kind.value), person=person.person_id, sponsor=person.sponsor
+                        )
+        return Proposer()
 
     def _check_signature(self, order: ExecutionOrder, approval: Sealed, approver: str) -> None:
         signature = approval.signatures[0]
         keys = [key for person in self.persons if person.person == approver for key in person.keys]
         try:
-            key = next(key for key in keys if key.key_id == signature.key_id)
-            verify(
-                load_public_key(key.public_key),
-                scheme=signature.scheme,
-                signature=signature.signature,
-                media_type=approval.media_type,
-                body=approval.body,
-            )
+            _verify(approval, signature, next(key for key in keys if key.key_id == signature.key_id).public_key)
         except (StopIteration, SignatureError):
             raise self._refusal(order, Reason.SIGNATURE_INVALID, "a signature does not hold") from None
 
@@ -283,6 +423,8 @@ class ExecutorSimulator:
         events = self._events(plan, execution_id, receipt)
         held = _Execution(execution_id, order.mission_id, events, receipt, self.outcome)
         self.ledger[order.mission_id] = held
+        self.log.add("claimed", order.mission_id, order.report.digest)
+        self.log.add("ended", order.mission_id, receipt.digest)
         self.base += 1 if self.outcome is Outcome.SUCCESS else 0
         return held
 
@@ -337,7 +479,7 @@ class ExecutorSimulator:
             completed_at=now,
             ladder_level=plan_pb2.LADDER_LEVEL_L3,
             self_approval=evidence_pb2.SELF_APPROVAL_ALLOWED,
-            policy_digest=digest(b"policy"),
+            policy_digest=self.policy.digest,
             base_fingerprint=digest(b"base %d" % self.base),
             after_fingerprint=digest(b"after"),
             steps=[
@@ -352,6 +494,10 @@ class ExecutorSimulator:
             ],
             risk=evidence_pb2.Risk(level=evidence_pb2.RISK_LEVEL_LOW),
         )
+        if self.says_demand:
+            proposer = self._proposer(of)
+            report.proposer.CopyFrom(proposer_to_proto(proposer))
+            report.demand.CopyFrom(demand_to_proto(self._demand(plan, proposer)))
         return sealed(sealing.REPORT, sealing.seal(report), self.key)
 
     def _receipt(self, order: ExecutionOrder, plan: plan_pb2.Plan, execution_id: str) -> Sealed:
@@ -402,7 +548,22 @@ class ExecutorSimulator:
             refused_at=timestamp(datetime.now(UTC)),
         )
         refusal = sealed(sealing.REFUSAL, sealing.seal(document), self.key)
+        self.log.add("refused", order.mission_id, refusal.digest)
         return ExecutorRefusedError(reason, message, remedy, refusal=refusal)
+
+
+def _is_hardware(public_key: str) -> bool:
+    return load_public_key(public_key).hardware
+
+
+def _verify(document: Sealed, signature: Signature, public_key: str) -> None:
+    verify(
+        load_public_key(public_key),
+        scheme=signature.scheme,
+        signature=signature.signature,
+        media_type=document.media_type,
+        body=document.body,
+    )
 
 
 def _change(path: str) -> evidence_pb2.Change:

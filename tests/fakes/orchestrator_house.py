@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gonogo.digests import digest
+from gonogo.signatures import new_signing_key
+from orchestrator.adapters.audit_key import LogKey, load_log_key
 from orchestrator.adapters.event_log_sqlite import SqliteEventLog
 from orchestrator.bootstrap import Orchestrator, compose, open_log
 from orchestrator.domain import events as ev
@@ -42,6 +44,15 @@ def draft(*steps: Step, objective: str = "Write a file", workspace: str = "site"
     return PlanDraft(objective=objective, workspace=workspace, steps=some)
 
 
+def log_key(folder: Path) -> LogKey:
+    """Return the key of a house's audit log, the same in each of its lives."""
+    path = folder / "keys" / "orchestrator"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(new_signing_key().private_bytes())
+    return load_log_key(path)
+
+
 class House:
     """One life of the orchestrator; `reopen` begins the next on the same log and executor."""
 
@@ -50,7 +61,7 @@ class House:
         self.executor = executor
         self.approver = approver
         self.clock = MovableClock()
-        self.log: SqliteEventLog = open_log(folder / "orchestrator" / "events.db")
+        self.log: SqliteEventLog = open_log(folder / "orchestrator" / "events.db", log_key(folder))
         self.orchestrator: Orchestrator = compose(self.log, executor, clock=self.clock)
         self.orchestrator.use_cases.executions.first_pause = 0.001
         self.orchestrator.use_cases.dispatcher.first_pause = 0.001

@@ -8,9 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+from gonogo.merkle import stored_root
+from gonogo.notes import Checkpoint, open_note
+from gonogo.signatures import load_public_key, new_signing_key
+from orchestrator.adapters.audit_key import LogKey, load_log_key
 from orchestrator.adapters.event_log_reader import SqliteEventReader
 from orchestrator.adapters.event_log_sqlite import SqliteEventLog
-from orchestrator.service.event_log_checks import projection_digest, verify_chain
+from orchestrator.service.audit_check import require_unforked
+from orchestrator.service.event_log_checks import first_bad_event, projection_digest
 
 ROUNDS = 10
 MOST_ROUNDS = 40  # goes on beyond ROUNDS only until a kill has hit between commit and acknowledgement
@@ -18,6 +23,7 @@ MOST_ROUNDS = 40  # goes on beyond ROUNDS only until a kill has hit between comm
 # 32 callers append in a loop; each acknowledged command goes to standard output with one write.
 WRITER = """
 import asyncio, json, os, pathlib, sys
+from orchestrator.adapters.audit_key import load_log_key
 from orchestrator.adapters.event_log_sqlite import Limits, SqliteEventLog
 from orchestrator.service.event_log import ANY, Append, CommandRecord, NewEvent, ProjectionRow
 
@@ -31,7 +37,10 @@ def decision(caller, number):
     )
     row = ProjectionRow(name="commands", key=command, status="done", sort_key="0", data="{}")
     record = CommandRecord(command_id=command, request_hash="h", result="{}")
-    return Append(stream_id=f"s/{caller}", expected_version=ANY, events=events, command=record, projections=(row,))
+    return Append(
+        stream_id=f"s/{caller}", expected_version=ANY, events=events, command=record, projections=(row,),
+        sign=number % 7 == 0,
+    )
 
 async def caller(log, me):
     number = 0
@@ -42,7 +51,8 @@ async def caller(log, me):
         os.write(1, append.command.command_id.encode() + b"\\n")
 
 async def main():
-    log = SqliteEventLog(path, limits=Limits(inline_commit_us=inline))
+    signer = load_log_key(path.with_name("key"))
+    log = SqliteEventLog(path, signer=signer, limits=Limits(inline_commit_us=inline))
     await asyncio.gather(*(caller(log, me) for me in range(32)))
 
 asyncio.run(main())
@@ -83,7 +93,7 @@ def check_whole(path: Path, stored: dict[str, int]) -> None:
     """Asserts that every append is there with all its parts, or not at all."""
     assert set(stored.values()) <= {3}
     with SqliteEventReader(path) as reader:
-        assert verify_chain(reader) is None
+        assert first_bad_event(reader) is None
         versions = sum(reader.stream_version(f"s/{caller}") for caller in range(32))
         assert versions == reader.head() == 3 * len(stored)
         assert all(reader.command(command) is not None for command in stored)
@@ -95,9 +105,27 @@ def check_whole(path: Path, stored: dict[str, int]) -> None:
         assert keys == set(stored)
 
 
+def newest_checkpoint(path: Path, key: LogKey) -> Checkpoint:
+    """Returns the newest checkpoint of a log that is as it was signed."""
+    with SqliteEventReader(path) as reader:
+        require_unforked(reader, key)
+        newest = reader.newest_checkpoint()
+        assert newest is not None
+        return open_note(newest.note, load_public_key(key.public_key), key.origin)
+
+
+def check_continued(path: Path, kept: list[Checkpoint]) -> None:
+    """Asserts that the log continues every checkpoint that was ever seen of it."""
+    with SqliteEventReader(path) as reader:
+        assert all(stored_root(one.size, reader.tree_hashes) == one.root for one in kept)
+
+
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
-    """After each kill every acknowledged append is there, each append is whole, and pos and chain have no gap."""
+    """After each kill every acknowledged append is there, each append is whole, and pos and tree have no gap."""
     path = tmp_path / "log.db"
+    (tmp_path / "key").write_bytes(new_signing_key().private_bytes())
+    key = load_log_key(tmp_path / "key")
+    kept: list[Checkpoint] = []
     dice = random.Random(20)
     acknowledged: set[str] = set()
     number = unacknowledged_rounds = cut_logs = 0
@@ -107,10 +135,14 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         stored = stored_commands(path)
         assert acknowledged <= set(stored)
         unacknowledged_rounds += any(key.startswith(f"r{number}-") for key in set(stored) - acknowledged)
-        SqliteEventLog(path).close()
+        kept.append(newest_checkpoint(path, key))
+        SqliteEventLog(path, signer=key).close()
+        kept.append(newest_checkpoint(path, key))
+        assert kept[-1].size == 3 * len(stored)
         assert stored_commands(path) == stored
         number += 1
     check_whole(path, stored_commands(path))
+    check_continued(path, kept)
     with SqliteEventReader(path) as reader:
         assert projection_digest(reader, "commands").startswith("sha256:")
     # The test of the test: kills really hit between commit and acknowledgement, and left a WAL behind.

@@ -10,6 +10,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gonogo.merkle import TILE, stored_root
 from orchestrator.adapters.event_log_sqlite import Limits, SqliteEventLog
 from orchestrator.service.event_log import (
     Append,
@@ -20,7 +21,7 @@ from orchestrator.service.event_log import (
     NewEvent,
     ProjectionRow,
 )
-from orchestrator.service.event_log_checks import export_lines, projection_digest, verify_chain
+from orchestrator.service.event_log_checks import export_lines, first_bad_event, projection_digest
 from orchestrator.service.event_log_errors import (
     CommandConflict,
     DuplicateCommand,
@@ -81,7 +82,7 @@ def outcome(result: Appended | BaseException) -> object:
 
 
 def everything(log: EventLog) -> object:
-    """All that the port shows, hashes included."""
+    """All that the port shows, the tree included."""
     return (
         list(export_lines(log)),
         log.read_all(),
@@ -89,7 +90,9 @@ def everything(log: EventLog) -> object:
         [(log.read_stream(key), log.stream_version(key), log.command(key)) for key in "abé𐐷"],
         [(log.projections(name), log.projection_keys(name), projection_digest(log, name)) for name in "abé𐐷"],
         [log.projections(name, status=status, limit=2) for name in "abé𐐷" for status in "abé𐐷"],
-        verify_chain(log),
+        [log.tree_hashes(level, 0, log.head() // TILE**level) for level in range(3)],
+        stored_root(log.head(), log.tree_hashes),
+        first_bad_event(log),
     )
 
 

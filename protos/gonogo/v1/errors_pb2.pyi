@@ -77,6 +77,7 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_SECRET_UNAVAILABLE: _Reason.ValueType  # 52
     REASON_UNAUTHENTICATED: _Reason.ValueType  # 53
     REASON_ROLE_MISSING: _Reason.ValueType  # 54
+    REASON_SECRET_EXPOSED: _Reason.ValueType  # 55
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Stable reasons, carried as text in google.rpc.ErrorInfo.reason with domain "gonogo". The names here, without the
@@ -138,4 +139,5 @@ REASON_SECRET_IN_PLAN: Reason.ValueType  # 51
 REASON_SECRET_UNAVAILABLE: Reason.ValueType  # 52
 REASON_UNAUTHENTICATED: Reason.ValueType  # 53
 REASON_ROLE_MISSING: Reason.ValueType  # 54
+REASON_SECRET_EXPOSED: Reason.ValueType  # 55
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

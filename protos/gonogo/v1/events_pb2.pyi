@@ -511,22 +511,30 @@ class PlanSigned(_message.Message):
     PLAN_DIGEST_FIELD_NUMBER: _builtins.int
     PERSON_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
+    SCHEME_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     plan_digest: _builtins.str
     """Digest of the plan's bytes."""
     person: _builtins.str
     """Who signed."""
     key_id: _builtins.str
     """Fingerprint of the key."""
+    scheme: _builtins.str
+    """The scheme of the signature."""
+    signature: _builtins.bytes
+    """The signature over the sealed plan."""
     def __init__(
         self,
         *,
         plan_digest: _builtins.str = ...,
         person: _builtins.str = ...,
         key_id: _builtins.str = ...,
+        scheme: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "person", b"person", "plan_digest", b"plan_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "person", b"person", "plan_digest", b"plan_digest", "scheme", b"scheme", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

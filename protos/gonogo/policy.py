@@ -245,7 +245,8 @@ def demand_of(policy: Policy, facts: Facts) -> Demand:
         max_approval_seconds=min([policy.max_approval_seconds, *lifetimes]),
         hardware_key=any(rule.hardware_key for rule in matching),
         min_ladder_level=max(levels, default=None),
-        refused=_refused(policy, matching, sure=bool(base or certain), requirements=requirements),
+        refused=_refused(policy, matching, sure=bool(base or certain), requirements=requirements)
+        or _refused_for_its_proposer(policy, matching, certain, facts.proposer),
     )
 
 
@@ -380,6 +381,21 @@ def _refused(policy: Policy, matching: Sequence[Rule], *, sure: bool, requiremen
     if not requirements:
         return "the rules that match ask for nobody's approval"
     return ""
+
+
+def _refused_for_its_proposer(
+    policy: Policy, matching: Sequence[Rule], certain: Sequence[Rule], proposer: Proposer
+) -> str:
+    """Refuse where only a rule that may not be about this at all would allow for a proposer who is not known.
+
+    Such a rule is the one thing in a policy that takes something away; what is not known must not be what does it.
+    """
+    if proposer.kind is not ProposerKind.UNKNOWN or policy.self_approval:
+        return ""
+    allowing = [rule for rule in matching if ProposerKind.UNKNOWN in rule.when.proposers]
+    if not allowing or any(rule in certain for rule in allowing):
+        return ""
+    return f"nobody has proven to be the plan's proposer, and whether rule {allowing[0].rule_id} is about this is unknown"
 
 
 def _may_be_the_proposer(policy: Policy, demand: Demand, proposer: Proposer) -> bool:

@@ -5,8 +5,9 @@ forms that are a provider's own and hardly ever anything else; random-looking te
 look random, too. It is a net for slips, not a proof that a plan holds no secret.
 """
 
+import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Final
 
@@ -85,22 +86,32 @@ def find_secret(text: str) -> str | None:
 
 
 def find_secret_in(value: object) -> str | None:
-    """Return the kind of credential in any text or bytes of a frozen value, at any depth, or None."""
-    return next((kind for kind in map(find_secret, _texts(value)) if kind is not None), None)
+    """Return the kind of credential in any text or bytes of a frozen value, at any depth, or None.
+
+    All texts are looked at as one, a line each: a name and its value, such as a variable's, belong together.
+    """
+    texts: list[str] = []
+    _collect(value, texts)
+    return find_secret("\n".join(texts))
 
 
-def _texts(value: object) -> Iterator[str]:
+def _collect(value: object, texts: list[str]) -> None:
     if isinstance(value, str):
-        yield value
+        texts.append(value)
     elif isinstance(value, bytes):
-        yield value.decode("latin-1")
+        texts.append(value.decode("latin-1"))
     elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _texts(key)
-            yield from _texts(item)
+        for pair in value.items():
+            _collect(pair, texts)
     elif isinstance(value, tuple | list):
         for item in value:
-            yield from _texts(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for field in fields(value):
-            yield from _texts(getattr(value, field.name))
+            _collect(item, texts)
+    else:
+        for name in _names_of(type(value)):  # type: ignore[arg-type]  # every class can be hashed
+            _collect(getattr(value, name), texts)
+
+
+@functools.cache
+def _names_of(kind: type) -> tuple[str, ...]:
+    """Return the names of a dataclass's fields; none of anything else, which holds no text."""
+    return tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()

@@ -202,12 +202,27 @@ TRANSIENT: Final = frozenset(
 
 
 def decide_refusal(refused: ev.GateRefused) -> tuple[ev.Payload, ...]:
-    """What a refusal does: a mission whose evidence does not convince the executor goes back for a fresh dry run."""
-    if refused.reason in TRANSIENT:
+    """What a refusal does: a mission whose evidence does not convince the executor goes back for a fresh dry run.
+
+    So does one whose approvals would have been enough without the one that was withdrawn. Somebody took a go back, and
+    the others are asked again knowing that; what the withdrawer signed is not sent with the next report.
+    """
+    if _passes(refused):
         return ()
     if refused.reason == Reason.APPROVAL_EXPIRED:
         return refused, ev.MissionExpired(reason=refused.message)
     return refused, ev.MissionReturned(reason=refused.reason, message=refused.message)
+
+
+def _passes(refused: ev.GateRefused) -> bool:
+    """Whether a refusal says nothing about the mission.
+
+    The executor's trust file that can not be used now is before all gates. A fork that a gate finds is one between an
+    approval and the executor's log: that approval will never do.
+    """
+    if refused.gate:
+        return refused.reason in TRANSIENT - {Reason.AUDIT_FORKED}
+    return refused.reason in TRANSIENT | {Reason.STATE_FORBIDS}
 
 
 def decide_end(mission: Mission, receipt: ReceiptFacts) -> tuple[ev.Payload, ...]:

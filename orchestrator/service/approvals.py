@@ -128,7 +128,11 @@ class Approvals:
         return Asked(mission=mission, info=info, report=report, policy=self._policy(info))
 
     def _policy(self, info: ExecutorInfo) -> Policy | None:
-        return None if info.policy is None else self.documents.open_policy(info.policy)
+        """Return the policy in force; None where it can not be read, which must not keep anybody from denying."""
+        try:
+            return None if info.policy is None else self.documents.open_policy(info.policy)
+        except ContractError:
+            return None
 
 
 def _granted(mission: Mission, checked: _Checked, now: datetime, asked: Asked) -> Decision:

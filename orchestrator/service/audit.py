@@ -54,8 +54,10 @@ class Audit:
             StateForbidsError: AUDIT_FORKED: it does not continue what was seen of the log before.
             OrchestratorError: the executor can not be asked.
         """
-        await self.witness.exchange()
+        continued = await self.witness.exchange()
         self.witness.require_unforked()
+        if continued is not None:  # what somebody has kept already can not be larger than the log is by now
+            _require_as_much(known_size, continued.newer.size, "executor")
         answer = await self.executor.exchange("", (), known_size)
         newest = self.witness.opened(answer.checkpoint)
         _require_as_much(known_size, newest.size, "executor")

@@ -48,7 +48,7 @@ class Asked:
             return _fault(Reason.SELF_APPROVAL, f"the approval of {person!r} does not count: {person} {why}")
         if self._sure is None:
             return None
-        if decide(self._sure, self._demand, self._proven, ()).reason == Reason.SELF_APPROVAL:
+        if self._unproven(self._sure):
             return _fault(
                 Reason.SELF_APPROVAL,
                 "nobody has proven to be the plan's proposer, so that an approver may be the proposer",
@@ -73,6 +73,12 @@ class Asked:
             for person, key_id in signed.items()
         ]
         return decide(self._sure, self._demand, self._proven, votes).met
+
+    def _unproven(self, policy: Policy) -> bool:
+        """Tell whether nobody's approval can count, because any approver may be the proposer."""
+        if self.mission.plan_signatures or policy.self_approval:
+            return False
+        return decide(policy, self._demand, self._proven, ()).reason == Reason.SELF_APPROVAL
 
     @property
     def _demand(self) -> Demand:

@@ -59,8 +59,10 @@ class Exports:
         mission = self.missions.store.find(reference)
         theirs, kept, consistency = await self._executor_s(mission)
         witness.require_unforked()
-        file = self.missions.file_of(self.missions.store.state(mission.mission_id))
-        events = [*self._chat_events(mission), *self._events(mission_stream(mission.mission_id))]
+        # Nothing waits between these reads and the checkpoint is signed after them: the state is that of the events.
+        own = [*self._events(mission_stream(mission.mission_id))]
+        events = [*self._chat_events(mission), *own]
+        file = self.missions.file_of(self._as_written(mission.mission_id, own[-1].version))
         signed = await self.audit.log.sign_checkpoint()
         return MissionExport(
             file=file,
@@ -95,6 +97,12 @@ class Exports:
         raise OrchestratorError(
             Reason.OVERLOADED, "the executor's log keeps growing while it is read", "Export the mission again."
         )
+
+    def _as_written(self, mission_id: str, version: int) -> Mission:
+        """Return the mission as its written events tell it; of one that runs, more may have happened already."""
+        store = self.missions.store
+        mission = store.state(mission_id)
+        return mission if mission.last_sequence == version else store.as_it_was(mission_id, version)
 
     def _policy(self, report: Sealed | None) -> Sealed | None:
         digest = self.documents.open_report(report).policy_digest if report is not None else ""

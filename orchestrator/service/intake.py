@@ -320,7 +320,8 @@ class Intake:
             text=result_text(mission),
             mission_id=mission.mission_id,
         )
-        command = CommandRecord(command_id=f"result/{mission.mission_id}", request_hash="result", result="{}")
+        # No caller has an empty name, so that nobody's request can be taken for this one.
+        command = CommandRecord(command_id=f"/result/{mission.mission_id}", request_hash="result", result="{}")
         row = ProjectionRow(
             name=CHAT_RESULTS, key=mission.mission_id, status="told", sort_key=mission.mission_id, data="{}"
         )

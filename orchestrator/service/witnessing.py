@@ -69,6 +69,8 @@ class Witness:
     _exchanged_at: float = 0.0
     _exchanged_size: int = -1
     _called: bool = False
+    _told: str = ""
+    """Why the last exchange in the background did not come about, as the service log has it."""
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _task: "asyncio.Task[None] | None" = None
 
@@ -243,11 +245,18 @@ class Witness:
             try:
                 if self._is_due():
                     await self.exchange()
+                    self._told = ""
             except (OrchestratorError, EventLogError) as error:
-                _log.info("no checkpoints were exchanged: %s", error)
+                self._tell(error)
             except Exception:  # noqa: BLE001 - the next round must come all the same; it is logged whole
                 _log.exception("exchanging checkpoints failed")
             await asyncio.sleep(EXCHANGE_EVERY)
+
+    def _tell(self, error: OrchestratorError | EventLogError) -> None:
+        """Say once why no checkpoint goes round: this is tried every few seconds, for as long as it takes."""
+        if str(error) != self._told:
+            self._told = str(error)
+            _log.warning("no checkpoints are exchanged with the executor, which is tried again: %s", error)
 
     def _is_due(self) -> bool:
         overdue = asyncio.get_running_loop().time() - self._exchanged_at > EXCHANGE_AT_LEAST_EVERY

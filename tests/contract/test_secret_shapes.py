@@ -106,3 +106,9 @@ def test_a_credential_is_found_in_bytes_keys_and_nested_values() -> None:
     for inner in (credential.encode(), {"TOKEN": credential}, {credential: ""}, Holder("x", (credential,))):
         assert find_secret_in(Holder("plan", ("a", ("b", inner)))) == "GitHub token"
     assert find_secret_in(Holder("plan", ("a", ("b", {"c": b"d"})))) is None
+
+
+def test_a_variable_and_its_value_belong_together() -> None:
+    """A value that has no form of its own is known by its name."""
+    assert find_secret_in({"env": {"AWS_SECRET_ACCESS_KEY": letters(40)}}) == "AWS secret key"
+    assert find_secret_in({"env": {"OTHER_KEY": letters(40)}}) is None

@@ -90,6 +90,9 @@ class NoAnchor:
     def move(self, state: object) -> None:
         """Is not interested."""
 
+    def settle(self) -> None:
+        """Has nothing to wait for."""
+
 
 def unsigned() -> AbstractContextManager[object]:
     """Have no checkpoint signed."""

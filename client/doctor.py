@@ -28,12 +28,15 @@ SQLITE_FIXED = (3, 51, 3)
 SQLITE_FIXED_BRANCHES = {(3, 50): 7, (3, 44): 6}
 SECRET_FILES = (
     "keys/approver",
+    "keys/proposer",
     "keys/executor",
     "tls/ca.key",
     "tls/executor.key",
     "tls/orchestrator.key",
     "tls/client.key",
 )
+OPTIONAL_FILES = frozenset({"keys/approver", "keys/proposer"})
+"""Absent where the approver brought a public key, and where no agent proposes from here."""
 PUBLIC_FILES = ("keys/executor.pub", "keys/approver.pub", "tls/ca.pem")
 LADDER = {
     plan_pb2.LADDER_LEVEL_L0: "L0: reads only",
@@ -136,7 +139,7 @@ def _files(state: StateDirectory) -> Iterator[Finding]:
     for name in (*PUBLIC_FILES, *SECRET_FILES):
         path = state.root / name
         if not path.is_file():
-            if name != "keys/approver":  # absent where the approver brought a public key
+            if name not in OPTIONAL_FILES:
                 remedy = "bring it back from a backup, or make a new state with gonogo init"
                 yield Finding(name=name, level="fail", detail="missing", remedy=remedy)
         elif name in SECRET_FILES:

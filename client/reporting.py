@@ -7,30 +7,33 @@ from client.exit_codes import ExitCode, for_report
 from client.json_form import short_name
 from client.output import Output
 from client.render.reports import report_text, summary
-from client.verification import check_media_type, check_signature, open_document
+from client.verification import check_media_type, check_signature, open_document, require_about
 from gonogo import sealing
 from gonogo.signatures import PublicKey
 from gonogo.v1 import evidence_pb2, sealed_pb2
 
 
-def open_report(sealed: sealed_pb2.Sealed, executor_key: PublicKey) -> evidence_pb2.Report:
-    """Read a report that carries the pinned executor's signature.
+def open_report(sealed: sealed_pb2.Sealed, executor_key: PublicKey, mission_id: str) -> evidence_pb2.Report:
+    """Read a mission's report, which carries the pinned executor's signature.
 
     Raises:
-        EvidenceError: it does not, or is not a report.
+        EvidenceError: it does not, is not a report, or is another mission's.
     """
     check_media_type(sealed, sealing.REPORT)
     check_signature(sealed, executor_key, what="report")
-    return open_document(sealed, evidence_pb2.Report, what="report")
+    report = open_document(sealed, evidence_pb2.Report, what="report")
+    require_about(mission_id, report.mission_id, what="report")
+    return report
 
 
-def show_report(output: Output, sealed: sealed_pb2.Sealed, executor_key: PublicKey) -> None:
-    """Show a report.
+def show_report(output: Output, sealed: sealed_pb2.Sealed, executor_key: PublicKey, mission_id: str) -> None:
+    """Show a mission's report.
 
     Raises:
+        EvidenceError: it is none of this mission by this executor.
         ResultError: after showing it, where it is not a success.
     """
-    report = open_report(sealed, executor_key)
+    report = open_report(sealed, executor_key, mission_id)
     digest = digest_of(sealed)
     output.emit(dry_run_json(report, digest), lambda: report_text(report, digest))
     error = report_error(report)

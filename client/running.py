@@ -11,7 +11,7 @@ from client.output import Format
 from client.render.events import event_json, event_line
 from client.render.missions import mission_text, receipt_text
 from client.session import Session
-from client.verification import check_media_type, check_signature, open_document
+from client.verification import check_media_type, check_signature, open_document, require_about
 from gonogo import sealing
 from gonogo.v1 import events_pb2, evidence_pb2, orchestrator_pb2
 
@@ -32,7 +32,7 @@ async def execute_mission(session: Session, client: GonogoClient, mission_id: st
     except NotRunningError as error:
         raise _cut_off(mission_id, error) if last.resume_token else error from None
     if last.receipt.body:
-        await _show_receipt(session, client, last)
+        await _show_receipt(session, client, last, mission_id)
     else:
         _show_unfinished(session, last.mission, detached=detach)
 
@@ -60,10 +60,13 @@ def result_error(receipt: evidence_pb2.Receipt) -> ResultError | None:
     return ResultError(reason, f"{message}: {causes[0]}" if causes else message, remedy, exit_code=code)
 
 
-async def _show_receipt(session: Session, client: GonogoClient, last: orchestrator_pb2.ExecuteMissionResponse) -> None:
+async def _show_receipt(
+    session: Session, client: GonogoClient, last: orchestrator_pb2.ExecuteMissionResponse, mission_id: str
+) -> None:
     check_media_type(last.receipt, sealing.RECEIPT)
     check_signature(last.receipt, client.executor_key, what="receipt")
     receipt = open_document(last.receipt, evidence_pb2.Receipt, what="receipt")
+    require_about(mission_id, receipt.mission_id, what="receipt")
     digest = digest_of(last.receipt)
     data = receipt_json(receipt, digest, last.mission)
     session.output.emit(data, lambda: receipt_text(receipt, digest))

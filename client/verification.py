@@ -81,6 +81,17 @@ def require_asked_for(asked: str, found: str) -> None:
         raise EvidenceError("MISSION_MISMATCH", message, "do not approve; ask the orchestrator's operator")
 
 
+def require_about(mission_id: str, named: str, *, what: str) -> None:
+    """Refuse a document that is about another mission than the one meant, however well it is signed.
+
+    Raises:
+        EvidenceError: it is.
+    """
+    if named != mission_id:
+        message = f"asked for mission {mission_id!r}, was handed a {what} of {named!r}"
+        raise EvidenceError("MISSION_MISMATCH", message, _TAMPERED)
+
+
 def require_success(mission: VerifiedMission) -> None:
     """Refuse to go on with a report that is not a success.
 

@@ -38,22 +38,28 @@ ExecutorKeyOption = Annotated[
 # A mission's whole id: the prefix and twenty characters.
 WHOLE_ID = len("m-") + 20
 MAX_INPUT = 64 * 1024 * 1024
+# What one answer of the orchestrator holds, written out as JSON in ASCII.
+MAX_BUNDLE = 8 * MAX_INPUT
 
 
-def read_input(name: str) -> bytes:
+def read_input(name: str, limit: int = MAX_INPUT) -> bytes:
     """Read a file, or standard input where the name is a dash.
 
     Raises:
-        ClientError: it can not be read.
+        ClientError: it can not be read, or is larger than anything it could be.
     """
     try:
         if name == "-":
-            return sys.stdin.buffer.read(MAX_INPUT)
-        with Path(name).open("rb") as file:
-            return file.read(MAX_INPUT)
+            data = sys.stdin.buffer.read(limit + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(limit + 1)
     except OSError as error:
         remedy = "give a file you may read, or - for standard input"
         raise ClientError("FILE_UNREADABLE", f"{name}: {error.strerror}", remedy) from None
+    if len(data) > limit:
+        raise ClientError("TOO_LARGE", f"{name} has more than {limit:,} bytes", "give another file")
+    return data
 
 
 def connect(session: Session, executor_key: Path | None = None) -> GonogoClient:

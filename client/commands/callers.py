@@ -161,6 +161,8 @@ def _write_all(state: StateDirectory, folder: Path, issued: dict[str, bytes]) ->
             _write(folder / "tls" / name, data, 0o600)
         _write(folder / "tls" / "ca.pem", (state.tls / "ca.pem").read_bytes(), 0o644)
         _write(folder / "keys" / "executor.pub", state.executor_public_key.read_bytes(), 0o644)
+        if state.orchestrator_public_key.exists():  # with it the caller is a witness of the orchestrator's log, too
+            _write(folder / "keys" / "orchestrator.pub", state.orchestrator_public_key.read_bytes(), 0o644)
     except OSError as error:
         message = f"{error.filename}: {error.strerror}"
         raise StateError("STATE_EXISTS", message, "name a new directory with --out") from None

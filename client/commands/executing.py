@@ -78,7 +78,7 @@ async def _run_file(
         mission_id = proposed.mission.mission_id
         _tell(session, f"proposed {mission_id}")
         tried = await client.dry_run(mission_id)
-        report = open_report(tried.report, client.executor_key)
+        report = open_report(tried.report, client.executor_key, mission_id)
         error = report_error(report)
         if error is not None:
             _tell(session, report_text(report, digest_of(tried.report)))

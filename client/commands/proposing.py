@@ -67,8 +67,9 @@ async def _clone(session: Session, mission: str) -> None:
 
 async def _dry_run(session: Session, mission: str) -> None:
     async with connect(session) as client:
-        tried = await client.dry_run(await whole_id(client, mission))
-        show_report(session.output, tried.report, client.executor_key)
+        whole = await whole_id(client, mission)
+        tried = await client.dry_run(whole)
+        show_report(session.output, tried.report, client.executor_key, whole)
 
 
 def _show_proposed(session: Session, proposed: orchestrator_pb2.ProposeMissionResponse) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from client.bundle import Bundle
 from client.bundle_file import bundle_text
-from client.commands.arguments import ExecutorKeyOption, MissionArgument, connect, read_input, whole_id
+from client.commands.arguments import MAX_BUNDLE, ExecutorKeyOption, MissionArgument, connect, read_input, whole_id
 from client.errors import ClientError
 from client.exporting import export_bundle
 from client.orchestrator_command import pass_through, read_json
@@ -19,8 +19,9 @@ from client.render.checks import proof_text
 from client.render.events import event_json, event_line
 from client.render.layout import fields, table
 from client.session import Session, run, session_of
+from gonogo import sealing
 from gonogo.signatures import PublicKey, SignatureError, load_public_key
-from gonogo.v1 import executor_pb2
+from gonogo.v1 import evidence_pb2, executor_pb2
 
 
 def events(context: typer.Context, mission: MissionArgument) -> None:
@@ -55,7 +56,7 @@ def verify(
     own = OwnKeys(executor=executor_key, orchestrator=orchestrator_key)
     name = from_file or (mission if mission == "-" or Path(mission).is_file() else "")
     if name:
-        bundle = read_proof(read_input(name), name)
+        bundle = read_proof(read_input(name, MAX_BUNDLE), name)
         anchors = anchors_of(session.state, own, bundle)
     else:
         bundle, anchors = run(_fetched(session, mission, own))
@@ -112,10 +113,24 @@ async def _fetched(session: Session, mission: str, own: OwnKeys) -> tuple[Bundle
     async with connect(session, own.executor) as client:
         bundle = await export_bundle(client, session.state, mission)
         anchors = anchors_of(session.state, own, bundle)
-        if bundle.policy is None:
+        named = keys_named(bundle) if bundle.policy is None else frozenset()
+        if named:
             # A fingerprint binds a key: whoever hands it out, it is the key that the receipt names.
-            anchors = replace(anchors, approvers={**_keys_of(await client.executor()), **anchors.approvers})
+            told = _keys_of(await client.executor())
+            known = {key_id: key for key_id, key in told.items() if key_id in named}
+            anchors = replace(anchors, approvers={**known, **anchors.approvers})
     return bundle, anchors
+
+
+def keys_named(bundle: Bundle) -> frozenset[str]:
+    """Return the approvers' keys that a receipt names; no other is to be believed from an orchestrator."""
+    if bundle.receipt is None:
+        return frozenset()
+    try:
+        receipt = sealing.open_sealed(bundle.receipt.sealed.body, evidence_pb2.Receipt)
+    except sealing.SealingError:  # the proof says so
+        return frozenset()
+    return frozenset(record.key_id for record in receipt.approvals)
 
 
 async def _export(session: Session, mission: str, name: str) -> None:

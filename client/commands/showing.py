@@ -3,17 +3,19 @@ from typing import Annotated
 
 import typer
 
+from client.approving import fetch_verified
 from client.changes import net_changes
 from client.commands.arguments import ExecutorKeyOption, MissionArgument, connect, whole_id
 from client.diffs import file_diff
 from client.documents import open_documents, show_json
-from client.errors import ClientError, EvidenceError
+from client.errors import ClientError
+from client.handed_out import require_handed_out
 from client.json_form import to_json
 from client.render.boards import whiteboard_text
 from client.render.diffs import diffs_text, wants_colour
 from client.render.missions import documents_text, missions_text
-from client.reporting import open_report
 from client.session import Session, run, session_of
+from client.witnessing import pinned_executor
 from gonogo.v1 import events_pb2
 
 STATUSES = {
@@ -68,6 +70,7 @@ async def _show(session: Session, mission: str) -> None:
         response = await client.get(mission)
     documents = open_documents(response)
     session.output.emit(show_json(response, documents), lambda: documents_text(response.mission, documents))
+    require_handed_out(mission, response, documents, pinned_executor(session.state))
 
 
 async def _whiteboard(session: Session, mission: str) -> None:
@@ -78,12 +81,8 @@ async def _whiteboard(session: Session, mission: str) -> None:
 
 async def _diff(session: Session, mission: str, executor_key: Path | None) -> None:
     async with connect(session, executor_key) as client:
-        response = await client.get(mission)
-        if not response.report.body:
-            remedy = f"gonogo dry-run {mission}"
-            raise EvidenceError("REPORT_MISSING", f"mission {mission} has no report yet", remedy)
-        report = open_report(response.report, client.executor_key)
-        net = net_changes(step.changes for step in report.steps)
-        diffs = [await file_diff(client, response.mission.mission_id, change) for change in net]
+        verified = await fetch_verified(client, mission)
+        net = net_changes(step.changes for step in verified.report.steps)
+        diffs = [await file_diff(client, verified.plan.mission_id, change) for change in net]
     coloured = wants_colour(session.output.stdout)
     session.output.emit_list([one.as_json() for one in diffs], lambda: diffs_text(diffs, coloured=coloured))

@@ -9,7 +9,7 @@ from client.json_form import to_json
 from client.render.missions import mission_text
 from client.session import Session, run, session_of
 from client.undoing import undo_draft
-from client.verification import check_signature
+from client.verification import check_signature, require_about, require_asked_for
 from gonogo.signatures import PublicKey
 from gonogo.v1 import orchestrator_pb2, plan_pb2
 
@@ -26,7 +26,9 @@ def undo(
 
 async def _undo(session: Session, mission: str, to: str, executor_key: Path | None) -> None:
     async with connect(session, executor_key) as client:
-        draft = _draft(await client.get(mission), to, client.executor_key)
+        response = await client.get(mission)
+        require_asked_for(mission, response.mission.mission_id)
+        draft = _draft(response, to, client.executor_key)
         proposed = (await client.propose(draft)).mission
     session.output.emit(to_json(proposed), lambda: mission_text(proposed))
     if not session.output.machine:
@@ -36,6 +38,8 @@ async def _undo(session: Session, mission: str, to: str, executor_key: Path | No
 def _draft(response: orchestrator_pb2.GetMissionResponse, to: str, executor_key: PublicKey) -> plan_pb2.PlanDraft:
     """Draft it from documents that hold: a receipt that the executor signed."""
     documents = open_documents(response)
+    require_about(response.mission.mission_id, documents.plan.mission_id, what="plan")
     if documents.receipt is not None:
         check_signature(response.receipt, executor_key, what="receipt")
+        require_about(response.mission.mission_id, documents.receipt.mission_id, what="receipt")
     return undo_draft(documents, to=to)

@@ -6,6 +6,7 @@ of the claim; then the approvals that the receipt stands on are counted as the e
 """
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -23,6 +24,8 @@ REPORT_DEMAND = "report's demand"
 RECEIPT_DEMAND = "receipt's demand"
 DECISION = "policy decision"
 NONCES = "approvals are single"
+CLOCK_SKEW = timedelta(seconds=60)
+"""As much as clients allow for in what they sign."""
 
 Evidence = tuple[plan_pb2.Plan, evidence_pb2.Report, Policy]
 
@@ -55,13 +58,16 @@ def is_recorded(one: OpenApproval, receipt: evidence_pb2.Receipt) -> bool:
 
 
 def may_be_left_out(one: OpenApproval, opened: Opened, receipt: evidence_pb2.Receipt) -> bool:
-    """Tell whether the executor had to leave an approval out: a second one, or one that was not valid at the claim."""
+    """Tell whether the executor had to leave an approval out: a second one, or one that was not valid at the claim.
+
+    Who hands approvals over leaves those out that have run out by its own clock, which may be a little ahead.
+    """
     others = [other for other in opened.approvals if is_recorded(other, receipt)]
     if any(other.approval.approver == one.approval.approver for other in others):
         return True
-    return (
-        not _window(one, receipt).ok or one.approval.approved_at.ToNanoseconds() >= receipt.started_at.ToNanoseconds()
-    )
+    if not _window(one, receipt).ok or one.approval.approved_at.ToNanoseconds() >= receipt.started_at.ToNanoseconds():
+        return True
+    return moment(one.approval.expires_at) - moment(receipt.started_at) <= CLOCK_SKEW
 
 
 def _left_over(bundle: Bundle) -> Iterator[Check]:

@@ -4,7 +4,7 @@ from client.documents import Documents
 from client.json_form import short_name
 from client.render.layout import fields, indented, table, when
 from client.render.plans import plan_text
-from client.render.reports import report_text
+from client.render.reports import proposer_text, report_text
 from gonogo.safe_text import shown_argv
 from gonogo.v1 import evidence_pb2, orchestrator_pb2
 
@@ -16,6 +16,7 @@ def mission_text(mission: orchestrator_pb2.Mission) -> str:
             ("mission", mission.mission_id),
             ("status", short_name(mission, "status")),
             ("objective", mission.objective),
+            ("proposer", mission.proposer),
             ("workspace", mission.workspace_id),
             ("plan", f"{mission.plan_id}  {mission.plan_digest}"),
             ("report", f"{mission.report_id}  {mission.report_digest}".strip()),
@@ -95,6 +96,7 @@ def receipt_text(receipt: evidence_pb2.Receipt, digest: str) -> str:
             ("outcome", short_name(receipt, "execution_status")),
             ("steps", f"{receipt.steps_succeeded} succeeded, {receipt.steps_failed} failed"),
             ("took", f"{receipt.execution_duration_ms} ms"),
+            ("proposed by", proposer_text(receipt.proposer)),
             ("approved by", ", ".join(record.approver for record in receipt.approvals)),
             ("after", receipt.after_fingerprint),
             ("promised", receipt.expected_after_fingerprint),

@@ -7,6 +7,7 @@ from client.changes import NetChange, besides, metadata_kind, net_changes, size_
 from client.json_form import short_name
 from client.render.layout import byte_count, fields, indented, table
 from client.render.plans import bounded_text
+from gonogo.policy import Requirement, shown
 from gonogo.safe_text import safe_line
 from gonogo.v1 import evidence_pb2
 
@@ -24,6 +25,15 @@ MARKS = {"create": "+", "modify": "~", "delete": "-", "move": ">", "type_change"
 EXCERPT_LINES = 8
 
 
+def proposer_text(proposer: evidence_pb2.Proposer) -> str:
+    """Return who proposed, as far as the executor found it proven; empty in a document that does not say."""
+    if proposer.kind == evidence_pb2.PROPOSER_KIND_UNKNOWN:
+        return "unknown: the plan has no signature of anybody whom the executor knows"
+    if proposer.kind == evidence_pb2.PROPOSER_KIND_AGENT:
+        return f"{proposer.person}, an agent of {proposer.sponsor}, who signed the plan"
+    return f"{proposer.person}, who signed the plan" if proposer.person else ""
+
+
 def report_text(report: evidence_pb2.Report, digest: str) -> str:
     """Return a report."""
     net = net_changes(step.changes for step in report.steps)
@@ -34,6 +44,8 @@ def report_text(report: evidence_pb2.Report, digest: str) -> str:
             ("risk", short_name(report.risk, "level")),
             ("summary", summary(net)),
             ("isolation", short_name(report, "ladder_level").upper()),
+            ("proposer", proposer_text(report.proposer)),
+            ("approvals", _asked_for(report.demand)),
             ("self-approval", short_name(report, "self_approval")),
             ("base", report.base_fingerprint),
             ("after", report.after_fingerprint),
@@ -50,6 +62,16 @@ def report_text(report: evidence_pb2.Report, digest: str) -> str:
     if net:
         parts.append("changes\n" + indented(changes_text(net)))
     return "\n\n".join(parts)
+
+
+def _asked_for(demand: evidence_pb2.Demand) -> str:
+    """Return what the policy asks of the approvals."""
+    if demand.refused:
+        return f"refused, whoever approves: {demand.refused}"
+    parts = [shown(Requirement(count=one.count, group=one.group)) for one in demand.requirements]
+    parts += ["with hardware keys"] if demand.hardware_key else []
+    parts += [f"by rules {', '.join(demand.rules)}"] if demand.rules else []
+    return "; ".join(parts)
 
 
 def summary(net: Sequence[NetChange]) -> str:

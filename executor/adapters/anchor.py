@@ -278,6 +278,6 @@ def _checksum(body: str) -> str:
 def _unwritable(path: Path) -> StoreError:
     return StoreError(
         "INTERNAL",
-        f"the anchor {path} can not be written, so nothing may happen",
-        "look at that file's disk and permissions; nothing was done meanwhile",
+        f"the ledger's anchor {path.name} can not be written, so nothing may happen",
+        "look at that file's disk and permissions, which the executor's log names; nothing was done meanwhile",
     )

@@ -8,6 +8,11 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+from executor.adapters.spool_files import UNFINISHED, leave, make_folder, read
+
+MAX_IDENTITY: Final = 8 * 1024
 
 
 class ForgetSpool:
@@ -22,20 +27,29 @@ class ForgetSpool:
         Raises:
             OSError: the file can not be written.
         """
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(self._folder)
         path = self._folder / hashlib.sha256(identity.encode()).hexdigest()[:32]
-        new = path.with_name(f"{path.name}.{os.getpid()}.new")
-        new.write_text(identity, encoding="utf-8")
-        new.replace(path)
+        leave(self._folder, path.name, identity)
         return path
 
     def waiting(self) -> Iterator[str]:
-        """Yield who is to be forgotten; the file goes when the next one is asked for."""
+        """Yield who is to be forgotten; the file goes when the next one is asked for.
+
+        Raises:
+            OSError: something there can not be read; the others were yielded before.
+        """
         try:
-            names = [entry.name for entry in os.scandir(self._folder) if not entry.name.endswith(".new")]
+            names = [entry.name for entry in os.scandir(self._folder) if not entry.name.endswith(UNFINISHED)]
         except FileNotFoundError:
             return
-        for name in sorted(names):
-            path = self._folder / name
-            yield path.read_text("utf-8", "replace")
+        failed: OSError | None = None
+        for path in (self._folder / name for name in sorted(names)):
+            try:
+                identity = read(path, MAX_IDENTITY).decode("utf-8", "replace")
+            except OSError as error:
+                failed = error
+                continue
+            yield identity
             path.unlink(missing_ok=True)
+        if failed is not None:
+            raise failed

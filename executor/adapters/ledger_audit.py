@@ -80,6 +80,21 @@ def append_entry(execute: Execute, kind: str, mission_id: str, value: Mapping[st
     return index
 
 
+def state_after(execute: Execute, epoch: str) -> AuditedState:
+    """Return how far the ledger will have come with a transaction, before that is committed.
+
+    What is to be remembered of a claim must be known by then: a fault afterwards would be taken for a refusal.
+    """
+    [(claims, clock_us)] = execute.rows("claims_and_clock")
+    return AuditedState(
+        epoch=epoch,
+        claims=claims,
+        clock_us=max(int(clock_us), execute.at_us),
+        audit_size=execute.tail.size,
+        audit_root=execute.tail.root(),
+    )
+
+
 def stored_hashes(rows: Rows, level: int, first: int, count: int) -> Sequence[bytes]:
     """Read stored hashes of the tree by whatever runs named queries."""
     if level == 0:
@@ -98,6 +113,10 @@ class Anchoring(Protocol):
 
     def move(self, state: AuditedState) -> None:
         """Take a state to be remembered, without waiting for it."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until all that was taken is remembered; raise StoreError where it can not be."""
         ...
 
 

@@ -1,12 +1,14 @@
 """Revocations and denials as rows of the SQLite ledger."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from executor.adapters.ledger_audit import AuditRows, append_entry
 from executor.adapters.ledger_claims import claim_from_json
 from executor.adapters.ledger_entries import signed_by
+from executor.domain.errors import StoreError
 from executor.domain.revocation import RevocationKind, RevocationRecord, binding
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.ports import Revoked, Standing
@@ -40,10 +42,13 @@ class Revocations(AuditRows):
     def _anchor_it(self) -> None:
         """Have the anchor remember it, too: a ledger that is restored to the time before has not forgotten it unseen.
 
-        Nobody waits for that: where the anchor can not be written the revocation holds all the same.
+        Whoever is answered was told what outlives that. Where the anchor can not be written, the revocation holds all
+        the same.
         """
         if self._anchor is not None:
             self._anchor.move(self.audited_state())
+            with suppress(StoreError):
+                self._anchor.settle()
 
     def revocations(self, mission_id: str) -> tuple[RevocationRecord, ...]:
         return tuple(_record(*row) for row in self._rows("revocations", mission_id))

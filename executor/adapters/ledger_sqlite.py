@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from executor.adapters.ledger_audit import AuditRows, SignRoot, append_entry, stored_hashes
+from executor.adapters.ledger_audit import AuditRows, SignRoot, append_entry, state_after, stored_hashes
 from executor.adapters.ledger_checkpoints import Checkpoints, insert_checkpoint
 from executor.adapters.ledger_claims import claim_from_json, claim_to_json
 from executor.adapters.ledger_entries import (
@@ -172,6 +172,7 @@ class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
                 execute("insert_request", *_request(request))
                 append_entry(execute, CLAIMED, claim.mission_id, claim_value(claim, text, request))
                 self._sign(execute)
+                state = state_after(execute, self._epoch)
         except StoreError as error:
             if isinstance(error.__cause__, sqlite3.IntegrityError):
                 return self._conflict(claim, error)
@@ -179,7 +180,7 @@ class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
         except _TakenBackError:
             return ClaimConflict.REVOKED
         if self._anchor is not None:
-            self._anchor.move(self.audited_state())
+            self._anchor.move(state)
         return None
 
     def append_events(self, execution_id: str, events: Sequence[Event]) -> None:

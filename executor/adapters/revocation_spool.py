@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from google.protobuf import json_format
 
+from executor.adapters.spool_files import leave, make_folder, read
 from executor.adapters.wire import sealed_from_proto, sealed_to_proto
 from executor.domain.errors import RequestMalformedError, StoreError
 from executor.domain.sealed import SealedBytes
@@ -56,8 +57,8 @@ class RevocationSpool:
         name = secrets.token_hex(8)
         text = json_format.MessageToJson(sealed_to_proto(document), preserving_proto_field_name=True)
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(name + WAITING, text)
+            make_folder(self._folder)
+            leave(self._folder, name + WAITING, text)
         except OSError as error:
             raise StoreError(
                 "STORE_FULL", f"the revocation could not be handed in: {error}", "make room, and try again"
@@ -79,19 +80,18 @@ class RevocationSpool:
         Raises:
             RequestMalformedError: it is no signed document.
         """
-        with (self._folder / (name + WAITING)).open("rb") as file:
-            return document_from_text(file.read(MAX_FILE + 1))
+        return document_from_text(read(self._folder / (name + WAITING), MAX_FILE + 1))
 
     def settle(self, name: str, answer: Mapping[str, object]) -> None:
         """Leave the answer for whoever handed it in, and let go of the file."""
-        self._write(name + ANSWERED, json.dumps(answer))
+        leave(self._folder, name + ANSWERED, json.dumps(answer))
         (self._folder / (name + WAITING)).unlink(missing_ok=True)
 
     def answer(self, name: str) -> Mapping[str, Any] | None:
         """Take the answer, if it is there."""
         path = self._folder / (name + ANSWERED)
         try:
-            found = json.loads(path.read_text("utf-8"))
+            found = json.loads(read(path, MAX_FILE))
         except FileNotFoundError:
             return None
         path.unlink(missing_ok=True)
@@ -101,17 +101,3 @@ class RevocationSpool:
         """Remove the answers that nobody took."""
         for path in self._folder.glob(f"*{ANSWERED}"):
             path.unlink(missing_ok=True)
-
-    def _write(self, name: str, text: str) -> None:
-        new = self._folder / f"{name}.new"
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._folder / name)
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -77,7 +77,7 @@ def parse_trust(data: bytes) -> Trust:
     """
     try:
         document = tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own error, bytes that are no text, a number too long to read
         raise TrustFileError(f"it is not TOML: {error}", "correct the line that is named") from error
     return _trust(document)
 

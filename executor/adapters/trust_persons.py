@@ -55,10 +55,12 @@ def _members(place: str, value: object) -> tuple[str, ...]:
 
 def _check_one_owner(persons: Sequence[Person]) -> None:
     """Refuse one key under two names, which would count as two persons, or for two uses."""
-    owners: dict[str, tuple[str, KeyUse]] = {}
+    owners: dict[bytes, tuple[str, KeyUse]] = {}
     for person in persons:
         for key in person.keys:
-            owner, use = owners.setdefault(key.key_id, (person.person_id, key.use))
+            # By the key itself: its fingerprint is another where it is written as a security key's.
+            point = load_public_key(key.public_key).key.public_bytes_raw()
+            owner, use = owners.setdefault(point, (person.person_id, key.use))
             if owner != person.person_id:
                 raise TrustFileError(
                     f"key {key.key_id} belongs to {owner} and to {person.person_id}",

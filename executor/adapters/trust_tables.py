@@ -5,6 +5,7 @@ hold. Every error names the place and what to write there.
 """
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -152,10 +153,11 @@ def byte_count(place: str, value: object) -> int:
 
 def moment(place: str, value: object) -> datetime:
     """Read a moment: a TOML date and time with its offset."""
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        remedy = "write a date and time with its offset and without quotes, such as 2027-11-20T00:00:00Z"
-        raise TrustFileError(f"{place} is not a moment", remedy)
-    return value.astimezone(UTC)
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        with suppress(OverflowError):  # before the year 1 or after 9999
+            return value.astimezone(UTC)
+    remedy = "write a date and time with its offset and without quotes, such as 2027-11-20T00:00:00Z"
+    raise TrustFileError(f"{place} is not a moment", remedy)
 
 
 def _whole(place: str, value: object, least: int, most: int) -> int:

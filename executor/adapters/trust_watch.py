@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -135,7 +136,11 @@ class TrustWatch:
         except Exception as error:  # whatever it was, this file is not one to decide by
             log.exception("the trust file can not be looked at")
             self._refuse(
-                Fault(reason="INTERNAL", message=f"trust file: {error}", remedy="look into the executor's log")
+                Fault(
+                    reason="INTERNAL",
+                    message=f"trust file: it can not be used ({type(error).__name__})",
+                    remedy="look into the executor's log",
+                )
             )
 
     def _look(self) -> None:
@@ -165,7 +170,8 @@ class TrustWatch:
 
     def _refuse(self, fault: Fault) -> None:
         self._looked_at = None  # a fault of the ledger's, or of the disk's, may pass without a change of the file
-        self._in_force.refuse(fault)
+        # Callers are told of it, too, and where the file lies is none of their business.
+        self._in_force.refuse(replace(fault, message=fault.message.replace(str(self._path), self._path.name)))
         if fault.message != self._told:
             self._told = fault.message
             log.error("nothing is decided any more: %s; %s", fault.message, fault.remedy)

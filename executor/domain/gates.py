@@ -81,6 +81,18 @@ def check_simulation(report: Report) -> None:
     )
 
 
+def check_distinct(given: Sequence[GivenApproval]) -> None:
+    """Gate 3, single use: two persons' approvals that share their id or nonce can not both be used up."""
+    for names in ([one.approval.approval_id for one in given], [one.approval.nonce for one in given]):
+        if len(set(names)) != len(names):
+            raise GateRefusedError(
+                APPROVED,
+                "NOT_APPROVED",
+                "two approvals carry the same id or the same nonce",
+                "have one of the two persons approve again; a client makes both anew each time",
+            )
+
+
 def first_in_time(given: Sequence[GivenApproval], *, now: datetime, max_seconds: int) -> tuple[GivenApproval, ...]:
     """Gate 3, the windows: return one approval of each person, the first of theirs that holds now.
 
@@ -166,7 +178,7 @@ def plan_mismatch(document: str, named: str) -> GateRefusedError:
     return GateRefusedError(
         PLAN,
         "PLAN_MISMATCH",
-        f"{document} is about another plan, {named[:100]}",
+        f"{document} is about another plan, {named[:100]!r}",
         "send the plan that was dry run and approved, byte for byte",
     )
 

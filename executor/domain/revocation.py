@@ -16,6 +16,8 @@ from gonogo.safe_text import excerpt
 
 GATE = 3
 SHOWN_REASON = 200
+KEPT_REASON = 1000
+"""What is kept beside the document, which says all of it: nobody fills the ledger with three copies of a long one."""
 
 
 class RevocationKind(enum.Enum):

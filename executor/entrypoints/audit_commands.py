@@ -60,6 +60,8 @@ def _check(state: Path) -> Mapping[str, object]:
 
 
 def _forget(state: Path, identity: str, seconds: float) -> Mapping[str, object]:
+    if not forget_spool_of(state).parent.is_dir():
+        raise SettingsError(f"there is no executor in {state}", "name the executor's --state")
     try:
         wish = ForgetSpool(forget_spool_of(state)).ask(identity)
     except OSError as error:

@@ -10,6 +10,7 @@ import grpc
 from executor.domain.errors import ExecutorError
 from executor.domain.policy import Trust
 from executor.entrypoints.grpc_errors import abort, internal_error
+from executor.entrypoints.grpc_requests import check_readable
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Service = TypeVar("Service", bound="HasPeers")
@@ -79,6 +80,7 @@ def unary(
     async def call(self: Service, request: Request, context: Context) -> Response:
         try:
             self.peers.check(context)
+            check_readable(request)
             return await method(self, request, context)
         except ExecutorError as error:
             failure = error
@@ -98,6 +100,7 @@ def streaming(
     async def call(self: Service, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
             self.peers.check(context)
+            check_readable(request)
             async with contextlib.aclosing(method(self, request, context)) as answers:  # type: ignore[type-var]  # a generator
                 async for answer in answers:
                     yield answer

@@ -17,6 +17,7 @@ from executor.adapters.wire import sealed_from_proto
 from executor.domain.errors import ExecutorError
 from executor.entrypoints.grpc_errors import abort, internal_error
 from executor.entrypoints.grpc_peers import Context, identity_of
+from executor.entrypoints.grpc_requests import check_readable, reading
 from executor.entrypoints.work import Work
 from executor.runner.ports import Revoked
 from executor.runner.service import ExecutorCore
@@ -84,6 +85,7 @@ class RevocationService(executor_pb2_grpc.RevocationServiceServicer):
             client = identity_of(context)
             _check_client(client)
             self._pace.take(client)
+            check_readable(request)
             revoked = await Work(self._workers, self._revoke, sealed_from_proto(request.revocation)).answer()
         except ExecutorError as error:
             failure = error
@@ -116,7 +118,7 @@ class RevocationPort:
             return ""
         self._server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         service = RevocationService(self._core.revoke, Pace(now=time.monotonic))
-        executor_pb2_grpc.add_RevocationServiceServicer_to_server(service, self._server)
+        executor_pb2_grpc.add_RevocationServiceServicer_to_server(service, reading(self._server))
         try:
             port = self._server.add_secure_port(self._listen, self._credentials())
         except RuntimeError as error:

@@ -16,9 +16,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from executor.adapters.certificates import CertificateFiles
+from executor.entrypoints.grpc_requests import reading
 from executor.entrypoints.grpc_revocations import RevocationPort
 from executor.entrypoints.grpc_service import ExecutorService
-from executor.entrypoints.health_port import HealthPort
+from executor.entrypoints.health_port import Checks, HealthPort
 from executor.entrypoints.server_credentials import mutual_tls
 from executor.runner.service import ExecutorCore
 from executor.settings import Settings, SettingsError
@@ -101,9 +102,9 @@ def build_server(
         ExecutorError: the address or the certificates can not be used.
     """
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
-    executor_pb2_grpc.add_ExecutorServiceServicer_to_server(service, server)
+    executor_pb2_grpc.add_ExecutorServiceServicer_to_server(service, reading(server))
     checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    health_pb2_grpc.add_HealthServicer_to_server(Checks(checks), server)
     if settings.reflection:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from executor.adapters.revocation_spool import MAX_FILE, RevocationSpool, document_from_text
 from executor.adapters.trust_file import read_trust_file
+from executor.adapters.trust_tables import TrustFileError
 from executor.adapters.wire import WireDocuments
+from executor.domain.sealed import SealedBytes
 from executor.runner.keyring import Keyring
 from executor.runner.revocations import read_revocation
 from executor.settings import SettingsError, spool_of, trust_file_of
@@ -33,8 +35,7 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     given = _parser(environment).parse_args(argv)
     root = Path(given.state).absolute()
     document = document_from_text(_read(given.file))
-    trust = read_trust_file(trust_file_of(root))
-    read_revocation(document, Keyring(trust.policy.persons), trust.executor_id, WireDocuments())
+    _check(root, document)
     spool = RevocationSpool(spool_of(root))
     answer = _answer(spool, spool.hand_in(document), given.wait)
     if answer is None:
@@ -42,6 +43,20 @@ def main(argv: Sequence[str], environment: Mapping[str, str]) -> int:
     out = sys.stderr if "reason" in answer else sys.stdout
     out.write(json.dumps(answer) + "\n")
     return 1 if "reason" in answer else 0
+
+
+def _check(root: Path, document: SealedBytes) -> None:
+    """Refuse at once what the executor would refuse.
+
+    A trust file that is broken now keeps nobody from stopping something: a running executor goes by its last good one.
+    """
+    try:
+        trust = read_trust_file(trust_file_of(root))
+    except TrustFileError:
+        if not spool_of(root).parent.is_dir():
+            raise  # there is no executor here at all
+        return
+    read_revocation(document, Keyring(trust.policy.persons), trust.executor_id, WireDocuments())
 
 
 def _answer(spool: RevocationSpool, name: str, seconds: float) -> Mapping[str, Any] | None:

@@ -27,7 +27,7 @@ from executor.domain.gates import APPROVED, GivenApproval
 from executor.domain.plan import Plan
 from executor.domain.plan_rules import is_identifier
 from executor.domain.report import Report
-from executor.domain.revocation import RevocationKind, RevocationRecord, check_not_revoked
+from executor.domain.revocation import KEPT_REASON, RevocationKind, RevocationRecord, check_not_revoked
 from executor.domain.sealed import SealedBytes
 from executor.runner.documents import OpenDocuments
 from executor.runner.keyring import Keyring, Signer, UnknownKeyError
@@ -35,6 +35,7 @@ from executor.runner.ports import Ledger
 from executor.runner.requests import ExecuteInput, malformed
 from executor.runner.trust import InForce
 from gonogo.policy import Demand, Facts, KeyUse, PersonKind, Proposer, ProposerKind, demand_of
+from gonogo.safe_text import excerpt
 from gonogo.signatures import SignatureError
 
 Deny = Callable[[RevocationRecord], object]
@@ -122,6 +123,7 @@ class ApprovalGate:
         given = rules.first_in_time(
             agreement.signed, now=now, max_seconds=min(policy.max_approval_seconds, demand.max_approval_seconds)
         )
+        rules.check_distinct(given)
         rules.check_demand(policy, demand, facts.proposer, given, report.ladder_level)
         rules.check_policy_unchanged(report, in_force.policy_digest)
         return replace(agreement, given=given, facts=facts, demand=demand)
@@ -261,7 +263,7 @@ def _denial(approval: Approval, sealed: SealedBytes, now: datetime) -> Revocatio
         mission_id=approval.mission_id,
         person=approval.approver,
         kind=RevocationKind.DENY,
-        reason=approval.comment,
+        reason=excerpt(approval.comment, KEPT_REASON),
         recorded_at=now,
         document=sealed,
     )

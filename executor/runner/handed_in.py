@@ -38,6 +38,7 @@ class HandedIn:
     def __init__(self, spool: Spool, revoke: Callable[[SealedBytes], Revoked]) -> None:
         self._spool = spool
         self._revoke = revoke
+        self._told = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="handed-in", daemon=True)
 
@@ -61,19 +62,34 @@ class HandedIn:
         while not self._stop.wait(LOOK_SECONDS):
             try:
                 self._take_in()
-            except StoreError:
-                log.exception("a revocation could not be taken in; it waits")
+                self._told = ""
+            except StoreError as error:
+                if str(error) != self._told:  # ten times a second would be a flood
+                    self._told = str(error)
+                    log.exception("a revocation could not be taken in; it waits")
 
     def _take_in(self) -> None:
-        try:
-            for name in self._spool.waiting():
+        """Take in all that can be; one that can not keeps none of the others waiting.
+
+        Raises:
+            StoreError: something goes on waiting.
+        """
+        failed: StoreError | None = None
+        for name in self._waiting():
+            try:
                 self._spool.settle(name, self._answer(name))
+            except StoreError as error:
+                failed = error
+            except Exception as error:  # noqa: BLE001 - whatever one of them does, this thread goes on taking others
+                failed = _not_taken(f"{name} can not be read or settled: {error!r}")
+        if failed is not None:
+            raise failed
+
+    def _waiting(self) -> tuple[str, ...]:
+        try:
+            return self._spool.waiting()
         except OSError as error:
-            raise StoreError(
-                "INTERNAL",
-                f"what was handed in on this host can not be read or settled: {error}",
-                "look at the folder revocations in the executor's state directory",
-            ) from error
+            raise _not_taken(f"it can not be read: {error}") from error
 
     def _answer(self, name: str) -> Mapping[str, object]:
         try:
@@ -89,3 +105,11 @@ class HandedIn:
             "in_time": revoked.in_time,
             "stopping": revoked.stopping,
         }
+
+
+def _not_taken(what: str) -> StoreError:
+    return StoreError(
+        "INTERNAL",
+        f"what was handed in on this host could not be taken in: {what}",
+        "look at the folder revocations in the executor's own directory: each file there must be readable for its user",
+    )

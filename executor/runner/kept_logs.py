@@ -2,7 +2,8 @@
 
 A caller's log has forked where a checkpoint signed by it can not follow the kept one. Then its dry runs and executions
 are refused until the operator had a look and had the kept one forgotten. A proof that starts from the checkpoint before
-the kept one is no fork but an answer that was lost on its way: the caller learns what is kept and tries again.
+the kept one is no fork but an answer that was lost on its way: the caller learns what is kept and tries again. Nor is
+the checkpoint before the kept one itself: a call that its caller gave up may be served after the next one.
 """
 
 import logging
@@ -135,7 +136,7 @@ class KeptLogs:
         if kept.fork:
             raise _forked(kept)
         last = _named(kept.note)
-        if (last.size, last.root) == (named.size, named.root):
+        if (last.size, last.root) == (named.size, named.root) or note == kept.before:
             return last.size
         if last.origin == named.origin and _continues(last, named, consistency):
             self._keep(Kept(identity=identity, note=note, before=kept.note))

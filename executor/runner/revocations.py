@@ -6,12 +6,13 @@ file has expired, or that its next version is broken, must keep nobody from stop
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from executor.domain.errors import GateRefusedError, RequestMalformedError
+from executor.domain.errors import GateRefusedError, RequestMalformedError, StoreError
 from executor.domain.plan_rules import is_identifier
-from executor.domain.revocation import Revocation, RevocationRecord
+from executor.domain.revocation import KEPT_REASON, Revocation, RevocationRecord, binding
 from executor.domain.sealed import SealedBytes
 from executor.runner.approvals import approver_of, bad_signature
 from executor.runner.keyring import Keyring
@@ -19,7 +20,7 @@ from executor.runner.ports import Documents, Ledger, Revoked, Standing
 from executor.runner.requests import check_envelope, malformed
 from executor.runner.trust import InForce
 from gonogo import sealing
-from gonogo.safe_text import safe_line
+from gonogo.safe_text import excerpt, safe_line
 
 MAX_BYTES = 16 * 1024
 GATE = 3
@@ -44,6 +45,8 @@ class Revocations:
     now: Callable[[], datetime]
     _stops: dict[str, RevocationRecord] = field(default_factory=dict)
     """By mission, what its running execution has to stop for."""
+    _unrecorded: set[str] = field(default_factory=set)
+    """The missions of which the ledger does not know that yet."""
 
     def revoke(self, sealed: SealedBytes) -> Revoked:
         """Record a signed revocation; the same one again changes nothing and is answered alike.
@@ -61,15 +64,24 @@ class Revocations:
                 mission_id=revocation.mission_id,
                 person=revocation.person,
                 kind=revocation.kind,
-                reason=revocation.reason,
+                reason=excerpt(revocation.reason, KEPT_REASON),
                 recorded_at=self.now(),
                 document=sealed,
             )
         )
 
     def record(self, record: RevocationRecord) -> Revoked:
-        """Record what a document that was checked takes back."""
-        revoked = self.ledger.revoke(record)
+        """Record what a document that was checked takes back.
+
+        Raises:
+            StoreError: it could not be recorded. What runs on it is stopped all the same: it can be handed in again,
+                and what is done meanwhile may not be undone.
+        """
+        try:
+            revoked = self.ledger.revoke(record)
+        except StoreError:
+            self._stop_unrecorded(record)
+            raise
         log.warning(
             "mission %s: %s; in time: %s, stopping: %s",
             record.mission_id,
@@ -78,18 +90,35 @@ class Revocations:
             revoked.stopping,
         )
         if revoked.stopping:
-            self._stops.setdefault(record.mission_id, revoked.record)
-            if self.ledger.standing(record.mission_id) is Standing.EXECUTED:  # it ended before it was told
-                self.ended(record.mission_id)
+            self._tell(revoked.record)
         return revoked
+
+    def _stop_unrecorded(self, record: RevocationRecord) -> None:
+        with suppress(StoreError):
+            for claim in self.ledger.unfinished():
+                approvers = [one.approver for one in claim.approvals]
+                if claim.mission_id == record.mission_id and binding((record,), approvers) is not None:
+                    self._unrecorded.add(record.mission_id)
+                    self._tell(record)
+
+    def _tell(self, record: RevocationRecord) -> None:
+        self._stops.setdefault(record.mission_id, record)
+        if self.ledger.standing(record.mission_id) is Standing.EXECUTED:  # it ended before it was told
+            self.ended(record.mission_id)
 
     def stopped(self, mission_id: str) -> RevocationRecord | None:
         """Return what a running execution has to stop for, if anything."""
-        return self._stops.get(mission_id)
+        record = self._stops.get(mission_id)
+        if record is not None and mission_id in self._unrecorded:
+            with suppress(StoreError):  # once more, so that what stopped it is in the log before its end
+                self.ledger.revoke(record)
+                self._unrecorded.discard(mission_id)
+        return record
 
     def ended(self, mission_id: str) -> None:
         """Take note that an execution has ended, so that nobody has to be told any more."""
         self._stops.pop(mission_id, None)
+        self._unrecorded.discard(mission_id)
 
 
 def read_revocation(sealed: SealedBytes, keyring: Keyring, executor_id: str, documents: Documents) -> Revocation:

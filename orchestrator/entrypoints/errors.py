@@ -14,7 +14,9 @@ from orchestrator.domain.errors import ExecutorRefusedError, OrchestratorError, 
 from orchestrator.service import event_log_errors as store
 
 DOMAIN: Final = "gonogo"
-MAX_MESSAGE: Final = 2_000
+MAX_TEXT_BYTES: Final = 600
+"""Of a message or remedy as it leaves: it stands up to four times in a call's trailers, of which gRPC takes 8 KiB."""
+MAX_FACT: Final = 200
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +115,7 @@ def status_of(error: OrchestratorError) -> status_pb2.Status:
         details.append(_bad_request(error))
     if isinstance(error, ExecutorRefusedError) and error.refusal is not None:
         details.append(_packed(sealed_to_proto(error.refusal)))
-    return status_pb2.Status(code=code.value[0], message=error.message[:MAX_MESSAGE], details=details)
+    return status_pb2.Status(code=code.value[0], message=_bounded(error.message), details=details)
 
 
 async def abort(context: "grpc.aio.ServicerContext[object, object]", error: Exception) -> NoReturn:
@@ -123,7 +125,7 @@ async def abort(context: "grpc.aio.ServicerContext[object, object]", error: Exce
 
 
 def _info(error: OrchestratorError) -> AnyMessage:
-    metadata = {**{key: value[:500] for key, value in error.facts.items()}, "remedy": error.remedy[:MAX_MESSAGE]}
+    metadata = {**{key: value[:MAX_FACT] for key, value in error.facts.items()}, "remedy": _bounded(error.remedy)}
     return _packed(error_details_pb2.ErrorInfo(reason=error.reason.value, domain=DOMAIN, metadata=metadata))
 
 
@@ -131,14 +133,19 @@ def _precondition(error: OrchestratorError) -> AnyMessage:
     violation = error_details_pb2.PreconditionFailure.Violation(
         type=error.reason.value,
         subject=error.facts.get("mission_id", ""),
-        description=error.message[:MAX_MESSAGE],
+        description=_bounded(error.message),
     )
     return _packed(error_details_pb2.PreconditionFailure(violations=[violation]))
 
 
 def _bad_request(error: OrchestratorError) -> AnyMessage:
-    violation = error_details_pb2.BadRequest.FieldViolation(description=error.message[:MAX_MESSAGE])
+    violation = error_details_pb2.BadRequest.FieldViolation(description=_bounded(error.message))
     return _packed(error_details_pb2.BadRequest(field_violations=[violation]))
+
+
+def _bounded(text: str) -> str:
+    raw = text.encode("utf-8", "backslashreplace")
+    return raw.decode() if len(raw) <= MAX_TEXT_BYTES else raw[:MAX_TEXT_BYTES].decode("utf-8", "ignore") + "…"
 
 
 def _packed(message: object) -> AnyMessage:

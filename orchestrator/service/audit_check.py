@@ -4,7 +4,8 @@ At every start the newest checkpoint is compared with the tree of the stored has
 that takes a millisecond however long the log is, and finds what was cut off and what was put in another order with its
 hashes. The full check reads every event and compares everything with everything; it names the first that is not what
 was written. Whoever can write the file and has the key can make all of it agree again; then only a checkpoint that
-somebody else keeps tells, which is what `service.witnessing` is for.
+somebody else keeps tells, which is what `service.witnessing` is for. Events after the last checkpoint are those that a
+process wrote before it died, or that somebody without the key added since: nothing here can tell the two apart.
 """
 
 from collections.abc import Iterator

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from orchestrator.domain import decisions
 from orchestrator.domain import events as ev
-from orchestrator.domain.errors import Reason, RequestRefusedError
+from orchestrator.domain.errors import ContractError, Reason, RequestRefusedError
 from orchestrator.domain.evidence import Sealed, WorkspaceInfo
 from orchestrator.domain.mission import Mission, MissionStatus
 from orchestrator.domain.plan import FailurePolicy, Plan, PlanDraft, Scope, Stage, Step, shortened
@@ -141,7 +141,7 @@ class Missions:
             plan=self.store.plan_of(mission),
             report=document(key, mission.report_digest),
             approvals=tuple(sealed for sealed in approvals if sealed is not None),
-            receipt=document(key, mission.receipt_digest),
+            receipt=self._receipt(mission),
             refusal=self._refusal(mission),
         )
 
@@ -161,6 +161,15 @@ class Missions:
             request,
             lambda mission: Decision(payloads=decisions.decide_rejection(_there(mission), shortened(reason, 2000))),
         )
+
+    def _receipt(self, mission: Mission) -> Sealed | None:
+        """Return a mission's receipt; the one that is being written down right now is not there yet."""
+        try:
+            return self.store.document(mission.mission_id, mission.receipt_digest)
+        except ContractError:
+            if self.store.has_unwritten(mission.mission_id):
+                return None
+            raise
 
     def _refusal(self, mission: Mission) -> Sealed | None:
         row = self.reader.projection(REFUSALS, mission.refusal_id) if mission.refusal_id else None

@@ -395,7 +395,9 @@ def _refused_for_its_proposer(
     allowing = [rule for rule in matching if ProposerKind.UNKNOWN in rule.when.proposers]
     if not allowing or any(rule in certain for rule in allowing):
         return ""
-    return f"nobody has proven to be the plan's proposer, and whether rule {allowing[0].rule_id} is about this is unknown"
+    return (
+        f"nobody has proven to be the plan's proposer, and whether rule {allowing[0].rule_id} is about this is unknown"
+    )
 
 
 def _may_be_the_proposer(policy: Policy, demand: Demand, proposer: Proposer) -> bool:

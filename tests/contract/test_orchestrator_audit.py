@@ -1,5 +1,6 @@
 """The orchestrator's audit log over real sockets: what its callers get, and what its executor is told."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ async def test_a_forked_executor_is_refused_by_name(site: Site) -> None:
     mission_id = await site.approved()
     site.simulator.log.rewrite(0)
     audit: Any = AuditServiceStub(site.channel)
-    calls = (
+    calls: tuple[Callable[[], Any], ...] = (
         lambda: audit.GetLog(pb.GetLogRequest(log=pb.AUDIT_LOG_EXECUTOR)),
         lambda: site.missions.ExportMission(pb.ExportMissionRequest(mission_id=mission_id)),
         lambda: site.missions.ExecuteMission(pb.ExecuteMissionRequest(request_id="forked", mission_id=mission_id)),

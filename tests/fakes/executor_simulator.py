@@ -7,10 +7,8 @@ break a stream, work slowly, end with any outcome.
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from gonogo import sealing
 from gonogo.digests import digest
@@ -20,9 +18,7 @@ from gonogo.policy import (
     Facts,
     Group,
     Key,
-    KeyUse,
     Person,
-    PersonKind,
     Policy,
     Proposer,
     ProposerKind,
@@ -32,15 +28,7 @@ from gonogo.policy import (
     demand_of,
 )
 from gonogo.policy_document import demand_to_proto, proposer_to_proto, seal_policy
-from gonogo.signatures import (
-    SSHSIG,
-    PublicKey,
-    SignatureError,
-    SigningKey,
-    load_public_key,
-    new_signing_key,
-    verify,
-)
+from gonogo.signatures import SignatureError, new_signing_key
 from gonogo.v1 import evidence_pb2, plan_pb2
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ExecutorRefusedError, ExecutorUnavailableError, Reason
@@ -51,16 +39,16 @@ from orchestrator.domain.evidence import (
     RiskLevel,
     Sealed,
     SelfApproval,
-    Signature,
-    TrustedKey,
     TrustedPerson,
     WorkspaceInfo,
 )
 from orchestrator.domain.plan import LadderLevel, Stage
 from orchestrator.service.audit_log import Exchanged, LogExtract
 from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
-from tests.fakes.security_key import SecurityKey
+from tests.fakes.approvers import Approver, check_signature, is_hardware, sealed, timestamp
 from tests.fakes.simulated_log import SimulatedLog
+
+__all__ = ["EXECUTOR_ID", "Approver", "ExecutorSimulator"]
 
 EXECUTOR_ID = "executor-5im00001"
 GATES = {
@@ -79,87 +67,6 @@ GATES = {
     Reason.ALREADY_EXECUTED: 7,
     Reason.ALREADY_CLAIMED: 7,
 }
-
-
-def timestamp(time: datetime) -> Timestamp:
-    """Return a time as the contract carries it."""
-    sent = Timestamp()
-    sent.FromDatetime(time)
-    return sent
-
-
-def sealed(media_type: str, body: bytes, key: "SigningKey | HardwareKey", scheme: str = "ed25519") -> Sealed:
-    """Sign a document's bytes."""
-    signature = Signature(key_id=key.public.key_id, scheme=scheme, signature=key.sign(scheme, media_type, body))
-    return Sealed(media_type=media_type, body=body, digest=digest(body), signatures=(signature,))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HardwareKey:
-    """A security key, touched whenever it is asked to sign."""
-
-    device: SecurityKey = field(default_factory=SecurityKey.new)
-
-    @property
-    def public(self) -> PublicKey:
-        return self.device.public
-
-    def sign(self, scheme: str, media_type: str, body: bytes) -> bytes:
-        assert scheme == SSHSIG
-        return self.device.sign(media_type, body)
-
-
-@dataclass(slots=True, kw_only=True)
-class Approver:
-    """A person with a key who signs approvals for what a report says."""
-
-    person: str = "owner"
-    key: SigningKey | HardwareKey = field(default_factory=new_signing_key)
-    scheme: str = "sshsig"
-
-    def trusted(self) -> TrustedPerson:
-        """Return the executor's entry for this person."""
-        key = TrustedKey(key_id=self.key.public.key_id, scheme=self.scheme, public_key=self.key.public.line)
-        return TrustedPerson(person=self.person, keys=(key,))
-
-    def proposing(self, *, sponsor: str = "") -> Person:
-        """Return the policy's entry for somebody whose key proposes and does not approve; with a sponsor, an agent."""
-        key = Key(
-            key_id=self.key.public.key_id, scheme=self.scheme, public_key=self.key.public.line, use=KeyUse.PROPOSE
-        )
-        kind = PersonKind.AGENT if sponsor else PersonKind.PERSON
-        return Person(person_id=self.person, kind=kind, sponsor=sponsor, keys=(key,))
-
-    def sign_plan(self, plan: Sealed) -> Signature:
-        """Sign a plan as its proposer."""
-        return sealed(plan.media_type, plan.body, self.key, self.scheme).signatures[0]
-
-    def approve(self, report: Sealed, *, lasts: timedelta = timedelta(hours=1), **changes: object) -> Sealed:
-        """Sign an approval of a report; `changes` overwrite what the approval says."""
-        said = evidence_pb2.Report()
-        said.CopyFrom(sealing.open_sealed(report.body, evidence_pb2.Report))
-        now = datetime.now(UTC)
-        values: dict[str, object] = {
-            "approval_id": f"a-{self.person}-{said.report_id}",
-            "mission_id": said.mission_id,
-            "intent_id": said.intent_id,
-            "plan_id": said.plan_id,
-            "plan_digest": said.plan_digest,
-            "report_id": said.report_id,
-            "report_digest": report.digest,
-            "executor_id": said.executor_id,
-            "workspace_id": said.workspace_id,
-            "approver": self.person,
-            "decision": evidence_pb2.DECISION_APPROVE,
-            "approved_at": timestamp(now),
-            "not_before": timestamp(now - timedelta(seconds=1)),
-            "expires_at": timestamp(now + lasts),
-            "nonce": "once",
-            "policy_digest": said.policy_digest,
-            **changes,
-        }
-        body = sealing.seal(evidence_pb2.Approval(**values))  # type: ignore[arg-type]  # tests overwrite with anything
-        return sealed(sealing.APPROVAL, body, self.key, self.scheme)
 
 
 @dataclass(slots=True)
@@ -234,7 +141,7 @@ class ExecutorSimulator:
                 key_id=key.key_id,
                 scheme=key.scheme,
                 public_key=key.public_key,
-                hardware=_is_hardware(key.public_key),
+                hardware=is_hardware(key.public_key),
             )
             for key in person.keys
         )
@@ -402,7 +309,7 @@ class ExecutorSimulator:
             for person in self.in_force.persons:
                 for key in person.keys:
                     if key.key_id == signature.key_id:
-                        _verify(plan, signature, key.public_key)
+                        check_signature(plan, signature, key.public_key)
                         return Proposer(
                             kind=ProposerKind(person.kind.value), person=person.person_id, sponsor=person.sponsor
                         )
@@ -412,7 +319,7 @@ class ExecutorSimulator:
         signature = approval.signatures[0]
         keys = [key for person in self.persons if person.person == approver for key in person.keys]
         try:
-            _verify(approval, signature, next(key for key in keys if key.key_id == signature.key_id).public_key)
+            check_signature(approval, signature, next(key for key in keys if key.key_id == signature.key_id).public_key)
         except (StopIteration, SignatureError):
             raise self._refusal(order, Reason.SIGNATURE_INVALID, "a signature does not hold") from None
 
@@ -550,20 +457,6 @@ class ExecutorSimulator:
         refusal = sealed(sealing.REFUSAL, sealing.seal(document), self.key)
         self.log.add("refused", order.mission_id, refusal.digest)
         return ExecutorRefusedError(reason, message, remedy, refusal=refusal)
-
-
-def _is_hardware(public_key: str) -> bool:
-    return load_public_key(public_key).hardware
-
-
-def _verify(document: Sealed, signature: Signature, public_key: str) -> None:
-    verify(
-        load_public_key(public_key),
-        scheme=signature.scheme,
-        signature=signature.signature,
-        media_type=document.media_type,
-        body=document.body,
-    )
 
 
 def _change(path: str) -> evidence_pb2.Change:

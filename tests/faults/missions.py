@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from executor import bootstrap
+from executor import bootstrap, machines
 from executor.adapters import epochs, ledger_sqlite
 from executor.adapters.sqlite_driver import sqlite3
 from executor.domain.changes import Change, net_states, states_fingerprint
@@ -120,7 +120,7 @@ class MissionScenario:
     def __post_init__(self) -> None:
         ledger_sqlite.LOG_BYTES = _LOG_BYTES  # type: ignore[misc]  # final for the executor
         # The self-test starts sandboxes; typed steps need none.
-        bootstrap._probe = lambda *_: Probe(level=LadderLevel.L1, findings=())
+        machines._probe = lambda *_: Probe(level=LadderLevel.L1, findings=())
         # Every case has a copy of one ledger, which would refuse the report that the original issued.
         setattr(epochs, "ledger_file", lambda _: "the template's")  # noqa: B010 - mypy takes no assignment here
         self._commit = CommitScenario(self.home)

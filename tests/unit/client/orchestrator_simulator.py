@@ -76,6 +76,7 @@ class Simulator(
         self.refuse: dict[str, tuple[str, int]] = {}
         self.lie_plan_of: str = ""
         self.lie_report_of: str = ""
+        self.lie_receipt_of: str = ""
         self.lie_object: bytes | None = None
         self.lie_in_plan: Callable[[plan_pb2.Plan], object] = bool
         """Changes a plan before it is sealed."""
@@ -133,7 +134,8 @@ class Simulator(
         self.audit.record_report(stored.report, report)
         stored.mission.report_digest = digest(body)
         stored.mission.report_id = f"r-{plan.mission_id}"
-        return orchestrator_pb2.DryRunMissionResponse(mission=stored.mission, report=stored.report)
+        report_shown = self.missions[self.lie_report_of].report if self.lie_report_of else stored.report
+        return orchestrator_pb2.DryRunMissionResponse(mission=stored.mission, report=report_shown)
 
     def ApproveMission(
         self, request: orchestrator_pb2.ApproveMissionRequest, context: grpc.ServicerContext
@@ -163,7 +165,8 @@ class Simulator(
         stored.mission.status = events_pb2.MISSION_STATUS_COMPLETED
         stored.mission.execution_id = f"x-{request.mission_id}"
         stored.mission.receipt_id = f"rc-{request.mission_id}"
-        yield orchestrator_pb2.ExecuteMissionResponse(mission=stored.mission, receipt=stored.receipt)
+        receipt_shown = self.missions[self.lie_receipt_of].receipt if self.lie_receipt_of else stored.receipt
+        yield orchestrator_pb2.ExecuteMissionResponse(mission=stored.mission, receipt=receipt_shown)
 
     def RejectMission(
         self, request: orchestrator_pb2.RejectMissionRequest, context: grpc.ServicerContext
@@ -187,8 +190,9 @@ class Simulator(
         stored = self._stored(request.mission_id, context)
         plan = self.missions[self.lie_plan_of].plan if self.lie_plan_of else stored.plan
         report = self.missions[self.lie_report_of].report if self.lie_report_of else stored.report
+        receipt = self.missions[self.lie_receipt_of].receipt if self.lie_receipt_of else stored.receipt
         return orchestrator_pb2.GetMissionResponse(
-            mission=stored.mission, plan=plan, report=report, approvals=stored.approvals, receipt=stored.receipt
+            mission=stored.mission, plan=plan, report=report, approvals=stored.approvals, receipt=receipt
         )
 
     def SignPlan(

@@ -9,6 +9,8 @@ import pytest
 
 from client.__main__ import requested_format, run_command
 from client.app import COMMANDS, Group
+from client.commands.arguments import read_input
+from client.errors import ClientError
 from client.output import Format
 
 
@@ -95,3 +97,13 @@ def test_a_missing_state_is_told_with_the_remedy(
     assert code == 1
     assert error["reason"] in {"STATE_MISSING", "NOT_RUNNING"}
     assert "gonogo init" in error["remedy"] or "gonogo up" in error["remedy"]
+
+
+def test_a_file_that_is_too_large_is_not_cut(tmp_path: Path) -> None:
+    """Half a file would be told of as a spoilt one; what it has too much is said instead."""
+    path = tmp_path / "bundle.json"
+    path.write_bytes(b"x" * 10)
+    assert read_input(str(path), 10) == b"x" * 10
+    with pytest.raises(ClientError, match="more than 9 bytes") as caught:
+        read_input(str(path), 9)
+    assert caught.value.reason == "TOO_LARGE"

@@ -393,3 +393,40 @@ def test_a_wrong_command_line_is_usage(arguments: list[str], capsys: pytest.Capt
     """Usage errors end with 2 and say where help is."""
     assert run_command(arguments) == 2
     assert "remedy: " in capsys.readouterr().err
+
+
+LIES = {
+    "dry-run": "lie_report_of",
+    "diff": "lie_report_of",
+    "show": "lie_report_of",
+    "execute": "lie_receipt_of",
+    "undo": "lie_receipt_of",
+}
+
+
+@pytest.mark.parametrize("command", sorted(LIES))
+def test_what_is_another_mission_s_is_not_shown_for_this_one(
+    gonogo: Command, simulator: Simulator, plan_file: Path, command: str
+) -> None:
+    """However well a report or receipt is signed: a person who looks at one mission decides nothing by another's."""
+    simulator.changes = [[written(simulator, "a.txt", b"old\n", b"new\n")]]
+    missions = []
+    for _ in range(2):
+        missions.append(tried(gonogo, plan_file))
+        gonogo("approve", missions[-1], "--yes", "-o", "json")
+        assert gonogo("execute", missions[-1], "-o", "json").code == 0
+        assert gonogo("show", missions[-1], "-o", "json").code == 0
+    setattr(simulator, LIES[command], missions[0])
+    ran = gonogo(command, missions[1], "-o", "json")
+    assert (ran.code, ran.error["reason"]) in {(7, "MISSION_MISMATCH"), (7, "PLAN_MISMATCH")}
+    assert "MISMATCH" not in gonogo(command, missions[0], "-o", "json").err
+
+
+def test_what_is_shown_is_signed_by_the_executor(gonogo: Command, simulator: Simulator, plan_file: Path) -> None:
+    """A report that anybody could have written is not passed off as the executor's by showing it."""
+    mission = tried(gonogo, plan_file)
+    report = simulator.missions[mission].report
+    assert report is not None
+    report.signatures[0].signature = bytes(64)
+    ran = gonogo("show", mission, "-o", "json")
+    assert (ran.code, ran.error["reason"]) == (7, "SIGNATURE_INVALID")

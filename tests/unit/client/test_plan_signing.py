@@ -63,7 +63,7 @@ scope:
   network: none
   max_pages: 3
   max_duration_seconds: 60
-  max_bytes: "1000"
+  max_bytes: 1000
   min_ladder_level: l3
 steps:
   - step_id: one

@@ -237,6 +237,27 @@ def test_a_reports_notices_are_shown() -> None:
     assert f"foreign_owner  {SHOWN}  {SHOWN}" in text
 
 
+def test_a_report_says_who_proposed_and_what_is_asked_for() -> None:
+    """What is proven, not what the plan claims; every name of it made safe."""
+    report = evidence_pb2.Report(report_id="r-1")
+    assert "proposer" not in report_text(report, "")
+    report.proposer.CopyFrom(
+        evidence_pb2.Proposer(kind=evidence_pb2.PROPOSER_KIND_AGENT, person=HOSTILE, sponsor=HOSTILE)
+    )
+    report.demand.requirements.add(count=2, group=HOSTILE)
+    report.demand.rules.append(HOSTILE)
+    report.demand.hardware_key = True
+    text = report_text(report, "")
+    assert nothing_hidden(text)
+    assert f"{SHOWN}, an agent of {SHOWN}, who signed the plan" in text
+    assert f"2 of group {SHOWN}; with hardware keys; by rules {SHOWN}" in text
+    report.demand.refused = "rule frozen refuses this"
+    report.proposer.kind = evidence_pb2.PROPOSER_KIND_UNKNOWN
+    text = report_text(report, "")
+    assert "refused, whoever approves: rule frozen refuses this" in text
+    assert "unknown: the plan has no signature of anybody whom the executor knows" in text
+
+
 def test_output_and_matches_that_are_cut_say_so() -> None:
     """How many bytes there were, and how many matches more."""
     report = evidence_pb2.Report(report_id="r-1")

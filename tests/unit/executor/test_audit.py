@@ -201,6 +201,18 @@ def test_an_answer_that_was_lost_is_no_fork(house: LogHouse, caller: PlayedLog) 
     house.audit.callers.check_caller(CALLER)
 
 
+def test_a_call_that_was_given_up_and_served_late_is_no_fork(house: LogHouse, caller: PlayedLog) -> None:
+    """The checkpoint before the kept one comes once more, after the newer one: nobody is accused, nothing goes back."""
+    caller.grow(3)
+    given_up, proof = caller.note(), ()
+    house.audit.exchange(CALLER, given_up, proof, 0)
+    caller.grow(4)
+    house.audit.exchange(CALLER, caller.note(), caller.proof(3), 0)
+    assert house.audit.exchange(CALLER, given_up, proof, 0).kept_size == 7
+    house.audit.callers.check_caller(CALLER)
+    assert house.audit.callers.findings() == ()
+
+
 @pytest.mark.parametrize("how", ["rewritten", "shorter", "same size", "other log"])
 def test_a_callers_fork_stops_its_calls(house: LogHouse, caller: PlayedLog, how: str) -> None:
     """A log that does not continue is refused, at once and after a restart, until the operator had it forgotten."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from executor.adapters.revocation_spool import RevocationSpool
-from executor.domain.errors import ExecutorError
+from executor.domain.errors import ExecutorError, StoreError
 from executor.domain.revocation import RevocationKind
 from executor.domain.sealed import SealedBytes
 from executor.runner.executions import AnyRun, RefusedError
@@ -209,6 +209,29 @@ class TestAfterTheClaim:
         receipt = house.receipt(house.creating("a", "b"))
         assert (receipt.execution_status, list(receipt.steps)) == (evidence_pb2.OUTCOME_ABORTED, [])
         assert list(house.site.iterdir()) == []
+
+    @pytest.mark.parametrize("again", [True, False], ids=["for a moment", "for good"])
+    def test_a_full_disk_keeps_nobody_from_stopping(self, house: RevocationHouse, *, again: bool) -> None:
+        """What can not be recorded is answered as such, and stops what runs; it is recorded once there is room."""
+        revoke, errors = house.ledger.revoke, []
+
+        def full(_: object) -> Revoked:
+            raise StoreError("STORE_FULL", "the disk is full", "make room")
+
+        def withdraw() -> None:
+            house.patch.setattr(house.ledger, "revoke", full)
+            with pytest.raises(StoreError) as caught:
+                house.core.revoke(house.revocation())
+            errors.append(caught.value.fault.reason)
+            if again:
+                house.patch.setattr(house.ledger, "revoke", revoke)
+
+        house.during = withdraw
+        receipt = house.receipt(house.creating("a", "b"))
+        assert errors == ["STORE_FULL"]
+        assert (receipt.abort_reason, list(house.site.iterdir())) == ("APPROVAL_REVOKED", [])
+        assert len(house.rows()) == again
+        assert (house.core._revocations._stops, house.core._revocations._unrecorded) == ({}, set())
 
     def test_somebody_elses_withdrawal_stops_nothing(self, house: RevocationHouse) -> None:
         """Who has not approved has nothing to take back from a running execution."""

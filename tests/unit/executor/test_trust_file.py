@@ -288,6 +288,10 @@ def test_who_may_dry_run() -> None:
         pytest.param(GOOD.replace("expires = 2100-01-01T00:00:00Z\n", ""), "expires in the file", id="no end"),
         pytest.param(GOOD.replace("2100-01-01T00:00:00Z", "2100-01-01T00:00:00"), "not a moment", id="local time"),
         pytest.param(GOOD.replace("2100-01-01T00:00:00Z", '"2100-01-01T00:00:00Z"'), "not a moment", id="time as text"),
+        pytest.param(
+            GOOD.replace("2100-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"), "not a moment", id="after all time"
+        ),
+        pytest.param(GOOD.replace("version = 1", f"version = {'1' * 5_000}"), "not TOML", id="a very long number"),
         pytest.param(GOOD.replace("version = 1", "version = true"), "version", id="true is no number"),
         pytest.param(GOOD.replace("version = 1", 'version = "1"'), "version", id="text is no number"),
         pytest.param(GOOD + "extra = 1\n", "unknown keys: extra", id="unknown key of a key"),

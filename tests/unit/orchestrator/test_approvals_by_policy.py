@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from gonogo.policy import Condition, Group, ProposerKind, Requirement, Rule
+from gonogo.policy import Condition, Group, Policy, ProposerKind, Requirement, Rule
 from gonogo.v1 import evidence_pb2
-from orchestrator.domain.errors import ExecutorRefusedError, OrchestratorError, Reason
-from orchestrator.domain.evidence import SelfApproval
+from orchestrator.domain.errors import ContractError, ExecutorRefusedError, OrchestratorError, Reason
+from orchestrator.domain.evidence import Sealed, SelfApproval
 from orchestrator.domain.mission import Mission, MissionStatus
-from tests.fakes.executor_simulator import Approver, ExecutorSimulator, HardwareKey
+from tests.fakes.approvers import Approver, HardwareKey
+from tests.fakes.executor_simulator import ExecutorSimulator
 from tests.fakes.orchestrator_house import House, draft, request
 
 S = MissionStatus
@@ -225,3 +226,18 @@ async def test_self_approval_where_it_is_allowed(house: House, executor: Executo
     """An installation of one person signs or does not sign, and approves its own either way."""
     assert (await house.approved()).status is S.APPROVED
     assert (await approve(house, await signed(house, house.approver), house.approver)).status is S.APPROVED
+
+
+async def test_a_policy_that_can_not_be_read_is_left_to_the_executor(
+    house: House, team: dict[str, Approver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is kept from denying by it, and approvals are counted by heads."""
+
+    def unreadable(_sealed: Sealed) -> Policy:
+        raise ContractError(Reason.MALFORMED, "not a policy of this release", "Use one release on both sides.")
+
+    mission, other = await signed(house, house.approver), await signed(house, house.approver)
+    monkeypatch.setattr(type(house.use.approvals.documents), "open_policy", staticmethod(unreadable))
+    assert (await approve_all(house, mission, [team["ann"], team["bob"]])).status is S.PROPOSED
+    assert (await approve(house, mission, team["cid"])).status is S.APPROVED
+    assert (await approve(house, other, team["ann"], decision=evidence_pb2.DECISION_DENY)).status is S.REJECTED

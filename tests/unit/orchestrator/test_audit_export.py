@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,8 @@ from gonogo.notes import Checkpoint, open_note
 from gonogo.signatures import load_public_key
 from orchestrator.adapters.sqlite_driver import sqlite3
 from orchestrator.domain.errors import OrchestratorError, Reason
-from orchestrator.service.audit_log import LogExtract
+from orchestrator.domain.mission import MissionStatus
+from orchestrator.service.audit_log import Exchanged, LogExtract
 from orchestrator.service.exporting import MissionExport
 from tests.fakes.executor_simulator import ExecutorSimulator
 from tests.fakes.orchestrator_house import House
@@ -215,3 +217,40 @@ async def test_the_commands_of_an_operator(house: House, executor: ExecutorSimul
         connection.execute("UPDATE events SET actor = 'eve' WHERE pos = 3")
     bad = await asyncio.to_thread(command, house, "check")
     assert (bad.returncode, json.loads(bad.stdout)["first_bad_event"]) == (1, 3)
+
+
+async def test_an_export_of_a_mission_that_runs_is_of_one_moment(house: House, executor: ExecutorSimulator) -> None:
+    """What has happened and is not in the log yet is in none of it: the shown state is that of the shown events."""
+    mission = await house.approved()
+    executor.gate_open.clear()
+    running = asyncio.ensure_future(house.execute(mission))
+    async with asyncio.timeout(10):
+        while not house.use.missions.store.has_unwritten(mission.mission_id):  # noqa: ASYNC110 - a state is polled
+            await asyncio.sleep(0)
+    found = await exported(house, mission.mission_id)
+    assert found.file.mission.last_sequence == len(found.own_log.entries)
+    assert found.file.mission.status is MissionStatus.APPROVED
+    executor.gate_open.set()
+    await running
+    assert (await exported(house, mission.mission_id)).file.mission.status is MissionStatus.COMPLETED
+
+
+async def test_who_claims_to_keep_too_much_is_told_without_the_executor(
+    house: House, executor: ExecutorSimulator
+) -> None:
+    """A caller's size that no log ever had is refused here; it is not carried on to the executor's log of errors."""
+    await house.dry_run(await house.proposed())
+    asked: list[int] = []
+    exchange = executor.log.exchange
+
+    def listening(checkpoint: str, consistency: Sequence[bytes], known_size: int) -> Exchanged:
+        asked.append(known_size)
+        return exchange(checkpoint, consistency, known_size)
+
+    executor.log.exchange = listening  # type: ignore[method-assign]  # the test listens in
+    with pytest.raises(OrchestratorError) as caught:
+        await house.orchestrator.audit.executor_log(2**63)
+    assert caught.value.reason is Reason.AUDIT_FORKED
+    assert asked
+    assert max(asked) < 2**63
+    assert house.orchestrator.witness.fault == ""

@@ -1,17 +1,21 @@
 """Exchanging checkpoints with the executor: what is kept, when it is asked, and what follows from a fork."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from executor.runner.kept_logs import Kept, KeptLogs
+from gonogo.merkle import consistency_path
 from gonogo.notes import open_note
 from gonogo.signatures import load_public_key, new_signing_key
 from orchestrator.bootstrap import compose
 from orchestrator.domain.errors import ExecutorUnavailableError, OrchestratorError, Reason
 from orchestrator.domain.mission import MissionStatus
 from orchestrator.service import witnessing
+from orchestrator.service.audit_log import Exchanged
 from tests.fakes.executor_simulator import Approver, ExecutorSimulator
 from tests.fakes.orchestrator_house import House, draft, request
 from tests.fakes.simulated_log import SimulatedLog
@@ -187,3 +191,74 @@ async def test_a_proposal_without_any_exchange_is_possible(house: House, executo
     executor.away = True
     answer = await house.use.missions.propose(request(), draft())
     assert answer.mission.status is MissionStatus.PROPOSED
+
+
+class Careful:
+    """The executor's own keeping of callers' logs, in the place of the simulator's; some of its answers get lost."""
+
+    def __init__(self, log: SimulatedLog, key: str) -> None:
+        self.rows: dict[str, Kept] = {}
+        self.lose = 0
+        self._log = log
+        self._kept = KeptLogs(self, log_key_of=lambda _identity: key, now=lambda: datetime.now(UTC), wishes=tuple)
+
+    def kept_checkpoints(self) -> tuple[Kept, ...]:
+        return tuple(self.rows.values())
+
+    def keep_checkpoint(self, kept: Kept, _at: datetime) -> None:
+        self.rows[kept.identity] = kept
+
+    def forget_checkpoint_of(self, identity: str, _at: datetime) -> bool:
+        return self.rows.pop(identity, None) is not None
+
+    def exchange(self, checkpoint: str, consistency: Sequence[bytes], known_size: int) -> Exchanged:
+        kept_size = self._kept.take("orchestrator", checkpoint, consistency)
+        size = len(self._log.leaves)
+        if checkpoint and self.lose:
+            self.lose -= 1
+            raise ExecutorUnavailableError(Reason.EXECUTOR_UNAVAILABLE, "the answer was lost", "Try again.")
+        path = consistency_path(known_size, size, self._log.hashes) if known_size <= size else []
+        return Exchanged(checkpoint=self._log.checkpoint(), consistency=tuple(path), kept_size=kept_size)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 5])
+@pytest.mark.parametrize("heard", [False, True])
+async def test_answers_that_get_lost_are_no_fork(
+    house: House, executor: ExecutorSimulator, lost: int, heard: bool
+) -> None:
+    """However many answers in a row are lost while the log grows, the next that arrives puts all right again."""
+    careful = Careful(executor.log, house.log.signer.public_key)
+    executor.log.exchange = careful.exchange  # type: ignore[method-assign]  # the real keeping instead
+    if heard:
+        await house.proposed()
+        await house.orchestrator.witness.exchange()
+    careful.lose = lost
+    for _ in range(lost):
+        await house.proposed()
+        with pytest.raises(ExecutorUnavailableError):
+            await house.orchestrator.witness.exchange()
+    for _ in range(2):
+        await house.proposed()
+        await house.orchestrator.witness.exchange()
+    assert house.orchestrator.witness.fault == ""
+    assert careful.exchange("", (), 0).kept_size == house.log.head()
+    assert not careful.rows["orchestrator"].fork
+
+
+async def test_an_exchange_that_does_not_come_about_is_told_once(
+    house: House, executor: ExecutorSimulator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An executor that is away for hours does not fill the service log; the next time it goes away is told again."""
+    monkeypatch.setattr(witnessing, "EXCHANGE_EVERY", 0.001)
+    witness = house.orchestrator.witness
+    for _ in range(2):
+        await house.proposed()
+        caplog.clear()
+        executor.away = True
+        witness.start()
+        await asyncio.sleep(0.1)
+        assert caplog.text.count("no checkpoints are exchanged") == 1
+        executor.away = False
+        await asyncio.sleep(0.1)
+        assert witness.kept is not None
+        await witness.close()

@@ -10,7 +10,7 @@ from orchestrator.domain.intent import IntentKind
 from orchestrator.domain.mission import MissionStatus
 from orchestrator.service.intake import GONOGO
 from tests.fakes.executor_simulator import ExecutorSimulator
-from tests.fakes.orchestrator_house import House, request
+from tests.fakes.orchestrator_house import House, draft, request
 
 S = MissionStatus
 SENTENCE = "create docs/new.md with 'hello'"
@@ -163,3 +163,15 @@ async def test_a_message_that_is_too_long_is_refused(house: House) -> None:
 
     assert caught.value.reason is Reason.TOO_LARGE
     assert house.log.head() == 0
+
+
+async def test_no_caller_takes_the_place_of_the_house_s_own_word(house: House) -> None:
+    """Whatever a caller is called and names its requests, the chat is told how its mission ended."""
+    reply = await house.say('in site: create file docs/hello.txt containing "hello"')
+    assert reply.mission is not None
+    mission_id = reply.mission.mission_id
+    await house.use.missions.propose(request(mission_id, person="result"), draft())
+    await house.use.missions.reject(request(), mission_id, "not this one")
+    await house.intake.settle()
+    told = [message.text for message in house.intake.messages(reply.session_id, after=0, size=10)]
+    assert "not this one" in told[-1]

@@ -10,6 +10,7 @@ from gonogo.v1 import evidence_pb2
 from orchestrator.domain.errors import OrchestratorError, Reason
 from orchestrator.domain.evidence import Sealed, Signature
 from orchestrator.domain.mission import Mission, MissionStatus
+from orchestrator.service.plan_signing import MAX_SIGNATURES
 from orchestrator.service.requests import Answer
 from tests.fakes.executor_simulator import Approver, ExecutorSimulator
 from tests.fakes.orchestrator_house import House, draft, request
@@ -166,3 +167,17 @@ async def test_a_person_proves_with_the_key_they_approve_with(house: House) -> N
     report = sealing.open_sealed((await house.dry_run(mission)).body, evidence_pb2.Report)
 
     assert (report.proposer.kind, report.proposer.person) == (evidence_pb2.PROPOSER_KIND_PERSON, "owner")
+
+
+async def test_a_plan_takes_a_few_signatures_and_no_more(house: House, executor: ExecutorSimulator) -> None:
+    """One proposer with many keys does not fill the log."""
+    keys = [Approver(person=AGENT) for _ in range(MAX_SIGNATURES + 1)]
+    listed = [one.proposing(sponsor="owner") for one in keys]
+    executor.proposers = (replace(listed[0], keys=tuple(key for one in listed for key in one.keys)),)
+    mission = await proposed(house)
+    for one in keys[:-1]:
+        await sign(house, mission, one.sign_plan(plan_of(house, mission)))
+    error = await refused(sign(house, mission, keys[-1].sign_plan(plan_of(house, mission))))
+
+    assert error.reason is Reason.TOO_LARGE
+    assert len(plan_of(house, mission).signatures) == MAX_SIGNATURES

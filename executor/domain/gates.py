@@ -155,6 +155,23 @@ def check_policy_unchanged(report: Report, policy_digest: str) -> None:
         )
 
 
+def check_as_much(told: Demand, demand: Demand) -> None:
+    """Gate 3, a plan that was signed after its dry run: what the report said to those who approved it still holds.
+
+    Args:
+        told: what is demanded where nobody has proven to be the proposer, as it was at the dry run.
+        demand: what is demanded now.
+    """
+    if told.rules != demand.rules:
+        less = sorted(frozenset(told.rules) - frozenset(demand.rules))
+        raise GateRefusedError(
+            APPROVED,
+            "NOT_APPROVED",
+            f"the plan was signed after its dry run, whose report asks for what {', '.join(less)} says, too",
+            "make the dry run again with the signed plan, and have the new report approved",
+        )
+
+
 def check_plan_matches(plan: Plan, report: Report, given: Sequence[GivenApproval]) -> None:
     """Gate 4, the ids: report and approvals name the plan's id. The digests are compared before the plan is read."""
     if report.plan_id != plan.plan_id:

@@ -44,7 +44,10 @@ def is_identifier(text: str, limit: int = MAX_ID_LENGTH) -> bool:
 
 
 def _check_ids(plan: Plan) -> None:
-    for name, value in (("plan_id", plan.plan_id), ("mission_id", plan.mission_id), ("intent_id", plan.intent_id)):
+    needed = {"plan_id": plan.plan_id, "mission_id": plan.mission_id, "intent_id": plan.intent_id}
+    said = {"message_id": plan.message_id, "transcription_id": plan.transcription_id}
+    # A plan that came from a file, and not from a message, names none of the latter.
+    for name, value in (*needed.items(), *((name, value) for name, value in said.items() if value)):
         if not is_identifier(value):
             raise RequestMalformedError(
                 "PLAN_INVALID",

@@ -126,6 +126,8 @@ class ApprovalGate:
         rules.check_distinct(given)
         rules.check_demand(policy, demand, facts.proposer, given, report.ladder_level)
         rules.check_policy_unchanged(report, in_force.policy_digest)
+        if report.proposer is not None and report.proposer != facts.proposer:
+            rules.check_as_much(demand_of(policy, replace(facts, proposer=report.proposer)), demand)
         return replace(agreement, given=given, facts=facts, demand=demand)
 
     def check_not_revoked(self, mission_id: str, given: tuple[GivenApproval, ...]) -> None:

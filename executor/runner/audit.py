@@ -13,11 +13,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from executor.domain.errors import ExecutorError, NotFoundError
 from executor.runner.kept_logs import KeptLogs, KeptRows
+from executor.runner.requests import malformed
 from gonogo.merkle import (
     MissingHashesError,
     consistency_path,
@@ -38,6 +39,9 @@ LOOK_SECONDS: Final = 0.1
 ENTRIES_AT_MOST: Final = 100
 NOTES_REMEMBERED: Final = 512
 MAX_PATH: Final = 128
+ENTRIES_EVER: Final = 1 << 48
+"""More than any log has, now or later."""
+TELL_AGAIN: Final = timedelta(minutes=1)
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +158,7 @@ class Audit:
         self._now = now
         self._newest = (-1, "")
         self._stored = 0
+        self._told: dict[str, datetime] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
@@ -225,15 +230,28 @@ class Audit:
                 the answer's checkpoint is the smaller one, without a proof.
 
         Raises:
-            RequestMalformedError: the checkpoint can not be read, or is not signed by the caller's key.
+            RequestMalformedError: the checkpoint can not be read, or is not signed by the caller's key; no log has as
+                many entries as the caller says that it knows.
             ExecutorError: reason AUDIT_FORKED: it does not continue the kept one.
         """
+        if known_size > ENTRIES_EVER:
+            raise malformed(
+                "no log has as many entries as known_size says", "send the size of a checkpoint of this log"
+            )
         kept_size = self.callers.take(identity, note, consistency)
         size, own = self._checkpoint()
         if known_size > size:
-            log.error("%s keeps a checkpoint of %d entries; this audit log has %d", identity, known_size, size)
+            self._tell_ahead(identity, known_size, size)
         path = consistency_path(known_size, size, self._log.audit_hashes) if known_size <= size else []
         return Exchanged(checkpoint=own, consistency=tuple(path), kept_size=kept_size)
+
+    def _tell_ahead(self, identity: str, known_size: int, size: int) -> None:
+        """Write that a caller knows more of this log than there is, and not with every call."""
+        now = self._now()
+        if identity in self._told and now - self._told[identity] < TELL_AGAIN:
+            return
+        self._told[identity] = now
+        log.error("%s keeps a checkpoint of %d entries; this audit log has %d", identity, known_size, size)
 
     def _checkpoint(self) -> tuple[int, str]:
         size, root = self._log.audit_root()

@@ -24,6 +24,7 @@ from executor.runner.gates import CheckedRequest, Gates, VerifiedRequest
 from executor.runner.ports import Claim, Ended, Event, Executioner, ExecutionRecord, Ledger, Recovery, WorkspaceStanding
 from executor.runner.receipts import Issuer, trailer_text
 from executor.runner.redacted import redacted_error
+from executor.runner.refusal_pace import RefusalPace
 from executor.runner.requests import EXECUTE, ExecuteInput, RequestDesk, check_execute, check_same
 from executor.runner.revocations import Revocations
 from executor.runner.run import Progress, Recorder, Run, Wake
@@ -105,7 +106,9 @@ class Executions:
         standings: Mapping[str, WorkspaceStanding],
         revocations: Revocations,
         check_caller: Callable[[str], None],
+        pace: RefusalPace,
     ) -> None:
+        self._pace = pace
         self._check_caller = check_caller
         self._revocations = revocations
         self._standings = standings
@@ -146,7 +149,9 @@ class Executions:
 
         Raises:
             RefusedError: nothing was done.
+            ExecutorError: reason OVERLOADED; nothing was even looked at.
         """
+        self._pace.check(request.caller)
         with ExitStack() as held:
             try:
                 with self._desk.turn(request.request_id):
@@ -307,6 +312,7 @@ class Executions:
         return self._documents.report(sealed)
 
     def _refused(self, request: ExecuteInput, error: ExecutorError) -> RefusedError:
+        self._pace.refused(request.caller)
         redacted_error(error, self._issuer.redactor())
         refusal, sealed = self._issuer.refusal(request, error)
         try:

@@ -29,6 +29,7 @@ from executor.runner.ports import (
 )
 from executor.runner.receipts import Issuer
 from executor.runner.redacted import redacted_error
+from executor.runner.refusal_pace import RefusalPace
 from executor.runner.requests import ExecuteInput, RequestDesk, malformed
 from executor.runner.retention import Retention, Sweeper
 from executor.runner.revocations import Revocations
@@ -85,6 +86,8 @@ class Parts:
     """Without it nobody else gets to see the audit log."""
     secrets: Secrets = field(default_factory=Secrets)
     """What nobody gets to see."""
+    pace: RefusalPace = field(default_factory=RefusalPace)
+    """How many refusals are recorded for one caller."""
 
 
 class ExecutorCore:
@@ -133,6 +136,7 @@ class ExecutorCore:
             standings=standings,
             revocations=self._revocations,
             check_caller=self.check_caller,
+            pace=parts.pace,
         )
         self._handed_in = None if parts.spool is None else HandedIn(parts.spool, self.revoke)
         self._audit = parts.audit

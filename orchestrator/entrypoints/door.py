@@ -16,6 +16,7 @@ import grpc
 from gonogo.safe_text import safe_line
 from orchestrator.domain.callers import Access, Caller, Reach, is_name, reach
 from orchestrator.domain.errors import Reason, RequestRefusedError
+from orchestrator.entrypoints.grpc_requests import check_readable
 from orchestrator.service.callers import Callers, unauthenticated
 
 CLIENTS: Final = "spiffe://gonogo.local/client/"
@@ -47,7 +48,8 @@ class Door:
         """Return who calls, where the method is open to them for this request.
 
         Raises:
-            RequestRefusedError: UNAUTHENTICATED, PEER_NOT_ALLOWED or ROLE_MISSING.
+            RequestRefusedError: UNAUTHENTICATED, PEER_NOT_ALLOWED or ROLE_MISSING; else MALFORMED, where the request
+                could not be read.
         """
         try:
             caller = self._caller(context)
@@ -84,6 +86,8 @@ class Door:
 
     def _check(self, caller: Caller, request: Any, access: Access) -> None:
         reached = reach(caller.roles, access)
+        if reached is not Reach.NOTHING:
+            check_readable(request)
         if reached is Reach.EVERYTHING:
             return
         if reached is Reach.OWN_MISSIONS and self._proposer_of(request.mission_id) == caller.name:

@@ -29,6 +29,7 @@ from gonogo.v1.orchestrator_pb2_grpc import (
 from orchestrator.adapters.certificates import CertificateFiles
 from orchestrator.domain.errors import OrchestratorError, Reason
 from orchestrator.entrypoints.door import Door
+from orchestrator.entrypoints.grpc_requests import reading
 from orchestrator.entrypoints.server_credentials import mutual_tls, server_tls
 from orchestrator.entrypoints.token_gate import TokenGate
 
@@ -125,11 +126,12 @@ class Server:
 def _serving(faces: Faces, *interceptors: grpc.aio.ServerInterceptor) -> grpc.aio.Server:
     """Return a server of gonogo's own services that does not listen yet."""
     server = grpc.aio.server(interceptors=interceptors, options=_options(), maximum_concurrent_rpcs=MAX_CALLS)
-    add_AuditServiceServicer_to_server(faces.audit, server)
-    add_CallerServiceServicer_to_server(faces.callers, server)
-    add_MissionServiceServicer_to_server(faces.missions, server)
-    add_ChatServiceServicer_to_server(faces.chat, server)
-    add_WhiteboardServiceServicer_to_server(faces.whiteboard, server)
+    registry = reading(server)
+    add_AuditServiceServicer_to_server(faces.audit, registry)
+    add_CallerServiceServicer_to_server(faces.callers, registry)
+    add_MissionServiceServicer_to_server(faces.missions, registry)
+    add_ChatServiceServicer_to_server(faces.chat, registry)
+    add_WhiteboardServiceServicer_to_server(faces.whiteboard, registry)
     return server
 
 

@@ -70,6 +70,8 @@ TELL_AGAIN_AFTER: Final = 1.0
 MAX_TEXT_BYTES: Final = 64 * 1024
 
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_IDENTIFIER = re.compile(r"[!-~]{1,128}")
+"""What executors take for an id in a plan."""
 _log = logging.getLogger(__name__)
 
 
@@ -399,7 +401,18 @@ def _check(turn: ChatTurn) -> None:
             Reason.TOO_LARGE, "the message is too long", f"Use at most {MAX_TEXT_BYTES:,} bytes, or a plan file."
         )
     _check_no_secret(turn)
-    if turn.transcription is not None and len(turn.transcription.text.encode()) > MAX_TEXT_BYTES:
+    if turn.transcription is not None:
+        _check_transcription(turn.transcription)
+
+
+def _check_transcription(heard: ev.Transcription) -> None:
+    if heard.transcription_id and not _IDENTIFIER.fullmatch(heard.transcription_id):
+        raise RequestRefusedError(
+            Reason.MALFORMED,
+            "the transcription's id is not one",
+            "Use 1 to 128 printable ASCII characters without blanks, or leave it out.",
+        )
+    if len(heard.text.encode()) > MAX_TEXT_BYTES:
         raise RequestRefusedError(Reason.TOO_LARGE, "the transcription is too long", "Send a shorter one.")
 
 

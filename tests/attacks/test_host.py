@@ -73,6 +73,7 @@ class TestTheFolderOfRevocations:
         for number in range(2):
             name = spool.hand_in(target.revocation(by=target.bob, mission=f"m-{number}", kind=DENY))
             assert waited(spool, name)["in_time"]
+        target.core._handed_in.close()  # type: ignore[union-attr]  # after whatever it is about to do
         assert spool.waiting() == ("0",)
 
     def test_nothing_is_executed_before_what_waits_was_read(self, target: Target) -> None:

@@ -190,6 +190,32 @@ class TestProposer:
         assert reason(house, house.approved(plan, house.second)) == "QUORUM_NOT_MET"
         assert house.execute(house.approved(plan, house.second, house.owner)).ended
 
+    @pytest.mark.parametrize("who", ["bot", "owner"])
+    def test_a_signature_after_the_dry_run_asks_for_no_less(self, house: PolicyHouse, who: str) -> None:
+        """Who approved where the report asked for more persons did not approve on their own: nobody signs that away."""
+        house.rules(
+            Rule(
+                rule_id="unsigned",
+                when=Condition(proposers=(ProposerKind.UNKNOWN,)),
+                require=(Requirement(count=1, group="sre"),),
+            ),
+        )
+        plan = house.plan()
+        plan.proposer = ""
+        unsigned = house.sealed_plan(plan)
+        request = house.approved(unsigned, house.second)
+        signed = getattr(house, who).sign(sealing.PLAN, unsigned.body)
+        assert reason(house, dataclasses.replace(request, plan=signed)) == "NOT_APPROVED"
+        assert house.execute(house.approved(signed, house.second)).ended  # dry run again, the report asks for one
+
+    def test_a_signature_after_the_dry_run_that_changes_nothing_is_taken(self, house: PolicyHouse) -> None:
+        """Where no rule asks who proposed, the proposer may sign later."""
+        house.rules()
+        plan = house.sealed_plan()
+        request = house.approved(plan, house.second)
+        signed = house.owner.sign(sealing.PLAN, plan.body)
+        assert house.execute(dataclasses.replace(request, plan=signed)).ended
+
     def test_an_agents_rule_holds_for_who_does_not_say(self, house: PolicyHouse) -> None:
         """Leaving the agent's signature out before the dry run frees nobody from the rule about agents."""
         rules = (

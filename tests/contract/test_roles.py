@@ -173,6 +173,42 @@ async def test_a_role_opens_its_methods_and_no_other(site: Site, role: Role) -> 
                 assert found == "ROLE_MISSING", name
 
 
+NOT_A_MESSAGE = b"\xff\xff not a message"
+
+
+async def raw_outcome(channel: grpc.aio.Channel, name: str, *authorization: str) -> tuple[str, str]:
+    """Call a method with bytes that are no request; return status and reason."""
+    service, method = METHODS[name]
+    kind = channel.unary_stream if method.server_streaming else channel.unary_unary
+    metadata = tuple(("authorization", text) for text in authorization)
+    call: Any = kind(f"/{service.full_name}/{name}")(NOT_A_MESSAGE, metadata=metadata, timeout=20)
+    code = await call.code()
+    info = error_details_pb2.ErrorInfo()
+    status = await rpc_status.aio.from_call(call)
+    assert status is not None, (name, code, await call.details())
+    assert any(detail.Unpack(info) for detail in status.details), name
+    return code.name, info.reason
+
+
+async def test_bytes_that_are_no_request_are_malformed_for_whom_the_method_is_open(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By either listener: first who calls, then the role, and only then that it can not be read; never a trace."""
+    async with site.channel(site.at.tokens) as tokens, site.channel(site.at.calls, who="client") as certified:
+        viewer, proposer = (f"Bearer {site.tokens[f'only-{role}']}" for role in (Role.VIEW, Role.PROPOSE))
+        for name in METHODS:
+            malformed = ("INVALID_ARGUMENT", "MALFORMED")
+            closed = ("PERMISSION_DENIED", "ROLE_MISSING")
+            assert await raw_outcome(certified, name) == malformed, name
+            assert await raw_outcome(tokens, name) == ("UNAUTHENTICATED", "UNAUTHENTICATED"), name
+            assert await raw_outcome(tokens, name, viewer) == (malformed if name in VIEWING else closed), name
+            proposes = name in OPENED[Role.PROPOSE] | OWN_ONLY
+            assert await raw_outcome(tokens, name, proposer) == (malformed if proposes else closed), name
+    async with site.channel(site.at.calls, who="executor") as other:
+        assert await raw_outcome(other, "GetMission") == ("PERMISSION_DENIED", "PEER_NOT_ALLOWED")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_no_method_is_open_without_credentials(site: Site) -> None:
     """Without a token, with one of nobody, and with a certificate that no client has: every method is closed."""
     nobody = f"Bearer gonogo_{'A' * 43}"

@@ -170,6 +170,20 @@ def test_callers_get_consistent_checkpoints(house: LogHouse) -> None:
     assert (beyond.checkpoint, beyond.consistency) == (answer.checkpoint, ())
 
 
+def test_a_caller_that_knows_more_than_there_is_is_told_of_once(
+    house: LogHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The service log has one line about it, however often it calls; a size that no log has is malformed."""
+    for size in range(100, 110):
+        house.audit.exchange(CALLER, "", (), size)
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    for size in (2**48 + 1, 2**63, 2**64 - 1):
+        with pytest.raises(RequestMalformedError) as caught:
+            house.audit.exchange(CALLER, "", (), size)
+        assert caught.value.fault.reason == "MALFORMED"
+    assert len(caplog.records) == 1
+
+
 def test_nothing_is_kept_of_a_caller_without_a_key(house: LogHouse) -> None:
     """Where the trust file names no log_key, a checkpoint is not looked at and kept_size is 0."""
     assert house.audit.exchange(CALLER, PlayedLog().grow(3).note(), (), 0).kept_size == 0

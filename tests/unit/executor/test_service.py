@@ -39,6 +39,19 @@ def receipt_of(document: SealedBytes | None) -> evidence_pb2.Receipt:
 
 
 class TestDryRun:
+    @pytest.mark.parametrize("name", ["message_id", "transcription_id"])
+    @pytest.mark.parametrize("value", ["two words", "line\nfeed", "\x1b[31m", "é", "x" * 129])
+    def test_every_id_of_the_chain_is_one_or_empty(self, house: House, name: str, value: str) -> None:
+        """What a plan says that it came from ends up in receipts and on terminals: it is an id, or not there."""
+        plan = house.plan()
+        setattr(plan, name, value)
+        with pytest.raises(RequestMalformedError) as caught:
+            house.dry_run(house.sealed_plan(plan))
+        assert caught.value.fault.reason == "PLAN_INVALID"
+        assert name in caught.value.fault.message
+        plan.ClearField(name)  # type: ignore[arg-type]  # a field's name
+        assert house.dry_run(house.sealed_plan(plan)).body
+
     def test_the_report_names_everything_it_stands_on(self, house: House) -> None:
         """The report carries the chain of ids, the rules in force, and the executor's signature."""
         plan = house.sealed_plan()

@@ -420,6 +420,8 @@ def test_what_init_suggests_is_a_trust_file() -> None:
         log_key=OTHER.key.public.line,
         person="owner",
         public_key=OWNER.key.public.line,
+        agent="owner-agent",
+        agent_key=BOT.key.public.line,
     )
     head, _, suggested = text.partition("# [[groups]]")
     lines = [line.removeprefix("# ") for line in f"# [[groups]]{suggested}".splitlines()]

@@ -8,7 +8,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.errors import OrchestratorError, Reason
 from orchestrator.domain.intent import IntentKind
 from orchestrator.domain.mission import MissionStatus
-from orchestrator.service.intake import GONOGO
+from orchestrator.service.intake import GONOGO, ChatTurn
 from tests.fakes.executor_simulator import ExecutorSimulator
 from tests.fakes.orchestrator_house import House, draft, request
 
@@ -32,6 +32,24 @@ async def test_a_sentence_becomes_a_proposed_mission_with_the_whole_chain_of_ids
         ("intent_classified", "owner"),
         ("message_received", GONOGO),
     ]
+
+
+@pytest.mark.parametrize("name", ["two words", "line\nfeed", "\x1b[31m", "é", "x" * 129])
+async def test_a_transcription_s_id_is_one_that_a_plan_can_carry(house: House, name: str) -> None:
+    """What no executor would take for an id is refused when it is said, and nothing of it is written down."""
+
+    def turn(transcription_id: str) -> ChatTurn:
+        heard = ev.Transcription(transcription_id=transcription_id, text=SENTENCE, source="phone")
+        return ChatTurn(session_id="", text=SENTENCE, transcription=heard, workspace_id="")
+
+    events = len(house.log.read_all())
+    with pytest.raises(OrchestratorError) as caught:
+        await house.orchestrator.intake.send(request(), turn(name))
+    assert caught.value.reason is Reason.MALFORMED
+    assert len(house.log.read_all()) == events
+    reply = await house.orchestrator.intake.send(request(), turn("t-1"))
+    assert reply.mission is not None
+    assert reply.mission.transcription_id == "t-1"
 
 
 async def test_a_chat_neither_approves_nor_executes(house: House, executor: ExecutorSimulator) -> None:

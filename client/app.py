@@ -25,6 +25,8 @@ class Entry:
     module: str
     function: str
     help: str
+    form: str = ""
+    """What else its own help shows, line by line: the form of a file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,30 @@ class Group:
     commands: Mapping[str, Entry]
 
 
-def _entry(place: str, text: str) -> Entry:
+def _entry(place: str, text: str, form: str = "") -> Entry:
     module, function = place.split(".")
-    return Entry(module=module, function=function, help=text)
+    return Entry(module=module, function=function, help=text, form=form)
+
+
+CASES = """\
+trust: trust.toml             # left out: the state directory's
+cases:
+  - name: two of sre for production
+    facts:                    # what is left out is not known
+      step_kinds: [write_file]
+      workspace: site
+      risk: high
+      risk_facts: [runs_later]
+      changes: 3
+      size: 1024
+      at: 2027-01-04T10:00:00Z
+      proposer: {kind: agent, person: bot, sponsor: alice}
+    votes: [bob, {person: carol, hardware: true}]
+    expect:                   # at least one of these
+      met: true
+      reason: QUORUM_NOT_MET
+      requirements: [{count: 2, group: sre}]
+      rules: [production]"""
 
 
 COMMANDS: dict[str, Entry | Group] = {
@@ -93,7 +116,7 @@ COMMANDS: dict[str, Entry | Group] = {
         help="Who must approve: explain, test.",
         commands={
             "explain": _entry("policies.explain", "Say who must approve a mission, who has, who still may, and why."),
-            "test": _entry("policies.test", "Run a table of cases against a policy."),
+            "test": _entry("policies.test", "Run a table of cases against a policy.", CASES),
         },
     ),
     "help": _entry("helping.help_topic", "Show a topic: exit-codes."),
@@ -145,7 +168,9 @@ class CommandTable(TyperGroup):
             return group
         function = getattr(import_module(f"client.commands.{entry.module}"), entry.function)
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(cmd_name, help=entry.help)(function)
+        # The mark keeps the lines of what follows as they are.
+        text = f"{entry.help}\n\n\b\n{entry.form}" if entry.form else entry.help
+        single.command(cmd_name, help=text)(function)
         command = get_command(single)
         command.params += _session_options()
         return command if isinstance(command, TyperCommand) else None

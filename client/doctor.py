@@ -1,6 +1,7 @@
 """`gonogo doctor`: what could keep this installation from working, each with its remedy."""
 
 import importlib
+import importlib.util
 import shutil
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from client.api import GonogoClient
 from client.callers_file import look_at
 from client.durations import duration_text
 from client.errors import ClientError, NotRunningError
+from client.executor_command import trust_json
 from client.state import StateDirectory
 from client.witnessing import witness_logs
 from gonogo.v1 import executor_pb2, plan_pb2
@@ -68,6 +70,7 @@ async def examine(state: StateDirectory) -> list[Finding]:
     if not state.initialised:
         return [*findings, _state_missing(state)]
     findings += [_fine("state", str(state.root)), *_files(state), *_certificates(state), *_callers(state)]
+    findings += _trust_file(state)
     return [*findings, *await _services(state)]
 
 
@@ -84,6 +87,9 @@ def _fine(name: str, detail: str) -> Finding:
 
 
 def _state_missing(state: StateDirectory) -> Finding:
+    if state.keys.is_dir() and not state.unfinished.exists():
+        remedy = "put it back, with a version above that of the one which was in force; or name the state with --state"
+        return Finding(name="state", level="fail", detail=f"{state.trust} is missing", remedy=remedy)
     remedy = "gonogo init, or name the state with --state or GONOGO_STATE"
     if state.unfinished.exists():
         remedy = "an init was interrupted: run gonogo init again, it clears away what that one left"
@@ -189,6 +195,29 @@ def _validity(state: StateDirectory, role: str, certificate: x509.Certificate) -
 def _callers(state: StateDirectory) -> Iterator[Finding]:
     for seen in look_at(state.callers):
         yield Finding(name="callers", level=seen.level, detail=seen.detail, remedy=seen.remedy)
+
+
+def _trust_file(state: StateDirectory) -> Iterator[Finding]:
+    """Have the executor's program judge the trust file; where it is not installed, its own host does."""
+    if importlib.util.find_spec("executor") is None:
+        return
+    name = "trust file"
+    try:
+        said = trust_json(state, ["show"])
+    except ClientError as error:
+        yield Finding(name=name, level="fail", detail=error.message, remedy=error.remedy)
+        return
+    if said["refused"]:
+        detail, _, remedy = str(said["refused"]).partition("; ")
+        yield Finding(name=name, level="fail", detail=detail, remedy=remedy)
+        return
+    left = datetime.fromisoformat(str(said["expires"])) - datetime.now(UTC)
+    if left > timedelta(0):
+        yield _fine(name, f"version {said['version']}, valid for {left.days} days more")
+    for warning in said["warnings"]:
+        level = "warn" if left > timedelta(0) else "fail"
+        remedy = f"change {state.trust}, raise its version, and look with: gonogo trust show"
+        yield Finding(name=name, level=level, detail=str(warning), remedy=remedy)
 
 
 def _retention(executor: executor_pb2.GetExecutorResponse) -> Iterator[Finding]:

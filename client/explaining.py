@@ -6,7 +6,7 @@ signed policy, made now; what an orchestrator says about any of it is not asked.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from client.proving.facts import facts_of, moment
 from client.proving.opened import OpenApproval
@@ -32,6 +32,7 @@ from gonogo.policy_document import demand_to_proto
 from gonogo.policy_words import demand_words, requirements_words, rule_words
 from gonogo.v1 import evidence_pb2
 
+NOBODY_LEFT = "nobody is left who may still approve: the trust file needs more persons, or another rule"
 CHANGED = "the trust file changed since the dry run: make it again, and have the new report approved"
 
 
@@ -75,7 +76,7 @@ class Explanation:
             "policy_digest": self.policy_digest,
             "report_policy_digest": self.mission.report.policy_digest,
             "trust_version": self.policy.trust_version,
-            "trust_expires_at": self.policy.expires_at.isoformat(),
+            "trust_expires_at": _shown_time(self.policy.expires_at),
             "proposer": {
                 "kind": self.proposer.kind.value,
                 "person": self.proposer.person or None,
@@ -136,8 +137,15 @@ def explain(
         demand=demand,
         verdict=verdict,
         standings=standings,
-        remarks=tuple(_remarks(mission, policy, policy_digest, demand, given, now)),
+        remarks=(
+            *_remarks(mission, policy, policy_digest, demand, given, now),
+            *((NOBODY_LEFT,) if _nobody_left(verdict, standings) else ()),
+        ),
     )
+
+
+def _nobody_left(verdict: Verdict, standings: Sequence[Standing]) -> bool:
+    return bool(verdict.missing) and all(one.state != "may approve" for one in standings)
 
 
 def requirements_json(requirements: Iterable[Requirement]) -> list[Mapping[str, object]]:
@@ -173,9 +181,9 @@ def _out_of_time(approval: evidence_pb2.Approval, demand: Demand, now: datetime)
     begins, ends = moment(approval.not_before), moment(approval.expires_at)
     start = min(begins, moment(approval.approved_at))
     if now < begins:
-        return f"it holds from {begins.isoformat()} on"
+        return f"it holds from {_shown_time(begins)} on"
     if now >= ends:
-        return f"it has expired, at {ends.isoformat()}"
+        return f"it has expired, at {_shown_time(ends)}"
     if (now - start).total_seconds() >= demand.max_approval_seconds:
         return f"it was given more than {demand.max_approval_seconds} seconds ago"
     return ""
@@ -259,7 +267,7 @@ def _remarks(
     elif demand_to_proto(demand) != mission.report.demand:
         yield "at the time of the dry run other rules held than now; those at the time of the execution decide"
     if now >= policy.expires_at:
-        yield f"the trust file has expired, at {policy.expires_at.isoformat()}: nothing is executed"
+        yield f"the trust file has expired, at {_shown_time(policy.expires_at)}: nothing is executed"
     if mission.report.status != evidence_pb2.REPORT_STATUS_SUCCESS:
         yield "the dry run was no success, so that nothing is executed whoever approves"
     level = mission.report.ladder_level - 1
@@ -276,6 +284,11 @@ def proposer_words(proposer: Proposer) -> str:
     if proposer.kind is ProposerKind.UNKNOWN:
         return "unknown: the plan carries no signature of anybody in the trust file"
     return f"agent {proposer.person} of {proposer.sponsor}" if proposer.sponsor else proposer.person
+
+
+def _shown_time(at: datetime) -> str:
+    """Write a time as the trust file and the documents do."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _shown(requirements: Sequence[Requirement]) -> str:

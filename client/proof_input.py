@@ -15,6 +15,7 @@ from client.signing import read_public_key, trusted_keys
 from client.state import StateDirectory
 from client.strict_json import strict_json
 from client.witnessing import kept_checkpoints, pinned_executor, pinned_orchestrator
+from gonogo.signatures import PublicKey
 
 _HOW = "write the file with: gonogo export M --bundle FILE"
 
@@ -72,7 +73,7 @@ def anchors_of(state: StateDirectory, own: OwnKeys, bundle: Bundle) -> Anchors:
     Raises:
         ClientError: the executor's key is not there, or a key or a kept checkpoint can not be read.
     """
-    executor = read_public_key(own.executor or state.executor_public_key)
+    executor = _executor_key(state, own)
     named = read_public_key(own.orchestrator) if own.orchestrator else None
     # What is kept was signed by the state's executor; of another one nothing is kept here.
     pinned = pinned_executor(state)
@@ -83,6 +84,15 @@ def anchors_of(state: StateDirectory, own: OwnKeys, bundle: Bundle) -> Anchors:
         approvers=trusted_keys(state),
         kept=kept_checkpoints(state, bundle.mission.executor_id if own_executor else "", executor),
     )
+
+
+def _executor_key(state: StateDirectory, own: OwnKeys) -> PublicKey:
+    path = own.executor or state.executor_public_key
+    if own.executor is None and not path.exists():
+        message = "nobody here knows the executor's public key, and a proof stands on it"
+        remedy = "get it from the executor's operator, by a way that you trust, and name it: --executor-key FILE"
+        raise ClientError("KEY_UNUSABLE", message, remedy)
+    return read_public_key(path)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from client.render.plans import plan_text
 from client.session import Session
 from client.signing import Signer
 from client.verification import require_asked_for
+from gonogo.safe_text import safe_line
 from gonogo.v1 import orchestrator_pb2
 
 
@@ -42,7 +43,15 @@ async def sign_mission(
         session.output.note(plan_text(plan.plan, plan.digest))
     if not options.yes:
         _ask(plan, terminal.ask)
-    return await client.sign_plan(plan, signer)
+    signed = await client.sign_plan(plan, signer)
+    say_signed(session, signer)
+    return signed
+
+
+def say_signed(session: Session, signer: Signer) -> None:
+    """Tell a person who has signed as the proposer."""
+    if not session.output.machine:
+        session.output.note(f"signed by {safe_line(signer.person)} with {signer.key.public.key_id}")
 
 
 async def proposer_at(session: Session, client: GonogoClient, key_file: Path) -> Signer:

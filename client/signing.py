@@ -187,7 +187,7 @@ def require_approving(owner: "KeyOwner", path: Path) -> None:
 def unknown_key(key: PublicKey, path: Path) -> ClientError:
     """Return the error for a key that belongs to nobody the executor knows."""
     message = f"the key {path} ({key.key_id}) belongs to no person in the executor's trust file"
-    remedy = "use a listed key, or have the executor's operator add this one to trust.toml: gonogo trust add"
+    remedy = "use a listed key, or have the executor's operator add it: gonogo trust add --person ID --key FILE.pub"
     return KeyFileError("APPROVER_UNKNOWN", message, remedy)
 
 

@@ -51,7 +51,8 @@ def verify_mission(
         EvidenceError: any of it does not hold; the reason says which.
     """
     if not report.body:
-        raise EvidenceError("REPORT_MISSING", f"mission {mission_id} has no report yet", "run gonogo dry-run first")
+        remedy = f"gonogo dry-run {mission_id} makes one"
+        raise EvidenceError("REPORT_MISSING", f"mission {mission_id} has no report now", remedy)
     check_media_type(plan, sealing.PLAN)
     check_media_type(report, sealing.REPORT)
     check_signature(report, executor_key, what="report")

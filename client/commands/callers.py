@@ -10,12 +10,12 @@ from client.callers_file import ROLES, first_callers, is_caller_name
 from client.certificates import issue_client, load_authority, name_of_client
 from client.commands.arguments import connect
 from client.durations import parse_duration
-from client.errors import ClientError, StateError
+from client.errors import ClientError, NotRunningError, StateError
 from client.json_form import to_json
-from client.output import Output
 from client.render.layout import fields, table, when
 from client.session import Session, run, session_of
 from client.state import StateDirectory
+from gonogo.safe_text import safe_line
 from gonogo.v1 import orchestrator_pb2
 
 NAME_HELP = "Name, by which missions name their proposer."
@@ -100,7 +100,7 @@ async def _add(session: Session, name: str, roles: list[str], *, token: bool, li
         request.expires_at.FromDatetime(datetime.now(UTC) + lifetime)
     async with connect(session) as client:
         answer = await client.add_caller(request)
-    _show_added(session.output, answer)
+    _show_added(session, answer)
 
 
 def _credential(*, token: bool) -> orchestrator_pb2.CallerCredential.ValueType:
@@ -108,14 +108,29 @@ def _credential(*, token: bool) -> orchestrator_pb2.CallerCredential.ValueType:
     return known[0] if token else known[1]
 
 
-def _show_added(output: Output, answer: orchestrator_pb2.AddCallerResponse) -> None:
+def _show_added(session: Session, answer: orchestrator_pb2.AddCallerResponse) -> None:
+    output = session.output
     told = to_json(answer.caller)
     if answer.token:
         told["token"] = answer.token
     shown = [_text([answer.caller]), *(["", answer.token] if answer.token else [])]
     output.emit(told, lambda: "\n".join(shown))
-    if answer.token and not output.machine:
-        output.note("the token is shown this once; call with GONOGO_TOKEN or --token-file")
+    if output.machine:
+        return
+    if not answer.token:
+        output.note(f"gonogo caller certificate {answer.caller.name} --out DIR issues its certificate")
+        return
+    output.note("the token is shown this once; call with GONOGO_TOKEN or --token-file")
+    if not takes_tokens(session.state):
+        output.note("tokens are taken nowhere yet: gonogo up --token-listen HOST:PORT")
+
+
+def takes_tokens(state: StateDirectory) -> bool:
+    """Tell whether somebody could call with a token; where nobody here knows, the orchestrator may."""
+    try:
+        return bool(state.ready().get("orchestrator_tokens"))
+    except NotRunningError:
+        return True
 
 
 async def _list(session: Session) -> None:
@@ -127,7 +142,7 @@ async def _list(session: Session) -> None:
 async def _remove(session: Session, name: str) -> None:
     async with connect(session) as client:
         await client.remove_caller(name)
-    session.output.emit({"name": name}, lambda: "")
+    session.output.emit({"name": name}, lambda: f"removed {safe_line(name)}: its next call is refused")
 
 
 def _text(callers: Sequence[orchestrator_pb2.Caller]) -> str:

@@ -7,7 +7,7 @@ from client.approving import this_terminal
 from client.commands.arguments import FileOption, KeyOption, MissionArgument, connect, read_input, whole_id
 from client.json_form import to_json
 from client.planfile import parse
-from client.proposing import SigningOptions, proposer_at, sign_mission
+from client.proposing import SigningOptions, proposer_at, say_signed, sign_mission
 from client.render.missions import mission_text
 from client.reporting import show_report
 from client.session import Session, run, session_of
@@ -52,6 +52,8 @@ async def _propose(session: Session, draft: plan_pb2.PlanDraft, key: Path | None
     async with connect(session) as client:
         signer = await proposer_at(session, client, key) if key else None
         _show_proposed(session, await client.propose(draft, sign=signer))
+        if signer is not None:
+            say_signed(session, signer)
 
 
 async def _sign(session: Session, mission: str, options: SigningOptions) -> None:

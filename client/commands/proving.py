@@ -54,7 +54,7 @@ def verify(
     if bool(mission) == bool(from_file):
         raise ClientError("USAGE", "give a mission or a file", "gonogo verify MISSION, or gonogo verify FILE")
     own = OwnKeys(executor=executor_key, orchestrator=orchestrator_key)
-    name = from_file or (mission if mission == "-" or Path(mission).is_file() else "")
+    name = from_file or (mission if _is_file(mission) else "")
     if name:
         bundle = read_proof(read_input(name, MAX_BUNDLE), name)
         anchors = anchors_of(session.state, own, bundle)
@@ -144,6 +144,11 @@ async def _export(session: Session, mission: str, name: str) -> None:
     write_whole(Path(name), text)
     said = {"mission_id": bundle.mission.mission_id, "file": name, "bytes": len(text)}
     session.output.emit(said, lambda: fields((key, str(value)) for key, value in said.items()))
+
+
+def _is_file(named: str) -> bool:
+    """Tell whether a file is meant: there is one, or no mission's id looks like that."""
+    return named == "-" or Path(named).is_file() or "/" in named or "." in named
 
 
 def _show_proof(session: Session, proof: Proof) -> None:

@@ -107,7 +107,8 @@ async def _revoke(session: Session, mission: str, options: _Options, *, denied: 
         return
     answer = await hand_in(session.state, revocation_address(session.state, options.address), document)
     session.output.emit(
-        _answer_json(answer, mission_id, executor_id), lambda: _answer_text(answer, mission_id, executor_id)
+        _answer_json(answer, mission_id, executor_id),
+        lambda: _answer_text(answer, mission_id, executor_id, denied=denied),
     )
     if not answer.in_time and not answer.stopping:
         raise ClientError(
@@ -144,10 +145,12 @@ def _answer_json(answer: executor_pb2.RevokeResponse, mission_id: str, executor_
     }
 
 
-def _answer_text(answer: executor_pb2.RevokeResponse, mission_id: str, executor_id: str) -> str:
+def _answer_text(answer: executor_pb2.RevokeResponse, mission_id: str, executor_id: str, *, denied: bool) -> str:
     outcome = "it ran already"
     if answer.in_time:
-        outcome = "in time: it will not be executed on what was taken back"
+        outcome = (
+            "in time: it will never be executed" if denied else "in time: it will not be executed on your approvals"
+        )
     elif answer.stopping:
         outcome = "it is being executed, and stops before its next step"
     pairs = [

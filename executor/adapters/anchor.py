@@ -34,7 +34,7 @@ import logging
 import os
 import struct
 import threading
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,8 @@ SETTLE_SECONDS: Final = 30.0
 
 _GET_GENERATION: Final = 0x80087601  # FS_IOC_GETVERSION
 _TYPES: Final = {field.name: field.type for field in fields(Anchored)}
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +241,7 @@ def _lay_out(fd: int, path: Path) -> None:
 
 
 def _slot(number: int, state: Anchored) -> bytes:
-    body = _text({"number": number, **asdict(state)})
+    body = _text({"number": number, **{name: getattr(state, name) for name in _TYPES}})
     line = f'{{"check":"{_checksum(body)}","anchor":{body}}}'.encode()
     if len(line) >= SLOT_BYTES:
         raise ValueError("a state does not fit into its slot")
@@ -268,7 +270,7 @@ def _parsed(raw: bytes) -> tuple[int, Anchored] | None:
 
 
 def _text(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def _checksum(body: str) -> str:

@@ -225,10 +225,21 @@ def _check_addition(trust: Trust, addition: Addition, known: Person | None) -> N
         raise TrustFileError(
             f"{known.person_id} is in it already, as something else", "leave --kind and --sponsor out, or use a new id"
         )
+    for person in trust.policy.persons:
+        own = person.person_id == addition.person_id  # who may have one key under two schemes
+        same = [key for key in person.keys if key.key_id == addition.key.key_id]
+        if any(not own or key.scheme == addition.key.scheme for key in same):
+            raise TrustFileError(
+                f"the key {addition.key.key_id} is {person.person_id}'s already",
+                "give another key; each is one person's",
+            )
     for group in addition.groups:
         listed = next((one for one in trust.policy.groups if one.group_id == group), None)
         if listed is None:
-            raise TrustFileError(f"it has no group {group!r}", "write the group into [[groups]] first")
+            there = ", ".join(one.group_id for one in trust.policy.groups) or "none"
+            raise TrustFileError(
+                f"it has no group {group!r}; there is {there}", "write the group into [[groups]] with an editor first"
+            )
         if addition.person_id in listed.members:
             raise TrustFileError(f"{addition.person_id} is in group {group} already", "leave --group out")
 

@@ -63,7 +63,8 @@ def read_trust_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise TrustFileError(f"{path} can not be read: {error.strerror}", "make it with: gonogo init") from error
+        remedy = "put it there, readable for this user; gonogo init makes the first one, with everything else"
+        raise TrustFileError(f"{path} can not be read: {error.strerror}", remedy) from error
     if len(data) > MAX_FILE_BYTES:
         raise TrustFileError(f"{path} is larger than {MAX_FILE_BYTES} bytes", "give a trust file")
     return data

@@ -40,7 +40,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
     """One core, served."""
 
     def __init__(self, core: ExecutorCore, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
-        self.peers = Peers(lambda: core.describe().trust)
+        self.peers = Peers(core.trust)
         self._core = core
         self._heartbeat = heartbeat_seconds
         self._draining = False

@@ -123,6 +123,10 @@ def _check(given: argparse.Namespace, path: Path) -> tuple[Mapping[str, Any], st
 
 
 def _add(given: argparse.Namespace, path: Path) -> tuple[Mapping[str, Any], str]:
+    if given.kind == PersonKind.AGENT.value and not given.sponsor:
+        raise TrustFileError("an agent needs somebody who answers for it", "name the person with --sponsor ID")
+    if given.kind != PersonKind.AGENT.value and given.sponsor:
+        raise TrustFileError("only an agent has a sponsor", "give --kind agent, or leave --sponsor out")
     addition = trust_edit.Addition(
         person_id=_person_id(given.person),
         key=_key(given),

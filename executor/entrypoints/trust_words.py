@@ -5,8 +5,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from executor.domain.policy import Orchestrator, SecretSource, Trust
+from executor.runner.trust import moment_words
 from gonogo.policy import EVERYBODY, Group, Person, Policy, Requirement, shown
 from gonogo.policy_words import key_words, person_words, rule_words
+from gonogo.signatures import load_public_key
 
 SOON = timedelta(days=30)
 
@@ -26,7 +28,7 @@ def trust_json(trust: Trust) -> Mapping[str, Any]:
     policy, limits = trust.policy, trust.limits
     return {
         "version": trust.version,
-        "expires": trust.expires_at.isoformat(),
+        "expires": moment_words(trust.expires_at),
         "executor_id": trust.executor_id,
         "orchestrators": [{"id": one.identity, "log_key": one.log_key or None} for one in trust.orchestrators],
         "policy": {
@@ -79,7 +81,7 @@ def _groups_of(policy: Policy, person: Person) -> list[str]:
 
 
 def _statements(trust: Trust) -> Iterator[str]:
-    yield f"version {trust.version}, expires {trust.expires_at.isoformat()}"
+    yield f"version {trust.version}, expires {moment_words(trust.expires_at)}"
     yield f"executor {trust.executor_id}"
     yield from map(_orchestrator_words, trust.orchestrators)
     yield from _policy_statements(trust)
@@ -126,8 +128,12 @@ def _limit_statements(trust: Trust) -> Iterator[str]:
 
 
 def _orchestrator_words(one: Orchestrator) -> str:
-    known = f"whose log is signed with {one.log_key}" if one.log_key else "whose log key is not known"
+    known = f"whose log is signed with {_fingerprint(one.log_key)}" if one.log_key else "whose log key is not known"
     return f"orchestrator {one.identity}, {known}"
+
+
+def _fingerprint(line: str) -> str:
+    return load_public_key(line).key_id
 
 
 def _members(group: Group) -> str:
@@ -147,7 +153,7 @@ def _warnings(trust: Trust, now: datetime) -> Iterator[str]:
     if now >= trust.expires_at:
         yield "it has expired: nothing is dry run or approved"
     elif now >= trust.expires_at - SOON:
-        yield f"it expires soon, at {trust.expires_at.isoformat()}"
+        yield f"it expires soon, at {moment_words(trust.expires_at)}"
     if not policy.in_force:
         yield "it has no policy: nothing is dry run or approved"
     asked = [("[policy]", Requirement(count=policy.approvals_required))] if policy.approvals_required else []

@@ -19,7 +19,6 @@ then are those same bytes parsed, strictly.
 """
 
 from collections.abc import Callable, Container
-from dataclasses import replace
 from typing import Final
 
 from executor.domain import gates as rules
@@ -238,10 +237,11 @@ class Gates:
 
     def _claim_of(self, checked: CheckedRequest, agreement: Agreement) -> Claim:
         plan, request, in_force = checked.plan, checked.request, agreement.in_force
-        claim = Claim(
+        execution_id = new_id("x")
+        return Claim(
             mission_id=plan.mission_id,
             segment=SEGMENT,
-            execution_id=new_id("x"),
+            execution_id=execution_id,
             intent_id=plan.intent_id,
             message_id=plan.message_id,
             transcription_id=plan.transcription_id,
@@ -256,10 +256,10 @@ class Gates:
             claimed_at=agreement.facts.at,
             failure_policy=plan.failure_policy,
             targets=tuple(target_of(step.action) for step in plan.steps),
+            gates=gate_records(_seen(checked, agreement, execution_id)),
             proposer=agreement.facts.proposer,
             demand=agreement.demand,
         )
-        return replace(claim, gates=gate_records(_seen(checked, agreement, claim.execution_id)))
 
     def _not_taken(self, conflict: ClaimConflict, checked: CheckedRequest) -> GateRefusedError:
         match conflict:

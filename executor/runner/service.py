@@ -170,10 +170,15 @@ class ExecutorCore:
         if self._audit is not None:
             self._audit.close()
 
+    def trust(self) -> Trust:
+        """Return the last good trust file; each call asks for it, so nothing is put together here."""
+        return self._trust.last().trust
+
     def describe(self) -> Description:
         """Tell who this executor is."""
         forked = () if self._audit is None else self._audit.callers.findings()
-        findings = (*self._secrets.findings, *forked)
+        unusable = self._trust.finding()
+        findings = (*self._secrets.findings, *forked, *((unusable,) if unusable else ()))
         known = self._capabilities
         return Description(
             in_force=self._trust.last(),

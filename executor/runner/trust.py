@@ -12,14 +12,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from executor.domain.errors import ExecutorError, Fault
 from executor.domain.policy import Limits, Trust
 from executor.domain.sealed import SealedBytes
 from executor.runner.clock import wall_time
 from executor.runner.keyring import DocumentSigner, Keyring
-from executor.runner.ports import Documents
+from executor.runner.ports import Documents, Finding
 from gonogo import sealing
 
 
@@ -40,6 +40,11 @@ def in_force(trust: Trust, documents: Documents, signer: DocumentSigner) -> InFo
     return InForce(
         trust=trust, keyring=Keyring(trust.policy.persons), sealed_policy=sealed, policy_digest=sealed.digest
     )
+
+
+def moment_words(at: datetime) -> str:
+    """Write a time as it stands in a trust file."""
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 class TrustInForce:
@@ -74,10 +79,18 @@ class TrustInForce:
         if self._now() >= expires_at:
             raise ExecutorError(
                 "TRUST_EXPIRED",
-                f"the executor's trust file has expired at {expires_at.isoformat()}",
+                f"the executor's trust file has expired, at {moment_words(expires_at)}",
                 "have the executor's operator look through the trust file, raise its version and set a later expires",
             )
         return found
+
+    def finding(self) -> Finding | None:
+        """Return why nothing is decided now; None where something is."""
+        try:
+            self.current()
+        except ExecutorError as error:
+            return Finding(name="trust file", ok=False, detail=error.fault.message, remedy=error.fault.remedy)
+        return None
 
     def last(self) -> InForce:
         """Return the last good one, whether it holds now or not; for what is over already."""

@@ -30,17 +30,17 @@ _PRAGMAS = (
     "PRAGMA query_only = ON",
     "PRAGMA busy_timeout = 5000",
     "PRAGMA trusted_schema = OFF",
-    "PRAGMA cache_size = -65536",
 )
+_CACHE_KIB = 65536
 
 
 class SqliteEventReader:
     """The reading half of the log, which needs no lock: it may be open beside a running service."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, cache_kib: int = _CACHE_KIB) -> None:
         self._queries = named_queries("event_log.sql")
         self._closed = False
-        self._connection = _open_read_only(path)
+        self._connection = _open_read_only(path, cache_kib)
 
     def __enter__(self) -> Self:
         return self
@@ -124,14 +124,14 @@ class SqliteEventReader:
             raise StoreUnusable(f"the database can not be read: {error}") from error
 
 
-def _open_read_only(path: Path) -> sqlite3.Connection:
+def _open_read_only(path: Path, cache_kib: int) -> sqlite3.Connection:
     """Opens an existing log; a file that is missing or is something else is refused."""
     connection = None
     try:
         connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
-        for pragma in _PRAGMAS:
+        for pragma in (*_PRAGMAS, f"PRAGMA cache_size = -{cache_kib}"):
             connection.execute(pragma).fetchall()
         if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StoreUnusable(f"{path.name} is not an event log")

@@ -172,7 +172,7 @@ def require_executable(mission: Mission, *, running: bool) -> None:
         raise StateForbidsError(
             Reason.NOT_APPROVED,
             "the mission is not approved; nothing was done",
-            "Dry-run it, and have it approved by as many persons as the executor asks for.",
+            f"Dry-run it and have it approved; gonogo policy explain {mission.mission_id} says by whom.",
             facts=_facts(mission),
         )
     if status is MissionStatus.EXPIRED:

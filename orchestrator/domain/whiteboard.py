@@ -81,14 +81,26 @@ def whiteboard(events: Iterable[ev.Event]) -> Whiteboard | None:
     return _drawn(board)
 
 
+def steps_of(events: Iterable[ev.Event]) -> tuple[BoardStep, ...]:
+    """Fold only the steps; events that say nothing of a step may be left out."""
+    steps: dict[str, BoardStep] = {}
+    for event in events:
+        _take_step(steps, event)
+    return tuple(steps.values())
+
+
 def _take(board: _Board, event: ev.Event) -> None:
     ended_before = board.mission is not None and board.mission.status in ENDED
     board.mission = evolve(board.mission, event)
     if board.mission.status in ENDED and not ended_before:
         board.end_time = event.time
+    _take_step(board.steps, event)
+
+
+def _take_step(steps: dict[str, BoardStep], event: ev.Event) -> None:
     fold = _STEP_FOLDS.get(type(event.payload))
     if fold is not None:
-        fold(board.steps, event.payload, event.time)
+        fold(steps, event.payload, event.time)
 
 
 def _planned(steps: dict[str, BoardStep], payload: ev.PlanSealed, _time: datetime) -> None:

@@ -49,8 +49,12 @@ MAX_KEPT_BODY: Final = 256 * 1024
 MAX_ATTEMPTS: Final = 8
 SHORTEST_PREFIX: Final = 3
 ENDING: Final = frozenset({MissionCompleted, MissionFailed, MissionCancelled, MissionRejected, MissionExpired})
-SIGNED: Final = ENDING | {ApprovalGranted, ApprovalRevoked, MissionApproved, MissionQueued, MissionStarted}
-"""Events that are written together with a checkpoint: approvals, what is handed over, and what came of it."""
+DECIDED: Final = (ENDING - {MissionCompleted}) | {ApprovalGranted, ApprovalRevoked, MissionApproved, MissionQueued}
+"""Events that are written together with a checkpoint: what somebody decided, what is handed over, and what was not done.
+
+A success is no decision of this side. The executor's own log holds it, and the next checkpoint covers it within a
+second, or at once where somebody asks for one.
+"""
 
 T = TypeVar("T")
 Listener: TypeAlias = Callable[[tuple[Event, ...], Mission], None]
@@ -307,7 +311,7 @@ class MissionStore:
             command=command,
             documents=tuple(document_of(sealed) for sealed in decision.documents),
             projections=(mission_row(mission), *decision.rows),
-            sign=any(type(event.payload) in SIGNED for event in events),
+            sign=any(type(event.payload) in DECIDED for event in events),
         )
 
     def _wrote(self, record: MissionRecord, mission: Mission, events: tuple[Event, ...], decision: Decision) -> None:

@@ -9,6 +9,7 @@ Formats: https://c2sp.org/tlog-checkpoint and https://c2sp.org/signed-note
 
 import base64
 import binascii
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Final
@@ -69,7 +70,7 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> str:
 
 def sign_note(text: str, key: SigningKey, name: str) -> str:
     """Sign a checkpoint's text under a name and return the note."""
-    signed = _key_hash(name, key.public) + key.key.sign(text.encode())
+    signed = _key_hash(name, _raw(key.public)) + key.key.sign(text.encode())
     return f"{text}\n{_LEAD}{name} {base64.b64encode(signed).decode()}\n"
 
 
@@ -81,11 +82,12 @@ def open_note(note: str, public: PublicKey, name: str) -> Checkpoint:
     """
     checkpoint, signed = _parsed(note, name)
     head, signature = signed[:_KEY_HASH_BYTES], signed[_KEY_HASH_BYTES:]
-    if head != _key_hash(name, public):
+    raw = _raw(public)
+    if head != _key_hash(name, raw):
         message = f"the checkpoint is not signed by the key of {name}"
         raise NoteError(message)
     try:
-        Ed25519PublicKey.from_public_bytes(_raw(public)).verify(signature, checkpoint.text.encode())
+        Ed25519PublicKey.from_public_bytes(raw).verify(signature, checkpoint.text.encode())
     except InvalidSignature:
         message = f"the signature is not one by the key of {name} over this checkpoint"
         raise NoteError(message) from None
@@ -135,17 +137,19 @@ def _bytes(text: str, length: int) -> bytes:
     return value
 
 
-def _key_hash(name: str, public: PublicKey) -> bytes:
+@functools.lru_cache(maxsize=64)
+def _key_hash(name: str, raw: bytes) -> bytes:
     if not _is_name(name):
         message = f"{name!r} can not be the name of a log"
         raise NoteError(message)
-    return hashlib.sha256(name.encode() + b"\n" + _ALGORITHM + _raw(public)).digest()[:_KEY_HASH_BYTES]
+    return hashlib.sha256(name.encode() + b"\n" + _ALGORITHM + raw).digest()[:_KEY_HASH_BYTES]
 
 
 def _raw(public: PublicKey) -> bytes:
     return public.key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
+@functools.lru_cache(maxsize=64)
 def _is_name(text: str) -> bool:
     """Tell whether a text can be a log's name: no white space, nothing unprintable, no plus sign."""
     return bool(text) and text.isprintable() and "+" not in text and not any(char.isspace() for char in text)

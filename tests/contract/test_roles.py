@@ -181,7 +181,8 @@ async def raw_outcome(channel: grpc.aio.Channel, name: str, *authorization: str)
     service, method = METHODS[name]
     kind = channel.unary_stream if method.server_streaming else channel.unary_unary
     metadata = tuple(("authorization", text) for text in authorization)
-    call: Any = kind(f"/{service.full_name}/{name}")(NOT_A_MESSAGE, metadata=metadata, timeout=20)
+    stub: Any = kind(f"/{service.full_name}/{name}")
+    call = stub(NOT_A_MESSAGE, metadata=metadata, timeout=20)
     code = await call.code()
     info = error_details_pb2.ErrorInfo()
     status = await rpc_status.aio.from_call(call)

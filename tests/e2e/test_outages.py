@@ -284,7 +284,16 @@ async def until_settled(one: Desk, mission: str) -> None:
 async def test_a_full_disk_under_the_orchestrators_log_refuses_and_loses_nothing(tmp_path: Path) -> None:
     """What can not be written down is not begun; what was written is there afterwards, and the log still replays."""
     prepared(tmp_path)
-    with small_disk(tmp_path / "state" / "orchestrator") as disk, pair(tmp_path) as both:
+    folder = tmp_path / "state" / "orchestrator"
+    callers = (folder / "callers.json").read_bytes()
+    with small_disk(folder) as disk:
+        (disk / "callers.json").write_bytes(callers)
+        (disk / "callers.json").chmod(0o600)
+        await _refuses_and_loses_nothing(tmp_path, disk)
+
+
+async def _refuses_and_loses_nothing(tmp_path: Path, disk: Path) -> None:
+    with pair(tmp_path) as both:
         house, site = both.house, both.house.workspaces["site"]
         async with desk(house.state) as one:
             mission = await one.approved(create_plan("room.txt"))

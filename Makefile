@@ -63,8 +63,8 @@ check-protos: setup $(PROTOC)/.ready
 	@$(BIN)/buf breaking protos --against protos/baseline.binpb
 	@deploy/check-protos.sh $(PROTOC)
 
-large: setup ## Run the long suites: 1,000 changed files, a 1 GiB file
-	@$(BIN)/python -m pytest -q -m slow --override-ini timeout=900
+large: setup ## Run the long suites: 1,000 changed files, a 1 GiB file, the replay of 1,000,000 events
+	@GONOGO_REPLAY_EVENTS=1000000 $(BIN)/python -m pytest -q -m slow --override-ini timeout=900
 
 bench: setup ## Measure, as ratios against a floor of the same run
 	@$(BIN)/python -m bench

@@ -6,7 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,6 +39,9 @@ SECRET_FILES = (
 )
 OPTIONAL_FILES = frozenset({"keys/approver", "keys/proposer"})
 """Absent where the approver brought a public key, and where no agent proposes from here."""
+OWN_FILES = ("keys/executor.pub", "tls/ca.pem", "keys/approver", "keys/proposer", "tls/client.key")
+"""What somebody needs who calls from elsewhere."""
+SERVICE_FILES = ("keys/executor", "keys/orchestrator", "tls/executor.key", "tls/orchestrator.key")
 PUBLIC_FILES = ("keys/executor.pub", "keys/approver.pub", "tls/ca.pem")
 LADDER = {
     plan_pb2.LADDER_LEVEL_L0: "L0: reads only",
@@ -67,10 +70,14 @@ class Finding:
 async def examine(state: StateDirectory) -> list[Finding]:
     """Look at programs, files and, where they run, the services."""
     findings = [_python(), _sqlite(), *_programs()]
-    if not state.initialised:
+    if _is_somebody_s(state):
+        findings += [_fine("state", f"{state.root}, without any service's keys")]
+        findings += [*_files(state, OWN_FILES), *_certificates(state, ("client",))]
+    elif not state.initialised:
         return [*findings, _state_missing(state)]
-    findings += [_fine("state", str(state.root)), *_files(state), *_certificates(state), *_callers(state)]
-    findings += _trust_file(state)
+    else:
+        findings += [_fine("state", str(state.root)), *_files(state, (*PUBLIC_FILES, *SECRET_FILES))]
+        findings += [*_certificates(state, LEAVES), *_callers(state), *_trust_file(state)]
     return [*findings, *await _services(state)]
 
 
@@ -84,6 +91,12 @@ def sqlite_is_fixed(version: tuple[int, ...]) -> bool:
 
 def _fine(name: str, detail: str) -> Finding:
     return Finding(name=name, level="ok", detail=detail)
+
+
+def _is_somebody_s(state: StateDirectory) -> bool:
+    """Tell whether it is the directory of a person or an agent elsewhere, who has a certificate and no service."""
+    services = [state.root / name for name in SERVICE_FILES]
+    return (state.tls / "client.pem").is_file() and not any(path.exists() for path in services)
 
 
 def _state_missing(state: StateDirectory) -> Finding:
@@ -141,8 +154,8 @@ def _version(program: str) -> str:
     return done.stdout.decode("utf-8", "replace").partition("\n")[0]
 
 
-def _files(state: StateDirectory) -> Iterator[Finding]:
-    for name in (*PUBLIC_FILES, *SECRET_FILES):
+def _files(state: StateDirectory, names: Iterable[str]) -> Iterator[Finding]:
+    for name in names:
         path = state.root / name
         if not path.is_file():
             if name not in OPTIONAL_FILES:
@@ -161,8 +174,8 @@ def _mode(name: str, path: Path) -> Finding:
     return _fine(name, f"mode {mode:04o}")
 
 
-def _certificates(state: StateDirectory) -> Iterator[Finding]:
-    for role in ("ca", *LEAVES):
+def _certificates(state: StateDirectory, leaves: Iterable[str]) -> Iterator[Finding]:
+    for role in ("ca", *leaves):
         path = state.tls / f"{role}.pem"
         try:
             certificate = x509.load_pem_x509_certificate(path.read_bytes())
@@ -205,18 +218,18 @@ def _trust_file(state: StateDirectory) -> Iterator[Finding]:
     try:
         said = trust_json(state, ["show"])
     except ClientError as error:
-        yield Finding(name=name, level="fail", detail=error.message, remedy=error.remedy)
+        yield Finding(name=name, level="fail", detail=error.message.removeprefix(f"{name}: "), remedy=error.remedy)
         return
     if said["refused"]:
-        detail, _, remedy = str(said["refused"]).partition("; ")
+        detail, _, remedy = str(said["refused"]).removeprefix(f"{name}: ").partition("; ")
         yield Finding(name=name, level="fail", detail=detail, remedy=remedy)
         return
     left = datetime.fromisoformat(str(said["expires"])) - datetime.now(UTC)
-    if left > timedelta(0):
+    if not said["warnings"]:
         yield _fine(name, f"version {said['version']}, valid for {left.days} days more")
-    for warning in said["warnings"]:
-        level = "warn" if left > timedelta(0) else "fail"
-        remedy = f"change {state.trust}, raise its version, and look with: gonogo trust show"
+    for number, warning in enumerate(said["warnings"]):
+        level = "fail" if left <= timedelta(0) and number == 0 else "warn"  # that it has expired comes first
+        remedy = f"change {state.trust} and raise its version; gonogo trust show says what came of it"
         yield Finding(name=name, level=level, detail=str(warning), remedy=remedy)
 
 

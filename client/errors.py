@@ -42,7 +42,10 @@ class NotRunningError(ClientError):
     """No service answers for this state directory."""
 
     def __init__(self, message: str) -> None:
-        remedy = "start the services: gonogo up --workspace ID=PATH (with the same --state or GONOGO_STATE)"
+        remedy = (
+            "start the services: gonogo up --workspace ID=PATH (with the same --state or GONOGO_STATE);"
+            " where they run elsewhere, name the orchestrator with GONOGO_ORCHESTRATOR"
+        )
         super().__init__("NOT_RUNNING", message, remedy)
 
 

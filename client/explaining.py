@@ -145,7 +145,7 @@ def explain(
 
 
 def _nobody_left(verdict: Verdict, standings: Sequence[Standing]) -> bool:
-    return bool(verdict.missing) and all(one.state != "may approve" for one in standings)
+    return verdict.reason == "QUORUM_NOT_MET" and all(one.state != "may approve" for one in standings)
 
 
 def requirements_json(requirements: Iterable[Requirement]) -> list[Mapping[str, object]]:

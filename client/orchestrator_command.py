@@ -41,13 +41,13 @@ def pass_through(state: StateDirectory, command: str, out: BinaryIO) -> None:
             raise _failed(command, errors.read())
 
 
-def read_json(state: StateDirectory, command: str) -> dict[str, Any]:
-    """Run a command of the orchestrator and return the object it prints.
+def read_json(state: StateDirectory, command: str, *arguments: str) -> dict[str, Any]:
+    """Run a command of the orchestrator, with further arguments, and return the object it prints.
 
     Raises:
         ClientError: it failed, or printed something else.
     """
-    done = subprocess.run(_argv(state, [command, "-o", "json"]), capture_output=True, check=False)
+    done = subprocess.run(_argv(state, [command, "-o", "json", *arguments]), capture_output=True, check=False)
     try:
         found = json.loads(done.stdout)
     except ValueError:

@@ -62,7 +62,11 @@ def export(settings: Settings) -> int:
 
 
 def replay(settings: Settings) -> int:
-    """Fold the log into an empty database and compare the digests."""
+    """Fold the log into an empty database and compare the digests, or show one mission as it once stood."""
+    if settings.mission:
+        found = _state_at(settings)
+        _show(settings, found)
+        return EXIT_ERROR if found["broken_at"] else 0
     found = asyncio.run(_replay(settings.database))
     _show(settings, found)
     return 0 if found["equal"] else EXIT_ERROR
@@ -131,6 +135,15 @@ async def _replay(database: Path) -> dict[str, object]:
         "broken_at": found.broken_at,
         "equal": found.equal,
     }
+
+
+def _state_at(settings: Settings) -> dict[str, object]:
+    from orchestrator.adapters.event_codec import JsonEventCodec  # noqa: PLC0415 - only this command needs it
+    from orchestrator.adapters.event_log_reader import SqliteEventReader  # noqa: PLC0415 - only this command needs it
+    from orchestrator.service.replay_until import state_at  # noqa: PLC0415 - only this command needs it
+
+    with SqliteEventReader(settings.database) as reader:
+        return state_at(reader, JsonEventCodec(), settings.mission, settings.until).as_json()
 
 
 def _audit_check(settings: Settings) -> dict[str, object]:

@@ -14,10 +14,12 @@ from orchestrator.adapters.certificates import CertificateFiles, Certificates
 from orchestrator.adapters.chat_grammar import GrammarPlanner
 from orchestrator.adapters.clock import SystemClock
 from orchestrator.adapters.event_codec import JsonEventCodec
+from orchestrator.adapters.event_log_reader import SqliteEventReader
 from orchestrator.adapters.event_log_sqlite import SqliteEventLog
 from orchestrator.adapters.executor_channel import ReloadingChannel
 from orchestrator.adapters.executor_grpc import GrpcExecutor, open_channel
 from orchestrator.adapters.ids import TimeOrderedIds
+from orchestrator.adapters.mirror_files import MirrorFolder
 from orchestrator.adapters.sealed_documents import SealedDocuments
 from orchestrator.domain.intent import Planner
 from orchestrator.entrypoints.door import Door
@@ -38,6 +40,7 @@ from orchestrator.service.executor_card import ExecutorCard
 from orchestrator.service.exporting import Exports
 from orchestrator.service.intake import Intake
 from orchestrator.service.kept_policies import KeptPolicies
+from orchestrator.service.mirrors import Mirrors, mirrors_of
 from orchestrator.service.mission_store import MissionStore
 from orchestrator.service.missions import Missions
 from orchestrator.service.plan_signing import PlanSigning
@@ -50,6 +53,7 @@ from orchestrator.service.witnessing import Witness
 from orchestrator.settings import Settings
 
 GRACE_SECONDS: Final = 5.0
+MIRROR_CACHE_KIB: Final = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +173,9 @@ class Service:
         self._log = open_log(settings.database, load_log_key(settings.log_key))
         self._executor = GrpcExecutor(ReloadingChannel(certificates, partial(_channel_to, settings.executor)))
         self._orchestrator = compose(self._log, self._executor, executor_key=load_executor_key(settings.executor_key))
+        # A connection of their own: they read in a thread, every page once.
+        self._mirrored = SqliteEventReader(settings.database, cache_kib=MIRROR_CACHE_KIB)
+        self._mirrors: Mirrors = mirrors_of(self._mirrored, JsonEventCodec(), MirrorFolder(settings.mirrors))
         callers = Callers(records=CallersFile(settings.callers), clock=SystemClock())
         faces = faces_of(self._orchestrator, callers)
         self._server = Server(faces, certificates, with_reflection=settings.reflection)
@@ -178,6 +185,7 @@ class Service:
         """Begin to serve; return the addresses."""
         addresses = await self._server.start(self._wanted)
         self._orchestrator.start()
+        self._mirrors.start()
         return addresses
 
     async def stop(self) -> None:
@@ -185,6 +193,8 @@ class Service:
         await self._server.drain(self._orchestrator.draining, GRACE_SECONDS)
         await self._orchestrator.close()
         await self._executor.close()
+        if await self._mirrors.close():
+            self._mirrored.close()
         self._log.close()
 
 

@@ -30,6 +30,10 @@ class Settings:
     """What `audit` is to do."""
     kept: tuple[Path, ...] = ()
     """Checkpoints that others kept, which `audit check` compares the log with."""
+    mission: str = ""
+    """Whose state `replay` is to show; empty where it is to compare the whole log."""
+    until: int = 0
+    """The last of the mission's events that goes into that state."""
 
     @property
     def log_key(self) -> Path:
@@ -47,6 +51,11 @@ class Settings:
         return self.state / "orchestrator" / "events.db"
 
     @property
+    def mirrors(self) -> Path:
+        """Where the mirrors of the event log are."""
+        return self.database.parent
+
+    @property
     def callers(self) -> Path:
         """The list of those who may call."""
         return self.state / "orchestrator" / "callers.json"
@@ -61,6 +70,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     """Read flags; what a flag leaves open comes from the variable of the same name."""
     parser = _parser(environment)
     read = parser.parse_args(arguments)
+    if read.command == "replay" and bool(read.mission) != (read.until is not None):
+        parser.error("replay takes --mission MISSION and --until SEQ together")
     if read.command == "serve" and not read.executor:
         parser.error("serve needs --executor HOST:PORT (or GONOGO_EXECUTOR)")
     return Settings(
@@ -76,6 +87,8 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         output=getattr(read, "output", "text"),
         action=getattr(read, "action", ""),
         kept=tuple(map(Path, getattr(read, "kept", ()))),
+        mission=getattr(read, "mission", ""),
+        until=getattr(read, "until", None) or 0,
     )
 
 
@@ -85,6 +98,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="serve chat, missions and whiteboards"), environment)
     export = commands.add_parser("export", help="print the event log as JSON lines")
     replay = commands.add_parser("replay", help="fold the log into an empty database and compare the digests")
+    replay.add_argument("--mission", default="", help="show this mission's state at one of its events instead")
+    replay.add_argument("--until", type=int, metavar="SEQ", help="the number of that event in the mission's stream")
     audit = commands.add_parser("audit", help="check the audit log, or forget what is kept of the executor's")
     audit.add_argument("action", choices=("check", "forget"))
     audit.add_argument("--kept", action="append", default=[], metavar="FILE", help="a checkpoint that somebody kept")

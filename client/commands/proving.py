@@ -18,6 +18,7 @@ from client.proving.proof import Proof, prove, trace
 from client.render.checks import proof_text
 from client.render.events import event_json, event_line
 from client.render.layout import fields, table
+from client.render.states import state_text
 from client.session import Session, run, session_of
 from gonogo import sealing
 from gonogo.signatures import PublicKey, SignatureError, load_public_key
@@ -82,14 +83,35 @@ def export(
     pass_through(session.state, "export", sys.stdout.buffer)
 
 
-def replay(context: typer.Context) -> None:
-    """Rebuild the state from the log and compare it."""
+def replay(
+    context: typer.Context,
+    mission: Annotated[str, typer.Argument(metavar="MISSION", help="A mission's id, or its beginning.")] = "",
+    until: Annotated[
+        int | None,
+        typer.Option("--until", metavar="SEQ", min=1, help="Show the mission as it stood after this event of it."),
+    ] = None,
+) -> None:
+    """Rebuild the state from the log and compare it, or show one mission at one of its events."""
     session = session_of(context)
+    if bool(mission) != (until is not None):
+        remedy = "gonogo replay compares the whole log; gonogo replay --until SEQ MISSION shows one mission"
+        raise ClientError("USAGE", "a mission is replayed up to one of its events", remedy)
+    if until is not None:
+        _replay_until(session, mission, until)
+        return
     found = read_json(session.state, "replay")
     session.output.emit(found, lambda: fields((name, str(value)) for name, value in found.items()))
     if found.get("equal") is not True:
         remedy = "keep the state directory as it is and report this: the log and the state tell different things"
         raise ClientError("CHECK_FAILED", "the replayed state is not the live state", remedy)
+
+
+def _replay_until(session: Session, mission: str, until: int) -> None:
+    found = read_json(session.state, "replay", f"--mission={mission}", f"--until={until}")
+    session.output.emit(found, lambda: state_text(found))
+    if found["broken_at"]:
+        remedy = "trust none of it before this is explained; gonogo verify tells more"
+        raise ClientError("CHECK_FAILED", f"event {found['broken_at']} is not as it was written", remedy)
 
 
 async def _events(session: Session, mission: str) -> None:

@@ -52,6 +52,8 @@ _CLASSES: Final = {name: payload for payload, name in PAYLOADS.items()}
 _FIELDS: Final = {payload: tuple(field.name for field in dataclasses.fields(payload)) for payload in PAYLOADS}
 _MESSAGES: Final = {payload: getattr(events_pb2, payload.__name__) for payload in PAYLOADS}
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def event_to_proto(event: Event) -> events_pb2.Event:
     """Map one event."""
@@ -68,11 +70,11 @@ def event_to_proto(event: Event) -> events_pb2.Event:
     return message
 
 
-def event_to_json(event: Event) -> str:
-    """Write one event as its ProtoJSON text, which costs a tenth here of what the message's own printer takes."""
+def _event_value(event: Event) -> dict[str, Any]:
+    """Return one event's ProtoJSON value, which costs a tenth here of what the message's own printer takes."""
     payload = event.payload
     fields = _FIELDS[type(payload)]
-    value = {
+    return {
         "event_id": event.event_id,
         "mission_id": event.mission_id,
         "sequence": event.sequence,
@@ -80,12 +82,11 @@ def event_to_json(event: Event) -> str:
         "actor": ACTOR,
         PAYLOADS[type(payload)]: {name: _text(name, getattr(payload, name)) for name in fields},
     }
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def events_to_json(events: Iterable[Event]) -> str:
     """Write events as one JSON array."""
-    return f"[{','.join(map(event_to_json, events))}]"
+    return _encode([_event_value(event) for event in events])
 
 
 def events_from_json(text: str) -> tuple[Event, ...]:
@@ -143,7 +144,7 @@ def refusal_event(refusal: Refusal) -> str:
             "paths": [shown_path(path) for path in refusal.paths],
         },
     }
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def _time(time: datetime) -> str:

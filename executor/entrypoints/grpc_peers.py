@@ -1,4 +1,7 @@
-"""Who may call, and what a call's errors become: the wrappers around every method of the executor's service."""
+"""Who may call, and what a call's errors become: the wrappers around every method of the executor's service.
+
+A method gets the identity that was let in, and nothing else of the call: it is read once.
+"""
 
 import contextlib
 import logging
@@ -30,20 +33,22 @@ class Peers:
     def __init__(self, trust: Callable[[], Trust]) -> None:
         self._trust = trust
 
-    def check(self, context: Context) -> None:
-        """Refuse a caller whose certificate does not carry exactly one of the allowed SPIFFE ids.
+    def check(self, context: Context) -> str:
+        """Return who calls; refuse a caller whose certificate does not carry exactly one of the allowed SPIFFE ids.
 
         Raises:
             ExecutorError: reason PEER_NOT_ALLOWED.
         """
-        if identity_of(context) not in self._trust().callers:
+        identity = identity_of(context)
+        if identity not in self._trust().callers:
             raise ExecutorError(
                 "PEER_NOT_ALLOWED",
                 "this executor serves only the orchestrators of its trust file",
                 "add the caller's SPIFFE id to orchestrators in the trust file, or call the orchestrator",
             )
+        return identity
 
-    def check_dry_run(self, context: Context) -> None:
+    def check_dry_run(self, identity: str) -> None:
         """Refuse a caller who may not ask for dry runs: one is an act of its own, before anybody approves anything.
 
         Raises:
@@ -52,7 +57,7 @@ class Peers:
         trust = self._trust()
         if trust.limits.may_dry_run is None:
             return  # `check` has said so, as it does before every method
-        if identity_of(context) not in trust.dry_runners:
+        if identity not in trust.dry_runners:
             raise ExecutorError(
                 "PEER_NOT_ALLOWED",
                 "the executor's policy does not let this orchestrator ask for dry runs",
@@ -73,15 +78,15 @@ class HasPeers(Protocol):
 
 
 def unary(
-    method: Callable[[Service, Request, Context], Awaitable[Response]],
+    method: Callable[[Service, Request, str], Awaitable[Response]],
 ) -> Callable[[Service, Request, Context], Awaitable[Response]]:
     """Wrap a method with one answer."""
 
     async def call(self: Service, request: Request, context: Context) -> Response:
         try:
-            self.peers.check(context)
+            caller = self.peers.check(context)
             check_readable(request)
-            return await method(self, request, context)
+            return await method(self, request, caller)
         except ExecutorError as error:
             failure = error
         except Exception:
@@ -93,15 +98,15 @@ def unary(
 
 
 def streaming(
-    method: Callable[[Service, Request, Context], AsyncIterator[Response]],
+    method: Callable[[Service, Request, str], AsyncIterator[Response]],
 ) -> Callable[[Service, Request, Context], AsyncIterator[Response]]:
     """Wrap a method with a stream of answers."""
 
     async def call(self: Service, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
-            self.peers.check(context)
+            caller = self.peers.check(context)
             check_readable(request)
-            async with contextlib.aclosing(method(self, request, context)) as answers:  # type: ignore[type-var]  # a generator
+            async with contextlib.aclosing(method(self, request, caller)) as answers:  # type: ignore[type-var]  # a generator
                 async for answer in answers:
                     yield answer
         except ExecutorError as error:

@@ -21,7 +21,7 @@ from executor.entrypoints.grpc_messages import (
     execution_message,
     extract_message,
 )
-from executor.entrypoints.grpc_peers import Context, Peers, identity_of, streaming, unary
+from executor.entrypoints.grpc_peers import Peers, streaming, unary
 from executor.entrypoints.work import Work
 from executor.runner.executions import AnyRun
 from executor.runner.requests import malformed
@@ -57,16 +57,16 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
 
     @unary
     async def GetExecutor(
-        self, request: executor_pb2.GetExecutorRequest, context: Context
+        self, request: executor_pb2.GetExecutorRequest, caller: str
     ) -> executor_pb2.GetExecutorResponse:
         return description_message(self._core.describe())
 
     @streaming
     async def DryRun(
-        self, request: executor_pb2.DryRunRequest, context: Context
+        self, request: executor_pb2.DryRunRequest, caller: str
     ) -> AsyncGenerator[executor_pb2.DryRunResponse, None]:
-        self.peers.check_dry_run(context)
-        self._core.check_caller(identity_of(context))
+        self.peers.check_dry_run(caller)
+        self._core.check_caller(caller)
         attached: list[Recorder] = []
         work = Work(
             self._dry_runners, self._core.dry_run, request.request_id, sealed_from_proto(request.plan), attached.append
@@ -87,10 +87,10 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
 
     @streaming
     async def Execute(
-        self, request: executor_pb2.ExecuteRequest, context: Context
+        self, request: executor_pb2.ExecuteRequest, caller: str
     ) -> AsyncGenerator[executor_pb2.ExecuteResponse, None]:
         attached: list[AnyRun] = []
-        work = Work(self._runners, self._core.execute, execute_input(request, identity_of(context)), attached.append)
+        work = Work(self._runners, self._core.execute, execute_input(request, caller), attached.append)
         while not await work.ended(TICK_SECONDS) and not attached:
             pass  # the gates are checked
         run = attached[0] if attached else work.result()
@@ -104,7 +104,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
 
     @streaming
     async def WatchExecution(
-        self, request: executor_pb2.WatchExecutionRequest, context: Context
+        self, request: executor_pb2.WatchExecutionRequest, caller: str
     ) -> AsyncGenerator[executor_pb2.WatchExecutionResponse, None]:
         run = await self._find(request.execution_id, request.mission_id)
         now = await self._progress(run, 0)
@@ -119,34 +119,30 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
 
     @unary
     async def GetExecution(
-        self, request: executor_pb2.GetExecutionRequest, context: Context
+        self, request: executor_pb2.GetExecutionRequest, caller: str
     ) -> executor_pb2.GetExecutionResponse:
         run = await self._find(request.execution_id, request.mission_id)
         progress = await self._progress(run, 0)
         return executor_pb2.GetExecutionResponse(execution=execution_message(progress.record))
 
     @unary
-    async def GetReceipt(
-        self, request: executor_pb2.GetReceiptRequest, context: Context
-    ) -> executor_pb2.GetReceiptResponse:
+    async def GetReceipt(self, request: executor_pb2.GetReceiptRequest, caller: str) -> executor_pb2.GetReceiptResponse:
         receipt = await Work(self._readers, self._core.get_receipt, request.mission_id).answer()
         return executor_pb2.GetReceiptResponse(receipt=sealed_to_proto(receipt))
 
     @unary
-    async def GetObject(
-        self, request: executor_pb2.GetObjectRequest, context: Context
-    ) -> executor_pb2.GetObjectResponse:
+    async def GetObject(self, request: executor_pb2.GetObjectRequest, caller: str) -> executor_pb2.GetObjectResponse:
         work = Work(self._readers, self._core.get_object, request.digest, request.offset, request.limit)
         data, size = await work.answer()
         return executor_pb2.GetObjectResponse(data=data, total_bytes=size)
 
     @unary
     async def ExchangeCheckpoints(
-        self, request: executor_pb2.ExchangeCheckpointsRequest, context: Context
+        self, request: executor_pb2.ExchangeCheckpointsRequest, caller: str
     ) -> executor_pb2.ExchangeCheckpointsResponse:
-        exchange, identity = self._core.exchange_checkpoints, identity_of(context)
+        exchange = self._core.exchange_checkpoints
         found = await Work(
-            self._readers, exchange, identity, request.checkpoint, tuple(request.consistency), request.known_size
+            self._readers, exchange, caller, request.checkpoint, tuple(request.consistency), request.known_size
         ).answer()
         return executor_pb2.ExchangeCheckpointsResponse(
             checkpoint=found.checkpoint, consistency=found.consistency, kept_size=found.kept_size
@@ -154,7 +150,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
 
     @unary
     async def GetMissionLog(
-        self, request: executor_pb2.GetMissionLogRequest, context: Context
+        self, request: executor_pb2.GetMissionLogRequest, caller: str
     ) -> executor_pb2.GetMissionLogResponse:
         extract = await Work(self._readers, self._core.mission_log, request.mission_id).answer()
         return executor_pb2.GetMissionLogResponse(log=extract_message(extract))

@@ -51,7 +51,7 @@ class MirrorFolder:
         """See `MirrorFiles`."""
         cursor = self._cursor(name)
         try:
-            found = os.stat(self._folder / name, follow_symlinks=False)
+            found = (self._folder / name).lstat()
         except FileNotFoundError:
             found = None
         if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != cursor.length:
@@ -84,9 +84,15 @@ class MirrorFolder:
         """See `MirrorFiles`."""
         if not self._changed or self._cursors is None:
             return
-        for name in sorted(self._changed):
-            with self._opened(name) as file:
-                os.fdatasync(file)
+        try:
+            for name in sorted(self._changed):
+                with self._opened(name) as file:
+                    os.fdatasync(file)
+        except OSError:
+            # What the kernel could not write it may have dropped, and it says so once: only what is stored counts.
+            self._cursors = None
+            self._changed.clear()
+            raise
         self._store(self._cursors)
         self._changed.clear()
 
@@ -125,11 +131,10 @@ class MirrorFolder:
 
     def _store(self, cursors: Mapping[str, Cursor]) -> None:
         """Replace the stored cursors at once; were this lost, the mirrors would be written again."""
-        path = self._folder / CURSORS_FILE
-        written = path.with_name(f".{path.name}")
         files = {name: asdict(cursor) for name, cursor in sorted(cursors.items())}
-        written.write_text(json.dumps({"format": FORMAT, "files": files}) + "\n")
-        written.replace(path)
+        with self._opened(f".{CURSORS_FILE}", os.O_CREAT | os.O_TRUNC) as file:
+            _write_all(file, json.dumps({"format": FORMAT, "files": files}).encode() + b"\n", 0)
+        (self._folder / f".{CURSORS_FILE}").replace(self._folder / CURSORS_FILE)
 
 
 def _write_all(file: int, data: bytes, length: int) -> None:

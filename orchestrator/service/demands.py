@@ -41,20 +41,21 @@ class Asked:
 
     def fault(self, person: str, key_id: str) -> StateForbidsError | None:
         """Return why the approval that a person gives with a key would not count, None where it may."""
-        if self._demand.refused:
-            return _fault(Reason.POLICY_REFUSES, f"the executor's policy refuses it: {self._demand.refused}")
+        demand, sure = self._demand, self._sure
+        if demand.refused:
+            return _fault(Reason.POLICY_REFUSES, f"the executor's policy refuses it: {demand.refused}")
         why = self._excluded(person)
         if why:
             return _fault(Reason.SELF_APPROVAL, f"the approval of {person!r} does not count: {person} {why}")
-        if self._sure is None:
+        if sure is None:
             return None
-        if self._unproven(self._sure):
+        if self._unproven(sure):
             return _fault(
                 Reason.SELF_APPROVAL,
                 "nobody has proven to be the plan's proposer, so that an approver may be the proposer",
                 "Have the plan signed by its proposer with gonogo sign, dry-run it again, and approve that report.",
             )
-        if self._demand.hardware_key and not _in_hardware(self._sure, person, key_id):
+        if demand.hardware_key and not _in_hardware(sure, person, key_id):
             return _fault(Reason.HARDWARE_KEY_NEEDED, "a rule of the executor takes only signatures of hardware keys")
         return None
 
@@ -66,13 +67,14 @@ class Asked:
         """
         if self.report is None or self.report.demand is None:
             return len(signed) >= self.info.approvals_required > 0
-        if self._sure is None:
+        sure = self._sure
+        if sure is None:
             return len(signed) >= sum(one.count for one in self._demand.requirements)
         votes = [
-            Vote(person=person, key_id=key_id, hardware=_in_hardware(self._sure, person, key_id))
+            Vote(person=person, key_id=key_id, hardware=_in_hardware(sure, person, key_id))
             for person, key_id in signed.items()
         ]
-        return decide(self._sure, self._demand, self._proven, votes).met
+        return decide(sure, self._demand, self._proven, votes).met
 
     def _unproven(self, policy: Policy) -> bool:
         """Tell whether nobody's approval can count, because any approver may be the proposer."""

@@ -7,7 +7,7 @@ left out of a line, never guessed.
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -35,7 +35,6 @@ _SIGNAL_PAYLOADS: Final = (
     ev.MissionProposed,
     ev.PlanSealed,
     ev.DryRunCompleted,
-    ev.ExecutionStarted,
     ev.DiffProposed,
     ev.StepStarted,
     ev.StepCompleted,
@@ -43,6 +42,7 @@ _SIGNAL_PAYLOADS: Final = (
     ev.RollbackCompleted,
 )
 _SIGNAL_TYPES: Final = frozenset(ev.TYPES[payload] for payload in _SIGNAL_PAYLOADS)
+_EXECUTED: Final = ev.TYPES[ev.ExecutionStarted]
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 _encode_ascii = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -77,7 +77,7 @@ class MissionLines:
         if not mission_id or stored.type not in LEADS_TO:
             return
         payload = self.codec.decode(stored).payload
-        proposal = self._proposal(stored)
+        proposal = self._proposal(stored.stream_id, payload)
         yield line_of(
             {
                 "pos": stored.pos,
@@ -94,18 +94,19 @@ class MissionLines:
             }
         )
 
-    def _proposal(self, stored: StoredEvent) -> ev.MissionProposed | None:
+    def _proposal(self, stream_id: str, payload: ev.Payload) -> ev.MissionProposed | None:
         """Return how the mission began; the events of one mission lie close together in the log."""
-        kept = self._proposals.get(stored.stream_id)
-        if kept is None:
-            first = stored if stored.version == 1 else next(iter(self.reader.read_stream(stored.stream_id, 0, 1)), None)
-            payload = self.codec.decode(first).payload if first else None
-            if not isinstance(payload, ev.MissionProposed):
-                return None
-            kept = self._proposals[stored.stream_id] = payload
-            if len(self._proposals) > _KEPT_PROPOSALS:
-                self._proposals.popitem(last=False)
-        return kept
+        kept = self._proposals.get(stream_id)
+        if kept is not None:
+            return kept
+        if not isinstance(payload, ev.MissionProposed):
+            payload = self.codec.decode(self.reader.read_stream(stream_id, 0, 1)[0]).payload
+        if not isinstance(payload, ev.MissionProposed):
+            return None
+        self._proposals[stream_id] = payload
+        if len(self._proposals) > _KEPT_PROPOSALS:
+            self._proposals.popitem(last=False)
+        return payload
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,7 +114,6 @@ class _Told:
     """What a mission's events say that is worth learning from."""
 
     workspace: str = ""
-    executed: bool = False
     report: ev.DryRunCompleted | None = None
     steps: tuple[BoardStep, ...] = ()
     stated_changes: dict[str, int] = field(default_factory=dict)
@@ -141,9 +141,10 @@ class SignalLines:
         """
         if stored.type not in _ENDING or LEADS_TO[stored.type] in _NEVER_EXECUTED or not mission_of(stored.stream_id):
             return
-        told = self._told(stored)
-        if not told.executed:
+        before = list(self._before(stored))
+        if all(one.type != _EXECUTED for one in before):
             return
+        told = self._told(before)
         head = {
             "pos": stored.pos,
             "seq": stored.version,
@@ -158,20 +159,20 @@ class SignalLines:
         for kind in dict.fromkeys(step.kind for step in told.steps):
             yield line_of({**head, **_of_kind(kind, told)})
 
-    def _told(self, stored: StoredEvent) -> _Told:
-        events = list(self._events(stored))
+    def _told(self, before: Iterable[StoredEvent]) -> _Told:
+        events = [self.codec.decode(one) for one in before if one.type in _SIGNAL_TYPES]
         told = _Told(steps=steps_of(events))
         for event in events:
             _take(told, event.payload)
         return told
 
-    def _events(self, stored: StoredEvent) -> Iterator[ev.Event]:
-        """Yield what is of use of the mission's events, up to the one that ended it."""
+    def _before(self, stored: StoredEvent) -> Iterator[StoredEvent]:
+        """Yield the mission's events that came before the one that ended it; outputs of steps are let go of at once."""
         version = 0
         while version < stored.version and (page := self.reader.read_stream(stored.stream_id, version, _STREAM_PAGE)):
             for one in page:
-                if one.type in _SIGNAL_TYPES and one.version < stored.version:
-                    yield self.codec.decode(one)
+                if one.version < stored.version and (one.type in _SIGNAL_TYPES or one.type == _EXECUTED):
+                    yield one
             version = page[-1].version
 
 
@@ -181,8 +182,6 @@ def _take(told: _Told, payload: ev.Payload) -> None:
             told.workspace = payload.workspace_id
         case ev.DryRunCompleted():
             told.report = payload
-        case ev.ExecutionStarted():
-            told.executed = True
         case ev.DiffProposed():
             told.stated_changes[payload.step_id] = payload.change_count
         case ev.StepCompleted():

@@ -4,8 +4,8 @@ A mirror is derived and nothing is derived from it. It is written behind the com
 second whether the log has grown: an append knows nothing of mirrors, and there is no way on which a full disk under
 one, or a file that is not writable, reaches a mission. What fails is tried again, for as long as it takes.
 
-The work is done in a thread, a small page at a time. A page takes a fraction of a millisecond of the interpreter, so
-that catching up with a long log does not keep the calls waiting.
+The work is done in a thread, a small page at a time. A page takes less than a millisecond of the interpreter, so that
+catching up with a long log does not keep the calls waiting.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ LOOK_EVERY: Final = 0.5
 CLOSING_SECONDS: Final = 1.0
 """How long the end of the service may wait for the last lines; the next start writes what is missing."""
 PAUSE_AFTER_DEFECT: Final = 30.0
-PAGE: Final = 128
+PAGE: Final = 32
 _BREATH: Final = 0.001
-_PAGES_BETWEEN_KEEPING: Final = 64
+_PAGES_BETWEEN_KEEPING: Final = 256
 
 _log = logging.getLogger(__name__)
 
@@ -81,32 +81,38 @@ class Mirrors:
     _told: dict[str, str] = field(default_factory=dict)
     """Why a mirror was not written, as the service log has it."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _hurried: bool = False
+    """What is still missing is left to the next start."""
     _task: "asyncio.Task[None] | None" = None
 
     def start(self) -> None:
         """Begin to follow the log; needs a running event loop."""
         self._task = asyncio.ensure_future(self._follow())
 
-    async def close(self) -> None:
-        """Write what is missing, for a moment, and stop."""
+    async def close(self) -> bool:
+        """Write what is missing, for a moment, and stop; return whether the reader is free.
+
+        It is not where a disk does not answer: its thread can not be stopped, and nobody waits for it.
+        """
         if self._task is None:
-            return
+            return True
         self._stopping.set()
         _, late = await asyncio.wait({self._task}, timeout=CLOSING_SECONDS)
-        for task in late:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        if late:
+            self._hurried = True
+            _, late = await asyncio.wait(late, timeout=CLOSING_SECONDS)
+        return not late
 
     async def catch_up(self) -> None:
         """Bring every mirror that can be written to the log's end; what can not is told once and left for later."""
         failed: set[str] = set()
         pages = 1
-        while await asyncio.to_thread(self.write_page, failed):
+        while await asyncio.to_thread(self.write_page, failed) and not self._hurried:
             if pages % _PAGES_BETWEEN_KEEPING == 0:
-                await asyncio.to_thread(self._keep, failed)
+                await asyncio.to_thread(self.keep, failed)
             pages += 1
             await asyncio.sleep(_BREATH)  # so that others get at the interpreter and the disk
-        await asyncio.to_thread(self._keep, failed)
+        await asyncio.to_thread(self.keep, failed)
         for name in self._told.keys() - failed:
             _log.info("%s is written again", name)
             del self._told[name]
@@ -150,7 +156,8 @@ class Mirrors:
         if not there or there[0].leaf_hash.hex() != self.files.leaf(name):
             self.files.restart(name)
 
-    def _keep(self, failed: set[str]) -> None:
+    def keep(self, failed: set[str]) -> None:
+        """Make durable what was written, so that it is not written again after a crash."""
         with self._telling("the mirrors' cursors", failed):
             self.files.keep()
 

@@ -30,7 +30,6 @@ from orchestrator.domain.events import (
     MissionFailed,
     MissionQueued,
     MissionRejected,
-    MissionStarted,
     Payload,
     event_id,
 )
@@ -50,7 +49,7 @@ MAX_ATTEMPTS: Final = 8
 SHORTEST_PREFIX: Final = 3
 ENDING: Final = frozenset({MissionCompleted, MissionFailed, MissionCancelled, MissionRejected, MissionExpired})
 DECIDED: Final = (ENDING - {MissionCompleted}) | {ApprovalGranted, ApprovalRevoked, MissionApproved, MissionQueued}
-"""Events that are written together with a checkpoint: what somebody decided, what is handed over, and what was not done.
+"""Events that are written together with a checkpoint: what was decided, what is handed over, and what was not done.
 
 A success is no decision of this side. The executor's own log holds it, and the next checkpoint covers it within a
 second, or at once where somebody asks for one.

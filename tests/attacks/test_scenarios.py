@@ -16,6 +16,7 @@ from executor.domain.errors import ExecutorError
 from executor.domain.sealed import SealedBytes
 from executor.runner.executions import RefusedError
 from executor.runner.ports import Revoked
+from executor.runner.refusal_pace import RefusalPace
 from executor.runner.requests import ExecuteInput
 from gonogo import sealing
 from gonogo.v1 import evidence_pb2
@@ -204,6 +205,7 @@ class TestFloods:
     ) -> None:
         """Ten thousand different requests, each refused, grow the executor's memory by next to nothing."""
         monkeypatch.setattr(target.ledger, "record_refusal", ignore)  # what goes to the disk is not counted here
+        monkeypatch.setattr(target.core._executions, "_pace", RefusalPace(at_once=10**9))  # nor how many are let in
         good = target.good()
         refuse = refuser(target, good)
         for number in range(500):
@@ -214,6 +216,22 @@ class TestFloods:
         assert resident() - before < ROOM
         assert target.core._executions._desk._turns == {}
         assert target.core._revocations._stops == {}
+
+    def test_a_flood_of_refusals_does_not_fill_the_ledger(
+        self, target: Target, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Beyond its bucket a caller is turned away unrecorded, and another caller's mission is executed meanwhile."""
+        monkeypatch.setattr(target.core._executions, "_pace", RefusalPace(lambda: 0.0, at_once=20))
+        good = target.good()
+        bad = dataclasses.replace(good, approvals=(), caller="spiffe://gonogo.local/hostile")
+        before = target.ledger.audit_size
+        assert [target.reason_of(target.again(bad)) for _ in range(20)] == ["NOT_APPROVED"] * 20
+        for _ in range(80):
+            with pytest.raises(ExecutorError) as caught:
+                target.core.execute(target.again(bad), ignore)
+            assert caught.value.fault.reason == "OVERLOADED"
+        assert target.ledger.audit_size == before + 20
+        assert target.execute(good).receipt is not None
 
     def test_sixteen_bad_approvals_cost_no_more_than_sixteen(self, target: Target) -> None:
         """A request is as dear as its bound says: sixteen signatures, and then no."""

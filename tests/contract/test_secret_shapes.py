@@ -1,5 +1,6 @@
 """Texts that look like credentials are found by their form; words, digests and paths are not."""
 
+import re
 import secrets
 import string
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from gonogo.digests import digest
-from gonogo.secret_shapes import _FORMS, find_secret, find_secret_in
+from gonogo.secret_shapes import _BY_HINT, _FORMS, _HINT, find_secret, find_secret_in
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -92,6 +93,16 @@ def test_a_credential_is_found_in_text_that_stands_for_other_text(kind: str) -> 
 def test_every_form_has_its_hint_and_its_test() -> None:
     """A form that nothing leads to would never be found."""
     assert CREDENTIALS.keys() == _FORMS.keys()
+
+
+def test_a_form_is_tried_wherever_one_of_its_hints_stands() -> None:
+    """Hints that begin alike are looked for together, and found at the same places as each by itself."""
+    each = re.compile("|".join(map(re.escape, _BY_HINT)))
+    starts = {hint[:end] for hint in _BY_HINT for end in range(len(hint) + 1)}
+    text = "\n".join(start + hint for start in sorted(starts) for hint in _BY_HINT)
+    found = [(one.start(), one.group()) for one in _HINT.finditer(text)]
+    assert found == [(one.start(), one.group()) for one in each.finditer(text)]
+    assert {hint for _, hint in found} == set(_BY_HINT)
 
 
 @pytest.mark.parametrize("text", HARMLESS)

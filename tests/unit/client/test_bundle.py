@@ -198,6 +198,24 @@ def test_half_a_command_is_a_usage_error(gonogo: Command, arguments: tuple[str, 
     assert (ran.code, ran.error["reason"]) == (2, "USAGE")
 
 
+def test_a_file_that_is_not_there_is_no_mission(gonogo: Command) -> None:
+    """What looks like a file's name is looked for as a file, and no service is asked about it."""
+    for name in ("mission.json", "./m-1"):
+        ran = gonogo("verify", name, "-o", "json")
+        assert (ran.code, ran.error["reason"]) == (1, "FILE_UNREADABLE")
+
+
+def test_without_the_executors_key_it_is_said_which_is_missing(
+    gonogo: Command, plan_file: Path, tmp_path: Path
+) -> None:
+    """In a directory without any state, the remedy names the option and where the key comes from."""
+    mission = tried(gonogo, plan_file)
+    assert gonogo("export", mission, "--bundle", str(tmp_path / "b.json")).code == 0
+    ran = gonogo("--state", str(tmp_path / "none"), "verify", str(tmp_path / "b.json"), "-o", "json")
+    assert (ran.code, ran.error["reason"]) == (1, "KEY_UNUSABLE")
+    assert "--executor-key FILE" in ran.error["remedy"]
+
+
 def test_a_file_that_can_not_be_written_is_named(gonogo: Command, plan_file: Path, tmp_path: Path) -> None:
     """The error names it, and nothing is left beside it."""
     mission = tried(gonogo, plan_file)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from client.app import COMMANDS, Group
 from client.commands.arguments import read_input
 from client.errors import ClientError
 from client.output import Format
+from client.policy_cases import read_cases
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["help", "exit-codes"], ["no-such-command"]])
@@ -34,6 +36,15 @@ def test_every_command_of_the_table_is_there_and_takes_the_common_options(capsys
         shown = capsys.readouterr().out
         assert "--output" in shown, name
         assert "--state" in shown, name
+
+
+def test_the_form_of_cases_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the help of `policy test` shows is a table that can be read, as it stands there."""
+    assert run_command(["policy", "test", "--help"]) == 0
+    shown = capsys.readouterr().out.partition("policy.\n")[2].partition("Arguments:")[0]
+    table = read_cases(textwrap.dedent(shown))
+    assert [case.name for case in table.cases] == ["two of sre for production"]
+    assert len(table.cases[0].votes) == 2
 
 
 @pytest.mark.parametrize(

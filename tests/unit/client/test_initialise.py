@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import re
+import shutil
 import stat
 import subprocess
 import tomllib
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from client.doctor import examine, sqlite_is_fixed
+from client.doctor import Finding, examine, sqlite_is_fixed
 from client.errors import KeyFileError, StateError
 from client.initialise import initialise
 from client.signing import (
@@ -175,6 +177,44 @@ async def test_the_doctor_finds_what_is_broken(tmp_path: Path) -> None:
     assert failed.keys() == {"keys/executor", "tls/client.key", "certificate client"}
     assert all(finding.remedy for finding in failed.values())
     assert failed["keys/executor"].remedy == f"chmod 600 {state.keys / 'executor'}"
+
+
+async def test_the_doctor_looks_at_the_trust_file(tmp_path: Path) -> None:
+    """A good one says for how long, a bad, an expired and a missing one fail, each with a remedy that fits."""
+    state = initialise(state_in(tmp_path)).state
+    text = state.trust.read_text()
+
+    async def found(trust: str) -> Finding:
+        state.trust.write_text(trust)
+        return next(one for one in await examine(state) if one.name == "trust file")
+
+    good = await found(text)
+    assert (good.level, good.detail.partition(",")[0]) == ("ok", "version 1")
+    bad = await found(f"nonsense = 1\n{text}")
+    assert (bad.level, bad.detail) == ("fail", "the file has unknown keys: nonsense")
+    old = await found(re.sub("expires = .*", "expires = 2026-01-01T00:00:00Z", text))
+    assert (old.level, old.remedy.partition(" and ")[0]) == ("fail", f"change {state.trust}")
+    lonely = '[[rules]]\nid = "two"\nrequire = [{ count = 2 }]\n'
+    assert (await found(text + lonely)).level == "warn"
+    state.trust.unlink()
+    gone = (await examine(state))[-1]
+    assert (gone.name, gone.level) == ("state", "fail")
+    assert "put it back" in gone.remedy
+
+
+async def test_the_doctor_asks_nobody_for_a_service_s_keys(tmp_path: Path) -> None:
+    """In the directory of a person or an agent elsewhere nothing is missing that belongs to the services' hosts."""
+    whole = initialise(state_in(tmp_path)).state
+    own = StateDirectory(root=tmp_path / "person")
+    for name in ("keys/executor.pub", "keys/proposer", "tls/ca.pem", "tls/client.pem", "tls/client.key"):
+        (own.root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(whole.root / name, own.root / name)
+    found = {one.name: one for one in await examine(own)}
+    assert {one.level for name, one in found.items() if name != "services"} <= {"ok", "warn"}
+    assert found.keys() >= {"state", "tls/client.key", "certificate client"}
+    assert not found.keys() & {"keys/executor", "certificate executor", "trust file", "callers"}
+    (own.tls / "client.key").unlink()
+    assert any((one.name, one.level) == ("tls/client.key", "fail") for one in await examine(own))
 
 
 async def test_the_doctor_names_an_interrupted_init(tmp_path: Path) -> None:

@@ -271,12 +271,21 @@ class TestExplain:
         assert "other rules held" in sunday.remarks[0]
         assert "L3 is demanded" in sunday.remarks[1]
 
+    def test_nobody_is_left(self, team: Team) -> None:
+        """Where approvals are missing and nobody may give them, the trust file has to change: that is said."""
+        alone = dataclasses.replace(team.policy, groups=(Group(group_id="sre", members=("ann",)),))
+        found = Mission(dataclasses.replace(team, policy=alone)).explained()
+        assert "may approve" not in states(found).values()
+        assert "nobody is left" in found.remarks[-1]
+        assert "nobody is left" not in " ".join(Mission(team).explained().remarks)
+
     def test_the_json_is_whole(self, team: Team) -> None:
         """Scripts get all of it, under names that stay."""
         mission = Mission(team)
         mission.approve("ben")
         data: Any = json.loads(json.dumps(mission.explained().as_json()))
         assert data["met"] is True
+        assert data["trust_expires_at"].endswith("Z")
         assert data["demand"]["requirements"] == [{"count": 1, "group": "sre"}]
         assert data["proposer"] == {"kind": "agent", "person": "bot", "sponsor": "ann"}
         assert data["persons"][1] == {"person": "ben", "state": "counts", "why": "has approved"}

@@ -191,6 +191,33 @@ def test_what_can_not_be_used(host: Host, arguments: tuple[str, ...]) -> None:
     assert caught.value.fault.remedy
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says", "remedy"),
+    [
+        (("--kind", "agent"), "needs somebody who answers for it", "--sponsor ID"),
+        (("--sponsor", "owner"), "only an agent has a sponsor", "--kind agent"),
+        (("--group", "sre"), "it has no group 'sre'; there is none", "[[groups]]"),
+    ],
+)
+def test_add_says_what_is_missing(host: Host, arguments: tuple[str, ...], says: str, remedy: str) -> None:
+    """Each is told in the words of the command line, and changes nothing."""
+    before = host.trust.read_bytes()
+    with pytest.raises(ExecutorError) as caught:
+        host.run("add", "--person", "bob", "--key", str(host.key), *arguments)
+    assert says in caught.value.fault.message
+    assert remedy in caught.value.fault.remedy
+    assert host.trust.read_bytes() == before
+
+
+def test_a_key_that_is_listed_is_not_added_again(host: Host) -> None:
+    """Neither for the same person nor for another one."""
+    host.run("add", "--person", "bob", "--key", str(host.key))
+    for person in ("bob", "carol"):
+        with pytest.raises(ExecutorError) as caught:
+            host.run("add", "--person", person, "--key", str(host.key))
+        assert "is bob's already" in caught.value.fault.message
+
+
 def test_the_program_itself(host: Host) -> None:
     """It works as a process of its own, and says in one JSON line why it refused."""
     environment = {**os.environ, "GONOGO_STATE": str(host.state)}

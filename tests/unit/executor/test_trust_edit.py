@@ -192,9 +192,7 @@ use = "propose"
         pytest.param(
             lambda: revoke_person(revoke_person(TEXT, "bob")[0], "alice"), "nobody else", id="the last person"
         ),
-        pytest.param(
-            lambda: add(TEXT, Addition(person_id="carol", key=key(BOB))), "is bob's already", id="key"
-        ),
+        pytest.param(lambda: add(TEXT, Addition(person_id="carol", key=key(BOB))), "is bob's already", id="key"),
         pytest.param(
             lambda: add(TEXT, Addition(person_id="carol", key=key(CAROL), groups=("none",))), "no group", id="group"
         ),

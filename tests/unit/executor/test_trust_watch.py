@@ -92,6 +92,19 @@ def test_a_newer_file_takes_effect(site: Site) -> None:
     assert site.ledger.trust_seen() == (2, digest(site.path.read_bytes()))
 
 
+def test_why_nothing_is_decided_can_be_looked_up(site: Site) -> None:
+    """While a file can not be used, what describes the executor says so, and no longer than that."""
+    assert site.trust.finding() is None
+    site.write(f"nonsense = 1\n{site.version(2)}")
+    found = site.trust.finding()
+    assert found is not None
+    assert (found.name, found.ok) == ("trust file", False)
+    assert "unknown keys: nonsense" in found.detail
+    assert found.remedy
+    site.write(site.version(2))
+    assert site.trust.finding() is None
+
+
 def test_the_thread_looks_by_itself(site: Site) -> None:
     """Nobody needs to restart anything."""
     seen = threading.Event()
@@ -359,8 +372,8 @@ def test_callers_follow_the_file(site: Site) -> None:
     """An orchestrator that the file no longer names is served no longer, and one that it names is from then on."""
     peers = Peers(lambda: site.trust.last().trust)
     known, other = (Called(f"spiffe://gonogo.local/{name}") for name in ("orchestrator", "other"))
-    peers.check(known)  # type: ignore[arg-type]  # a call
-    peers.check_dry_run(known)  # type: ignore[arg-type]  # a call
+    identity = peers.check(known)  # type: ignore[arg-type]  # a call
+    peers.check_dry_run(identity)
     site.write(site.version(2).replace("gonogo.local/orchestrator", "gonogo.local/other"))
     peers.check(other)  # type: ignore[arg-type]  # a call
     with pytest.raises(ExecutorError) as caught:
@@ -368,7 +381,7 @@ def test_callers_follow_the_file(site: Site) -> None:
     assert caught.value.fault.reason == "PEER_NOT_ALLOWED"
     site.write(site.version(3, may_dry_run="[]"))
     with pytest.raises(ExecutorError):
-        peers.check_dry_run(known)  # type: ignore[arg-type]  # a call
+        peers.check_dry_run(identity)
 
 
 def test_a_dry_run_and_an_execution_use_the_limits_of_their_beginning() -> None:

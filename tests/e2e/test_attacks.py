@@ -42,6 +42,8 @@ from tests.e2e.attacked import (
 from tests.e2e.wire_house import ledger_rows
 from tests.unit.executor.house import stamp
 
+pytestmark = pytest.mark.long
+
 GET_EXECUTOR, DRY_RUN = METHODS[:2]
 REVOKE = "/gonogo.v1.RevocationService/Revoke"
 MIB = 1024 * 1024

@@ -17,6 +17,8 @@ from tests.e2e.installation import Installation
 from tests.e2e.test_invariants import create_plan
 from tests.e2e.wire_house import desk, forger, untouched
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[ServedTarget]:

@@ -12,6 +12,8 @@ import pytest
 from orchestrator.adapters.sqlite_driver import sqlite3
 from tests.e2e.installation import Installation
 
+pytestmark = pytest.mark.long
+
 PLAN = """\
 objective: Write a file
 workspace: site

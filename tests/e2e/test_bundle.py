@@ -11,6 +11,8 @@ from tests.e2e.installation import Installation, Ran, gone, installed
 from tests.e2e.test_invariants import create_plan, slow_plan, wait_for
 from tests.unit.client.test_verify_by_hand import MISSING, by_hand
 
+pytestmark = pytest.mark.long
+
 
 def exported(house: Installation, mission: str, folder: Path) -> Path:
     """Export a mission's bundle."""

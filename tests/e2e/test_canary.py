@@ -17,6 +17,8 @@ from gonogo.v1 import executor_pb2
 from tests.e2e.canary_house import Canaries, CanaryHouse, canary_house, cells_of, kept_in, leaks, leaks_in
 from tests.e2e.wire_house import commanded, forger, plan_of, step
 
+pytestmark = pytest.mark.long
+
 URL_QUOTED = "import sys, urllib.parse; sys.stdout.write(urllib.parse.quote(open('conf.ini').read(), safe=''))"
 
 

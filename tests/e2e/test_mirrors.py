@@ -5,8 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.installation import installed
 from tests.e2e.test_invariants import create_plan
+
+pytestmark = pytest.mark.long
 
 PATIENCE_SECONDS = 30
 

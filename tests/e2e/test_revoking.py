@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.installation import Installation
 from tests.e2e.test_invariants import create_plan, wait_for
+
+pytestmark = pytest.mark.long
 
 STEPS = json.dumps(
     {

@@ -25,6 +25,8 @@ from gonogo.v1.orchestrator_pb2_grpc import MissionServiceStub
 from tests.e2e.installation import Installation, Ran, installed
 from tests.e2e.peer import executor_channel
 
+pytestmark = pytest.mark.long
+
 LISTENERS = ("--token-listen", "127.0.0.1:0", "--health")
 PLAN = "objective: Write a file\nworkspace: site\nsteps:\n  - write_file: {{path: {name}, content: hello}}\n"
 NOT_PERMITTED = 7

@@ -10,6 +10,8 @@ import pytest
 from gonogo.signatures import SigningKey, new_signing_key
 from tests.e2e.installation import Installation, installed
 
+pytestmark = pytest.mark.long
+
 SECONDS = 20.0
 
 

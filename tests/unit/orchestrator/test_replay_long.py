@@ -13,6 +13,8 @@ from orchestrator.service.replay_until import state_at
 from orchestrator.service.streams import MISSIONS, mission_stream
 from tests.fakes.long_log import LongLog
 
+pytestmark = pytest.mark.long
+
 EVENTS = int(os.environ.get("GONOGO_REPLAY_EVENTS", "100000"))
 """`make large` asks for a million."""
 

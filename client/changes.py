@@ -217,13 +217,23 @@ def _states(
 
 
 def _whole_moves(steps: Sequence[Sequence[evidence_pb2.Change]], before: States, after: States) -> dict[bytes, bytes]:
-    """Return new name → old name of the moves that no other step adds to or takes from."""
+    """Return new name → old name of the moves that no other step adds to or takes from.
+
+    A name that something came to in one of the steps was its name only in between: it did not move from there.
+    """
     origins: dict[bytes, bytes] = {}
+    arrived: set[bytes] = set()
     for change in (change for changes in steps for change in changes):
-        if change.moved_from:
-            path = path_bytes(change.path, change.raw_path)
-            origin = path_bytes(change.moved_from, change.raw_moved_from)
-            origins[path] = origins.pop(origin, origin)
+        path = path_bytes(change.path, change.raw_path)
+        source = path_bytes(change.moved_from, change.raw_moved_from)
+        if source:
+            origin = origins.pop(source, b"" if source in arrived else source)
+            if origin:
+                origins[path] = origin
+        elif not change.HasField("new"):
+            origins.pop(path, None)
+        if source or not change.HasField("old"):
+            arrived.add(path)
     return {
         path: origin
         for path, origin in origins.items()

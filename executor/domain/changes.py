@@ -195,11 +195,22 @@ def states_fingerprint(states: States) -> str:
 
 
 def _whole_moves(change_sets: Iterable[Iterable[Change]], before: States, after: States) -> dict[bytes, bytes]:
-    """Return new name → old name of the moves that no other change adds a name to or takes one from."""
+    """Return new name → old name of the moves that no other change adds a name to or takes one from.
+
+    What came to a name after the first of the changes has that name only in between: it did not move from there.
+    """
     origins: dict[bytes, bytes] = {}
+    arrived: set[bytes] = set()
     for change in (change for changes in change_sets for change in changes):
         if change.moved_from:
-            origins[change.path] = origins.pop(change.moved_from, change.moved_from)
+            known = b"" if change.moved_from in arrived else change.moved_from
+            origin = origins.pop(change.moved_from, known)
+            if origin:
+                origins[change.path] = origin
+        elif change.new is None:
+            origins.pop(change.path, None)
+        if change.moved_from or change.old is None:
+            arrived.add(change.path)
     return {
         path: origin
         for path, origin in origins.items()

@@ -152,7 +152,7 @@ class Committer:
 
         Raises:
             DriftError: a touched path is not, or does not stay, what the changes start from. Nothing has changed.
-            StepUnsafeError: an old file's owner can not be kept. Nothing has changed.
+            StepUnsafeError: an old file's owner can not be kept, or two changes name one path. Nothing has changed.
             StepFailedError: the workspace may not be written. Nothing has changed.
             StoreError: the disk is full or fails. Nothing has changed.
             CommitConflictError: it failed midway, and somebody else's changes prevent undoing it.

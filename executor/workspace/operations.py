@@ -8,11 +8,13 @@ the change set names everything beneath it. Undone backwards, the same list rest
 
 import enum
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from executor.domain.changes import Change, ChangeKind, Node, NodeType
-from executor.workspace.paths import name_of, parent_of
+from executor.domain.errors import StepUnsafeError
+from executor.workspace.paths import name_of, parent_of, shown
 
 _OWNER_MAY_CHANGE = stat.S_IWUSR | stat.S_IXUSR
 
@@ -51,8 +53,23 @@ class Operation:
 
 
 def plan_operations(changes: Sequence[Change]) -> tuple[Operation, ...]:
-    """Return the operations of one change set. Every path beneath what goes or moves must be in the set."""
+    """Return the operations of one change set. Every path beneath what goes or moves must be in the set.
+
+    Raises:
+        StepUnsafeError: two changes name the same path, so that no order of renames makes both of them.
+    """
+    _check_names(changes)
     return _Planner(changes).operations()
+
+
+def _check_names(changes: Sequence[Change]) -> None:
+    """Refuse a set that could neither be made in full nor, cut off, be told apart from what was there before."""
+    names = [path for change in changes for path in (change.path, change.moved_from) if path]
+    if len(set(names)) == len(names):
+        return
+    repeated = tuple(sorted(path for path, count in Counter(names).items() if count > 1))
+    message = f"{shown(repeated[0])!r} comes, goes or changes more than once in one step"
+    raise StepUnsafeError("UNSUPPORTED", message, "divide the step into several ones", paths=repeated)
 
 
 def staged_operations(operations: Iterable[Operation]) -> Iterator[Operation]:

@@ -245,13 +245,16 @@ class Tree:
         before: dict[bytes, Node | None] = {}
         moves: dict[bytes, bytes] = {}
         times: dict[bytes, int | None] = {}
+        arrived: set[bytes] = set()  # what came here since the mark did not move from here: only the first one did
         for touch in self._history[mark:]:
             before.setdefault(touch.path, touch.before.node)
             times[touch.path] = touch.mtime_ns
-            moved_from = moves.pop(touch.moved_from, touch.moved_from)
+            moved_from = moves.pop(touch.moved_from, b"" if touch.moved_from in arrived else touch.moved_from)
             moves.pop(touch.path, None)
             if moved_from:
                 moves[touch.path] = moved_from
+            if touch.before.node is None:
+                arrived.add(touch.path)
         pure = {to: old for to, old in moves.items() if self._is_pure(before, old, to)}
         changes = [self._move(old, to) for to, old in pure.items()]
         gone = set(pure.values())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from executor import bootstrap
+from executor import machines
 from executor.sandbox import self_test
 from executor.sandbox.self_test import Probe
 from tests.cases.case_house import CaseHouse, Step, case_house
@@ -30,7 +30,7 @@ def one_probe() -> Iterator[None]:
         return found[asked]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "probe", remembered)
+        patch.setattr(machines, "probe", remembered)
         yield
 
 

@@ -99,6 +99,16 @@ def test_a_file_put_in_the_place_of_a_moved_one_is_two_changes() -> None:
     assert [(one.path, one.kind) for one in net] == [(b"a", "modify"), (b"b", "create")]
 
 
+def test_only_the_file_itself_is_told_as_moved() -> None:
+    """What was made in between under a moved file's old or new name is new, whatever becomes of it."""
+    move = change("b", old="sha256:a", new="sha256:a", moved_from="a")
+    again = change("c", old="sha256:z", new="sha256:z", moved_from="a")
+    net = net_changes([[move], [change("a", new="sha256:z")], [again]])
+    assert [(one.path, one.kind, one.moved_from) for one in net] == [(b"b", "move", b"a"), (b"c", "create", b"")]
+    net = net_changes([[move], [change("b", old="sha256:a")], [change("b", new="sha256:z")]])
+    assert [(one.path, one.kind) for one in net] == [(b"a", "delete"), (b"b", "create")]
+
+
 def test_a_diff_spells_out_hidden_characters_of_both_sides() -> None:
     """Names and contents alike."""
     (net,) = net_changes([[change(HOSTILE, old="sha256:1", new="sha256:2")]])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from executor.domain.changes import Change, ChangeKind, Node, NodeType, change_between
-from executor.domain.errors import DriftError, ExecutorError, StepFailedError, StoreError
+from executor.domain.errors import DriftError, ExecutorError, StepFailedError, StepUnsafeError, StoreError
 from executor.domain.plan import CreateDirectory, CreateFile, DeletePath, Edit, MovePath, SetMode, WriteFile
 from executor.steps.edit import EditLimits, apply_edit
 from executor.workspace import staging
@@ -597,4 +597,20 @@ def test_a_tree_is_as_deep_as_a_path_may_be(site: Site) -> None:
     assert site.committer.check(changes) == ()
     second = site.committer.apply("x-2", changes)
     assert site.committer.discard(second)
+    assert site.staged() == set()
+
+
+@pytest.mark.parametrize("second", ["move", "mode", "delete"])
+def test_a_path_that_two_changes_name_is_refused(site: Site, second: str) -> None:
+    """Nothing moves twice, or moves and also changes where it was; before the first rename that is refused."""
+    (move,) = site.changes(MovePath(path="file", to="moved"))
+    others: dict[str, tuple[Change, ...]] = {
+        "move": (replace(move, path=b"sub/moved"),),
+        "mode": site.changes(SetMode(path="file", mode=0o600)),
+        "delete": site.changes(DeletePath(path="file", recursive=False)),
+    }
+    with pytest.raises(StepUnsafeError) as caught:
+        site.committer.apply("x-1", (move, *others[second]))
+    assert caught.value.fault.paths == (b"file",)
+    assert site.files() == OLD
     assert site.staged() == set()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from executor.domain.changes import Change, ChangeKind, Node, NodeType, change_between, states_after
+from executor.domain.changes import Change, ChangeKind, Node, NodeType, change_between, net_changes, states_after
 from executor.domain.moves import with_moves
 
 DIRECTORY = Node(type=NodeType.DIRECTORY, mode=0o755)
@@ -114,3 +114,51 @@ def test_a_change_of_another_kind_stays_what_it_is() -> None:
     """Where nothing comes or nothing goes, the change set is as it was."""
     change = Change(path=b"a", kind=ChangeKind.MODIFY, old=file_of("sha256:1"), new=file_of("sha256:2"))
     assert with_moves([change], former_time=lambda _: 1, time=lambda _: 1) == (change,)
+
+
+def moved(path: bytes, origin: bytes, node: Node) -> Change:
+    return Change(path=path, kind=ChangeKind.MOVE, old=node, new=node, moved_from=origin)
+
+
+def created(path: bytes, node: Node) -> Change:
+    return Change(path=path, kind=ChangeKind.CREATE, old=None, new=node)
+
+
+def deleted(path: bytes, node: Node) -> Change:
+    return Change(path=path, kind=ChangeKind.DELETE, old=node, new=None)
+
+
+OLD, NEW = file_of("sha256:1", 0o755), file_of("sha256:2", 0o755)
+
+
+@pytest.mark.parametrize(
+    ("steps", "net"),
+    [
+        (
+            [moved(b"b", b"a", OLD), created(b"a", NEW), moved(b"c", b"a", NEW)],
+            {b"b": ("move", b"a"), b"c": ("create", b"")},
+        ),
+        (
+            [deleted(b"a", OLD), created(b"a", NEW), moved(b"c", b"a", NEW)],
+            {b"a": ("delete", b""), b"c": ("create", b"")},
+        ),
+        (
+            [moved(b"b", b"a", OLD), deleted(b"b", OLD), created(b"b", NEW)],
+            {b"a": ("delete", b""), b"b": ("create", b"")},
+        ),
+        (
+            [moved(b"b", b"a", DIRECTORY), created(b"a", DIRECTORY), moved(b"b/b", b"a", DIRECTORY)],
+            {b"b": ("move", b"a"), b"b/b": ("create", b"")},
+        ),
+        (
+            [moved(b"b", b"a", OLD), moved(b"a", b"b", OLD), moved(b"c", b"a", OLD)],
+            {b"c": ("move", b"a")},
+        ),
+    ],
+    ids=["another of its name", "made again", "deleted at its new name", "into the first", "there, back and away"],
+)
+def test_over_several_steps_only_the_object_itself_moves(
+    steps: list[Change], net: dict[bytes, tuple[str, bytes]]
+) -> None:
+    """What was made in between under a moved object's old or new name is new, and is told as that."""
+    assert {one.path: (one.kind.value, one.moved_from) for one in net_changes([[step] for step in steps])} == net

@@ -145,6 +145,20 @@ def test_a_moved_and_changed_file_is_a_delete_and_a_create(tree: Tree) -> None:
     assert tree.batch.read(digest(b"#!\n"), 0, 10) == b"#!\n"
 
 
+def test_what_was_made_in_between_did_not_move(tree: Tree) -> None:
+    """Two of one name: the one that was there moved, and the one that came after it is new where it is now."""
+    found = changes(
+        tree,
+        MovePath(path="sub/deep", to="moved"),
+        CreateDirectory(path="sub/deep", mode=0o755),
+        MovePath(path="sub/deep", to="moved/deep"),
+    )
+    assert found == (
+        change(b"moved", ChangeKind.MOVE, directory_node(), directory_node(), b"sub/deep"),
+        change(b"moved/deep", ChangeKind.CREATE, None, directory_node()),
+    )
+
+
 def test_only_touched_paths_are_looked_at(tree: Tree) -> None:
     """A typed edit consults its own path and directory, nothing else, and remembers what they were."""
     changes(tree, CreateFile(path="sub/new", content=b"", mode=0o644))

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ from executor.domain.changes import Change, ChangeKind, Node, NodeType
 from executor.domain.errors import ExecutorError, StoreError
 from executor.domain.plan import CreateDirectory, CreateFile, DeletePath, Edit, MovePath, SetMode, WriteFile
 from executor.workspace import commit, switch, undoing
-from executor.workspace.beneath import exchange
-from executor.workspace.commit import Applied, CommitConflictError, Committer, StagingUnavailableError
+from executor.workspace.beneath import exchange, rename_new
+from executor.workspace.commit import Applied, CommitConflictError, Committer, StagingUnavailableError, Undone
 from executor.workspace.journal import Journal, Note
 from executor.workspace.paths import Directory
 from executor.workspace.staging import Slot
@@ -376,6 +377,81 @@ def test_undoing_what_was_discarded_is_told(site: Site) -> None:
 
 
 SET = 1_600_000_000_123_456_789
+
+
+NESTED: dict[str, tuple[Edit, ...]] = {
+    "a new one moves into the old one": (
+        MovePath(path="sub", to="moved"),
+        CreateDirectory(path="sub", mode=0o755),
+        MovePath(path="sub", to="moved/sub"),
+    ),
+    "the old one moves into a new one of its name": (
+        MovePath(path="sub", to="moved"),
+        CreateDirectory(path="sub", mode=0o700),
+        MovePath(path="moved", to="sub/moved"),
+        MovePath(path="file", to="sub/moved/file"),
+    ),
+    "two change places": (
+        MovePath(path="sub/deep", to="deep"),
+        MovePath(path="sub", to="deep/sub"),
+        MovePath(path="deep", to="sub"),
+    ),
+    "what is beneath comes above": (
+        MovePath(path="sub/deep", to="deep"),
+        MovePath(path="sub", to="deep/sub"),
+        MovePath(path="deep/sub/one", to="one"),
+        CreateDirectory(path="sub", mode=0o755),
+        MovePath(path="deep/sub/two", to="sub/one"),
+        MovePath(path="file", to="deep/sub/two"),
+    ),
+}
+MOST_CALLS = 50
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before a rename", "after a rename"])
+@pytest.mark.parametrize("edits", NESTED.values(), ids=NESTED)
+def test_nested_moves_that_are_cut_off_anywhere_are_undone(
+    site: Site, monkeypatch: pytest.MonkeyPatch, edits: tuple[Edit, ...], *, late: bool
+) -> None:
+    """Directories that move into and out of one another come back whole from wherever the commit was cut off."""
+    before, changes = times(site), site.changes(*edits)
+    for number in range(1, MOST_CALLS):
+        died = False
+        with monkeypatch.context() as patched:
+            die_around(patched, number, late=late)
+            try:
+                site.committer.apply(f"x-{number}", changes)
+            except Died:
+                died = True
+        assert died or site.committer.verify(changes) == ()
+        [applied] = next_process(site).pending()
+        assert site.committer.undo(applied) == Undone(success=True, differences=())
+        site.committer.discard(applied)
+        assert (times(site), site.files(), site.staged()) == (before, OLD, set())
+        if not died:
+            assert number > 1
+            return
+    pytest.fail("the commit never came to its end")
+
+
+def die_around(monkeypatch: pytest.MonkeyPatch, number: int, *, late: bool) -> None:
+    """Let the process die just before or after the rename with this number."""
+    calls = 0
+
+    def counted(*place: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number and not late:
+            raise Died
+        rename_new(*place)
+        if calls == number:
+            raise Died
+
+    def dead(*_: object) -> None:
+        raise Died
+
+    monkeypatch.setattr(switch, "rename_new", counted)
+    monkeypatch.setattr(Committer, "_undo_failed", dead)
 
 
 class TestTimes:

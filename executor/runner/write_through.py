@@ -15,7 +15,7 @@ from executor.domain.changes import Change, ChangeKind, Node, NodeType
 from executor.domain.errors import StepFailedError
 from executor.workspace.globs import Globs
 from executor.workspace.objects import Batch
-from executor.workspace.paths import ROOT, Directory, join
+from executor.workspace.paths import ROOT, Directory, join, name_of, parent_of
 from executor.workspace.tree import Tree
 
 
@@ -36,9 +36,13 @@ class WriteThrough:
         self._volatile = volatile
         self._aside: dict[bytes, bytes] = {}
         self._owners: dict[bytes, os.stat_result | None] = {}
+        self._kept_times: dict[bytes, int] = {}
+        """Of directories that move as they are: they are made anew here, where the commit renames them."""
 
     def write(self, changes: Sequence[Change]) -> None:
         """Write one step's changes."""
+        self._owners.clear()
+        self._kept_times.clear()
         seen = [change for change in changes if not self._volatile.covers(change.path)]
         self._set_aside(seen)
         for path in sorted(filter(None, map(_leaves, changes)), reverse=True):
@@ -54,11 +58,14 @@ class WriteThrough:
     def _set_aside(self, changes: Sequence[Change]) -> None:
         """Rename the files that move to names without meaning in the workspace's own directory, and its time back."""
         before = os.fstat(self._merged.fd)
+        changed = {parent_of(change.path) for change in changes if not _moves_along(change)}
         for change in changes:
             if not change.moved_from or self._volatile.covers(change.moved_from):
                 continue
             if _is_directory(change.new):
-                self._owners[change.path] = self._merged.lstat(change.moved_from)
+                former = self._owners[change.path] = self._merged.lstat(change.moved_from)
+                if former is not None and change.path not in changed:
+                    self._kept_times[change.path] = former.st_mtime_ns
                 continue
             aside = self._aside[change.path] = secrets.token_hex(16).encode()
             with names_in(self._merged, change.moved_from) as (parent, name):
@@ -120,8 +127,9 @@ class WriteThrough:
         finally:
             if fd != self._merged.fd:
                 os.close(fd)
-        if change.mtime_ns is not None:
-            self._set_time(change.path, change.mtime_ns)
+        mtime_ns = self._kept_times.get(change.path) if change.mtime_ns is None else change.mtime_ns
+        if mtime_ns is not None:
+            self._set_time(change.path, mtime_ns)
 
     def _set_time(self, path: bytes, mtime_ns: int) -> None:
         if path == ROOT:
@@ -199,6 +207,11 @@ def _leaves(change: Change) -> bytes:
         return change.moved_from
     link = change.kind is ChangeKind.MODIFY and change.new is not None and change.new.type is NodeType.SYMLINK
     return change.path if link or change.kind in {ChangeKind.DELETE, ChangeKind.TYPE_CHANGE} else b""
+
+
+def _moves_along(change: Change) -> bool:
+    """Tell whether what moves keeps its own name, as what is in a directory that moves does."""
+    return bool(change.moved_from) and name_of(change.moved_from) == name_of(change.path)
 
 
 def _is_directory(node: Node | None) -> bool:

@@ -1,7 +1,7 @@
 """What typed steps changed is what the next command sees: any change set, written into a copy of the tree."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from executor.domain.changes import changes_between
@@ -16,8 +16,15 @@ from tests.property.trees import TREES, TreeOf, build, contents, times
 
 pytestmark = pytest.mark.timeout(900)
 
+MOVED: dict[str, TreeOf] = {
+    "from": {"a": ("dir", {"b": ("file", b"", 0o755)}, 0o755)},
+    "to": {"b": ("dir", {"b": ("file", b"", 0o755)}, 0o755)},
+}
+"""A directory that moves as it is keeps its time."""
+
 
 @given(old=TREES, new=TREES, timed=st.booleans())
+@example(old=MOVED["from"], new=MOVED["to"], timed=True)
 @bounded(300)
 def test_a_change_set_written_through_makes_the_tree_it_tells(
     tmp_path_factory: pytest.TempPathFactory, old: TreeOf, new: TreeOf, *, timed: bool

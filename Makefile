@@ -28,13 +28,14 @@ demo: setup ## Run the main job on a copy of this checkout, from chat message to
 	@$(BIN)/python -m tests.e2e.demo
 
 test: setup ## Run the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/cases
+	@GONOGO_EXAMPLES=$${GONOGO_EXAMPLES:-0.4} $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/cases
 
 faults: setup ## Cut commits, undos, recoveries and missions at every system call; race an editor; lose power
 	@$(BIN)/python -m pytest -q -m "" tests/faults
 
-long: setup ## Run the longer suites: roles, secrets, proofs and attacks over the wire end to end, a long replay
+long: setup ## Run the longer suites: roles, secrets, proofs and attacks over the wire end to end, all examples of the properties
 	@$(BIN)/python -m pytest -q -m long -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/property
 
 cases: setup ## Run the adversarial cases, each by its id
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/cases

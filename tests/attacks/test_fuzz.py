@@ -18,6 +18,8 @@ from executor.domain.sealed import SealedBytes, Signature
 from gonogo import sealing
 from tests.attacks.acceptance import Acceptance
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 MANY = settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

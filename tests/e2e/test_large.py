@@ -14,6 +14,8 @@ from gonogo.v1 import evidence_pb2
 from tests.e2e.installation import Installation
 from tests.e2e.wire_house import Desk, desk
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 MEMORY_LIMIT = 200 * MIB

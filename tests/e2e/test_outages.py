@@ -22,6 +22,8 @@ from tests.e2e.by_hand import Pair, Process, pair, prepared, start_executor
 from tests.e2e.installation import tree_of
 from tests.e2e.wire_house import Desk, desk, ledger_rows
 
+pytestmark = pytest.mark.long
+
 POLL_SECONDS = 0.05
 PATIENCE_SECONDS = 30
 

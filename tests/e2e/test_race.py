@@ -11,10 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from gonogo.v1 import events_pb2, evidence_pb2
 from tests.e2e.installation import Installation, tree_of
 from tests.e2e.racer import create_plan
 from tests.e2e.wire_house import Desk, created, desk, forger, ledger_rows
+
+pytestmark = pytest.mark.long
 
 COUNT = 300
 AT_ONCE = 16

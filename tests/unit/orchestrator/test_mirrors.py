@@ -26,6 +26,8 @@ from tests.fakes.cutting_os import CutOffError, CuttingOs
 from tests.fakes.long_log import COURSES, LongLog, cancelled, expired, rejected, rolled_back, succeeded
 from tests.fakes.orchestrator_house import House
 
+pytestmark = pytest.mark.long
+
 FILES = (MISSIONS_FILE, SIGNALS_FILE)
 
 

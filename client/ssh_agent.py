@@ -150,7 +150,7 @@ def checked(
     """
     try:
         signature = made()
-        verify(public, scheme=scheme, signature=signature, media_type=media_type, body=body)
+        verify(public, scheme=scheme, signature=signature, media_type=media_type, body=body, extra=b"")
     except SignatureError as error:
         remedy = "nothing was handed in; a security key must be made without -O no-touch-required, and be touched"
         raise KeyFileError(REASON, f"what {maker} signed can not be used: {error}", remedy) from None

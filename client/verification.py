@@ -130,6 +130,7 @@ def check_signature(sealed: sealed_pb2.Sealed, key: PublicKey, *, what: str) -> 
                 signature=signature.signature,
                 media_type=sealed.media_type,
                 body=sealed.body,
+                extra=signature.extra,
             )
     except SignatureError as error:
         raise EvidenceError("SIGNATURE_INVALID", f"the {what}: {error}", _TAMPERED) from None

@@ -143,8 +143,6 @@ def _verified_listed(title: str, sealed: sealed_pb2.Sealed, signature: sealed_pb
 
 
 def _verified(title: str, sealed: sealed_pb2.Sealed, signature: sealed_pb2.Signature, key: PublicKey) -> Check:
-    if signature.extra:
-        return check(title, False, "the signature carries something that its scheme does not have")
     try:
         verify(
             key,
@@ -152,6 +150,7 @@ def _verified(title: str, sealed: sealed_pb2.Sealed, signature: sealed_pb2.Signa
             signature=signature.signature,
             media_type=sealed.media_type,
             body=sealed.body,
+            extra=signature.extra,
         )
     except SignatureError as error:
         return check(title, False, str(error))

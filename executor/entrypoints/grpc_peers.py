@@ -13,7 +13,8 @@ import grpc
 from executor.domain.errors import ExecutorError
 from executor.domain.policy import Trust
 from executor.entrypoints.grpc_errors import abort, internal_error
-from executor.entrypoints.grpc_requests import check_readable
+from executor.runner.requests import malformed
+from gonogo.grpc_requests import UNREADABLE
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Service = TypeVar("Service", bound="HasPeers")
@@ -70,6 +71,16 @@ def identity_of(context: Context) -> str:
     # Only the handler's context has the authenticated identity; an interceptor does not see it.
     ids = tuple(context.auth_context().get("peer_spiffe_id", ()))
     return ids[0].decode("ascii", "replace") if len(ids) == 1 else ""
+
+
+def check_readable(request: object) -> None:
+    """Refuse a request that could not be read.
+
+    Raises:
+        RequestMalformedError: reason MALFORMED.
+    """
+    if request is UNREADABLE:
+        raise malformed("the request is not a message of this method", "send what the contract in protos/ says")
 
 
 class HasPeers(Protocol):

@@ -16,12 +16,12 @@ import grpc
 from executor.adapters.wire import sealed_from_proto
 from executor.domain.errors import ExecutorError
 from executor.entrypoints.grpc_errors import abort, internal_error
-from executor.entrypoints.grpc_peers import Context, identity_of
-from executor.entrypoints.grpc_requests import check_readable, reading
+from executor.entrypoints.grpc_peers import Context, check_readable, identity_of
 from executor.entrypoints.work import Work
 from executor.runner.ports import Revoked
 from executor.runner.service import ExecutorCore
 from executor.settings import SettingsError
+from gonogo.grpc_requests import reading
 from gonogo.v1 import executor_pb2, executor_pb2_grpc
 
 CLIENTS: Final = "spiffe://gonogo.local/client/"

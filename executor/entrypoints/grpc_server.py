@@ -16,13 +16,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from executor.adapters.certificates import CertificateFiles
-from executor.entrypoints.grpc_requests import reading
 from executor.entrypoints.grpc_revocations import RevocationPort
 from executor.entrypoints.grpc_service import ExecutorService
 from executor.entrypoints.health_port import Checks, HealthPort
-from executor.entrypoints.server_credentials import mutual_tls
 from executor.runner.service import ExecutorCore
 from executor.settings import Settings, SettingsError
+from gonogo.grpc_credentials import mutual_tls
+from gonogo.grpc_requests import reading
 from gonogo.v1 import executor_pb2, executor_pb2_grpc
 
 MIB: Final = 1024 * 1024

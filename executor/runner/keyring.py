@@ -42,7 +42,7 @@ class Keyring:
         if public is None:
             raise UnknownKeyError(signature.key_id)
         signer = self._signers.get((signature.key_id, signature.scheme))
-        if signer is None or signature.extra:
+        if signer is None:
             text = f"key {signature.key_id} is not trusted for scheme {signature.scheme[:40]!r}"
             raise SignatureError(text)
         verify(
@@ -51,6 +51,7 @@ class Keyring:
             signature=signature.signature,
             media_type=document.media_type,
             body=document.body,
+            extra=signature.extra,
         )
         return signer
 

@@ -20,7 +20,7 @@ from executor.runner.redacted import redacted, redacted_result, redacted_simulat
 from executor.runner.requests import ExecuteInput
 from executor.runner.trust import InForce, TrustInForce
 from gonogo import sealing
-from gonogo.policy import Proposer, demand_of
+from gonogo.policy import Demand, Proposer, demand_of
 from gonogo.safe_text import shown_path
 
 MAX_PATHS = 50
@@ -58,14 +58,6 @@ class Issuer:
         """
         completed_at = self.now()
         simulation = redacted_simulation(found, self.redactor())
-        facts = facts_of(
-            plan,
-            steps=simulation.steps,
-            risk_level=simulation.risk_level,
-            risk_facts=simulation.risk_facts,
-            proposer=proposer,
-            at=completed_at,
-        )
         report = Report(
             report_id=new_id("r"),
             mission_id=plan.mission_id,
@@ -91,7 +83,7 @@ class Issuer:
             risk_facts=simulation.risk_facts,
             notices=simulation.notices,
             proposer=proposer,
-            demand=demand_of(in_force.trust.policy, facts),
+            demand=_demanded(in_force, plan, simulation, proposer, completed_at),
         )
         return report, self.signer.sign(sealing.REPORT, self.documents.seal_report(report))
 
@@ -147,6 +139,19 @@ class Issuer:
         )
         refusal = redacted(refusal, self.redactor())
         return refusal, self.signer.sign(sealing.REFUSAL, self.documents.seal_refusal(refusal))
+
+
+def _demanded(in_force: InForce, plan: Plan, simulation: Simulation, proposer: Proposer, at: datetime) -> Demand:
+    """Return what the policy demands of the approvals of a dry run's report."""
+    facts = facts_of(
+        plan,
+        steps=simulation.steps,
+        risk_level=simulation.risk_level,
+        risk_facts=simulation.risk_facts,
+        proposer=proposer,
+        at=at,
+    )
+    return demand_of(in_force.trust.policy, facts)
 
 
 def trailer_text(text: str) -> str:

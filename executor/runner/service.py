@@ -26,6 +26,7 @@ from executor.runner.ports import (
     Recovery,
     Revoked,
     Simulator,
+    WorkspaceStanding,
 )
 from executor.runner.receipts import Issuer
 from executor.runner.redacted import redacted_error
@@ -89,6 +90,11 @@ class Parts:
     pace: RefusalPace = field(default_factory=RefusalPace)
     """How many refusals are recorded for one caller."""
 
+    @property
+    def standings(self) -> Mapping[str, WorkspaceStanding]:
+        """The workspaces that are served, by their ids."""
+        return {one.workspace_id: one for one in self.capabilities.workspaces}
+
 
 class ExecutorCore:
     """All that the executor does. Every method may be called from any thread; those that work take the caller's."""
@@ -105,25 +111,13 @@ class ExecutorCore:
             redactor=lambda: parts.secrets.redactor,
         )
         desk = RequestDesk()
-        standings = {one.workspace_id: one for one in parts.capabilities.workspaces}
         self._objects = parts.objects
         self._ledger = parts.ledger
         self._sweeper = None if parts.retention is None else Sweeper(parts.retention)
         self._revocations = Revocations(
             in_force=parts.trust.last, ledger=parts.ledger, documents=parts.documents, now=clock.now
         )
-        self._dry_runs = DryRuns(
-            trust=parts.trust,
-            clock=clock,
-            ledger=parts.ledger,
-            documents=documents,
-            issuer=issuer,
-            workspaces=parts.workspaces,
-            simulator=parts.simulator,
-            standings=standings,
-            admission=Admission(lambda: parts.trust.last().trust.limits.max_dry_runs),
-            desk=desk,
-        )
+        self._dry_runs = _dry_runs(parts, documents, clock, issuer, desk)
         self._executions = Executions(
             gates=_gates(parts, documents, clock, self._revocations),
             ledger=parts.ledger,
@@ -133,7 +127,7 @@ class ExecutorCore:
             executioner=parts.executioner,
             recovery=parts.recovery,
             desk=desk,
-            standings=standings,
+            standings=parts.standings,
             revocations=self._revocations,
             check_caller=self.check_caller,
             pace=parts.pace,
@@ -296,6 +290,23 @@ class ExecutorCore:
                 f"the object holds secret {secret}",
                 "make the dry run again; what holds a secret is not kept any more",
             )
+
+
+def _dry_runs(
+    parts: Parts, documents: OpenDocuments, clock: EffectiveClock, issuer: Issuer, desk: RequestDesk
+) -> DryRuns:
+    return DryRuns(
+        trust=parts.trust,
+        clock=clock,
+        ledger=parts.ledger,
+        documents=documents,
+        issuer=issuer,
+        workspaces=parts.workspaces,
+        simulator=parts.simulator,
+        standings=parts.standings,
+        admission=Admission(lambda: parts.trust.limits().max_dry_runs),
+        desk=desk,
+    )
 
 
 def _gates(parts: Parts, documents: OpenDocuments, clock: EffectiveClock, revocations: Revocations) -> Gates:

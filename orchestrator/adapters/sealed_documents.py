@@ -131,7 +131,7 @@ class SealedDocuments:
             key = self._keys.get(public_key)
             if key is None:
                 key = self._keys[public_key] = signatures.load_public_key(public_key)
-            if signature.key_id != key.key_id or signature.extra:
+            if signature.key_id != key.key_id:
                 raise contract_error("the signature names another key")
             signatures.verify(
                 key,
@@ -139,6 +139,7 @@ class SealedDocuments:
                 signature=signature.signature,
                 media_type=sealed.media_type,
                 body=sealed.body,
+                extra=signature.extra,
             )
         except signatures.SignatureError as error:
             raise contract_error(str(error)) from None

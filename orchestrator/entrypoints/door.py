@@ -13,10 +13,10 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
+from gonogo.grpc_requests import UNREADABLE
 from gonogo.safe_text import safe_line
 from orchestrator.domain.callers import Access, Caller, Reach, is_name, reach
-from orchestrator.domain.errors import Reason, RequestRefusedError
-from orchestrator.entrypoints.grpc_requests import check_readable
+from orchestrator.domain.errors import Reason, RequestRefusedError, malformed
 from orchestrator.service.callers import Callers, unauthenticated
 
 CLIENTS: Final = "spiffe://gonogo.local/client/"
@@ -87,12 +87,17 @@ class Door:
     def _check(self, caller: Caller, request: Any, access: Access) -> None:
         reached = reach(caller.roles, access)
         if reached is not Reach.NOTHING:
-            check_readable(request)
+            _check_readable(request)
         if reached is Reach.EVERYTHING:
             return
         if reached is Reach.OWN_MISSIONS and self._proposer_of(request.mission_id) == caller.name:
             return
         raise _role_missing(caller, access)
+
+
+def _check_readable(request: object) -> None:
+    if request is UNREADABLE:
+        raise malformed("the request is not a message of this method", "Send what the contract in protos/ says.")
 
 
 def _role_missing(caller: Caller, access: Access) -> RequestRefusedError:

@@ -13,6 +13,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gonogo.grpc_credentials import mutual_tls, server_tls
+from gonogo.grpc_requests import reading
 from gonogo.v1 import orchestrator_pb2 as pb
 from gonogo.v1.orchestrator_pb2_grpc import (
     AuditServiceServicer,
@@ -29,8 +31,6 @@ from gonogo.v1.orchestrator_pb2_grpc import (
 from orchestrator.adapters.certificates import CertificateFiles
 from orchestrator.domain.errors import OrchestratorError, Reason
 from orchestrator.entrypoints.door import Door
-from orchestrator.entrypoints.grpc_requests import reading
-from orchestrator.entrypoints.server_credentials import mutual_tls, server_tls
 from orchestrator.entrypoints.token_gate import TokenGate
 
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024

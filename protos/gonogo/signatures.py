@@ -159,9 +159,7 @@ def from_ssh_signature(scheme: str, public: PublicKey, signature: bytes) -> byte
     return _row(scheme, public).from_ssh_signature(public, signature)
 
 
-def verify(
-    public: PublicKey, *, scheme: str, signature: bytes, media_type: str, body: bytes, extra: bytes = b""
-) -> None:
+def verify(public: PublicKey, *, scheme: str, signature: bytes, media_type: str, body: bytes, extra: bytes) -> None:
     """Check one signature over a sealed document.
 
     Raises:

@@ -141,6 +141,7 @@ def test_the_attack_is_refused_and_nothing_changes(target: Target, attack: objec
         signature=signature.signature,
         media_type=sealing.REFUSAL,
         body=refusal.body,
+        extra=b"",
     )
     assert target.refusals()[-1] == (refusal.body, target.executor_key.public.key_id, reason)
     entry = json.loads(list(target.ledger.stored_entries())[-1].leaf)

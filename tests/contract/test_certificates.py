@@ -13,14 +13,13 @@ import pytest
 from cryptography import x509
 
 import executor.adapters.certificates
-import executor.entrypoints.server_credentials
 import orchestrator.adapters.certificates
-import orchestrator.entrypoints.server_credentials
 from client.certificates import Certificate, issue_all, issue_client, load_authority, name_of_client
 from client.doctor import examine
 from client.errors import StateError
 from client.initialise import initialise
 from client.state import StateDirectory
+from gonogo.grpc_credentials import mutual_tls
 from gonogo.v1 import executor_pb2 as pb
 from gonogo.v1.executor_pb2_grpc import (
     ExecutorServiceServicer,
@@ -32,8 +31,8 @@ from orchestrator.adapters.executor_grpc import open_channel
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=4000)
 SIDES = {
-    "executor": (executor.adapters.certificates, executor.entrypoints.server_credentials),
-    "orchestrator": (orchestrator.adapters.certificates, orchestrator.entrypoints.server_credentials),
+    "executor": executor.adapters.certificates,
+    "orchestrator": orchestrator.adapters.certificates,
 }
 
 
@@ -116,9 +115,9 @@ async def refused(channel: grpc.aio.Channel) -> None:
 @pytest.mark.parametrize("side", SIDES)
 async def test_a_server_goes_over_to_new_certificates(side: str, tls: Path) -> None:
     """A new certificate of a new authority holds for the next connection; calls and connections of before go on."""
-    certificates, credentials = SIDES[side]
+    certificates = SIDES[side]
     write(tls, old := issue_all("owner"))
-    async with serving(credentials.mutual_tls(certificates.CertificateFiles(tls, side))) as (counter, address):
+    async with serving(mutual_tls(certificates.CertificateFiles(tls, side))) as (counter, address):
         before = dial(address, old, server=side)
         stub: Any = ExecutorServiceStub(before)
         stream = aiter(stub.WatchExecution(pb.WatchExecutionRequest()))
@@ -138,10 +137,10 @@ async def test_a_server_goes_over_to_new_certificates(side: str, tls: Path) -> N
 @pytest.mark.parametrize("side", SIDES)
 async def test_both_authorities_are_taken_while_one_replaces_the_other(side: str, tls: Path) -> None:
     """An authority's file may hold two certificates: peers of either are let in."""
-    certificates, credentials = SIDES[side]
+    certificates = SIDES[side]
     write(tls, old := issue_all("owner"))
     new = issue_all("ann")
-    async with serving(credentials.mutual_tls(certificates.CertificateFiles(tls, side))) as (_, address):
+    async with serving(mutual_tls(certificates.CertificateFiles(tls, side))) as (_, address):
         (tls / "ca.pem").write_bytes(old["ca"].certificate + new["ca"].certificate)
         mixed = {"ca": old["ca"], "client": new["client"]}
         async with dial(address, old, server=side) as one, dial(address, mixed, server=side) as other:
@@ -166,10 +165,10 @@ async def test_half_a_change_changes_nothing(
     side: str, tls: Path, half: Callable[..., object], caplog: pytest.LogCaptureFixture
 ) -> None:
     """What can not be used leaves the former certificates in use, is logged once, and a whole change is taken then."""
-    certificates, credentials = SIDES[side]
+    certificates = SIDES[side]
     write(tls, old := issue_all("owner"))
     new = issue_all("owner")
-    async with serving(credentials.mutual_tls(certificates.CertificateFiles(tls, side))) as (_, address):
+    async with serving(mutual_tls(certificates.CertificateFiles(tls, side))) as (_, address):
         half(tls, side, new)
         with caplog.at_level(logging.ERROR):
             for _ in range(3):
@@ -187,7 +186,7 @@ async def test_half_a_change_changes_nothing(
 @pytest.mark.parametrize("side", SIDES)
 def test_no_service_starts_with_half_a_pair(side: str, tls: Path, half: Callable[..., object]) -> None:
     """At the start there is nothing older to go on with: it is refused, with what to do."""
-    certificates, _ = SIDES[side]
+    certificates = SIDES[side]
     half(tls, side, issue_all("owner"))
     with pytest.raises(certificates.CertificateError):
         certificates.CertificateFiles(tls, side)
@@ -196,7 +195,7 @@ def test_no_service_starts_with_half_a_pair(side: str, tls: Path, half: Callable
 @pytest.mark.parametrize("side", SIDES)
 def test_files_that_did_not_change_are_not_read(side: str, tls: Path) -> None:
     """The very same object comes back until something is different; a change of one file is enough."""
-    certificates, _ = SIDES[side]
+    certificates = SIDES[side]
     files = certificates.CertificateFiles(tls, side)
     held = files.current()
     assert files.current() is held
@@ -209,11 +208,11 @@ def test_files_that_did_not_change_are_not_read(side: str, tls: Path) -> None:
 @pytest.mark.parametrize("side", SIDES)
 async def test_who_shows_no_good_certificate_gets_no_connection(side: str, tls: Path) -> None:
     """One that has expired, one of another authority, and none at all."""
-    certificates, credentials = SIDES[side]
+    certificates = SIDES[side]
     write(tls, issued := issue_all("owner"))
     expired = issue_client(load_authority(tls), "owner", timedelta(days=1), LONG_AGO)
     foreign = issue_all("owner")["client"]
-    async with serving(credentials.mutual_tls(certificates.CertificateFiles(tls, side))) as (_, address):
+    async with serving(mutual_tls(certificates.CertificateFiles(tls, side))) as (_, address):
         for shown in (expired, foreign):
             async with dial(address, {**issued, "client": shown}, server=side) as channel:
                 await refused(channel)
@@ -250,7 +249,7 @@ async def test_the_orchestrator_s_channel_goes_over_to_new_certificates(tls: Pat
     write(tls, old := issue_all("owner"))
     new = issue_all("owner")
     files = executor.adapters.certificates.CertificateFiles(tls, "executor")
-    async with serving(executor.entrypoints.server_credentials.mutual_tls(files)) as (counter, address):
+    async with serving(mutual_tls(files)) as (counter, address):
         channel = channel_to(address, tls, ticks)
         stub: Any = ExecutorServiceStub(channel)
         stream = aiter(stub.WatchExecution(pb.WatchExecutionRequest()))
@@ -278,7 +277,7 @@ async def test_the_orchestrator_s_channel_keeps_good_certificates(tls: Path) -> 
     ticks = Ticks()
     write(tls, old := issue_all("owner"))
     files = executor.adapters.certificates.CertificateFiles(tls, "executor")
-    async with serving(executor.entrypoints.server_credentials.mutual_tls(files)) as (_, address):
+    async with serving(mutual_tls(files)) as (_, address):
         channel = channel_to(address, tls, ticks)
         line = channel.line()
         (tls / "orchestrator.key").write_bytes(old["client"].key)

@@ -42,7 +42,11 @@ def test_we_verify_the_other_implementations_signatures(body: bytes) -> None:
     key = signatures.new_signing_key()
     envelope = Envelope(body, sealing.APPROVAL, {})
     signature = bytes.fromhex(envelope.sign(theirs(key)).signature)
-    signatures.verify(key.public, scheme=ED25519, signature=signature, media_type=sealing.APPROVAL, body=body)
+    signatures.verify(
+        key.public, scheme=ED25519, signature=signature, media_type=sealing.APPROVAL, body=body, extra=b""
+    )
     assert signature == key.sign(ED25519, sealing.APPROVAL, body)
     with pytest.raises(SignatureError):
-        signatures.verify(key.public, scheme=ED25519, signature=signature, media_type=sealing.REPORT, body=body)
+        signatures.verify(
+            key.public, scheme=ED25519, signature=signature, media_type=sealing.REPORT, body=body, extra=b""
+        )

@@ -18,7 +18,7 @@ from executor.adapters.certificates import CertificateFiles
 from executor.adapters.wire import sealed_to_proto
 from executor.domain.errors import ExecutorError
 from executor.entrypoints.grpc_revocations import CLIENTS, Pace, RevocationPort
-from executor.entrypoints.server_credentials import mutual_tls
+from gonogo.grpc_credentials import mutual_tls
 from gonogo.v1 import evidence_pb2, executor_pb2, executor_pb2_grpc
 from tests.contract.executor_server import ORCHESTRATOR, Authority
 from tests.contract.test_executor_process import ROOT, Installed

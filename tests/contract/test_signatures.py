@@ -16,7 +16,7 @@ def key() -> signatures.SigningKey:
 
 
 def check(key: signatures.SigningKey, scheme: str, signature: bytes, media_type: str = sealing.APPROVAL) -> None:
-    signatures.verify(key.public, scheme=scheme, signature=signature, media_type=media_type, body=BODY)
+    signatures.verify(key.public, scheme=scheme, signature=signature, media_type=media_type, body=BODY, extra=b"")
 
 
 @pytest.mark.quick
@@ -28,7 +28,9 @@ def test_a_signature_holds_for_its_own_document_only(key: signatures.SigningKey,
     with pytest.raises(SignatureError):
         check(key, scheme, signature, sealing.REPORT)
     with pytest.raises(SignatureError):
-        signatures.verify(key.public, scheme=scheme, signature=signature, media_type=sealing.APPROVAL, body=BODY + b" ")
+        signatures.verify(
+            key.public, scheme=scheme, signature=signature, media_type=sealing.APPROVAL, body=BODY + b" ", extra=b""
+        )
     with pytest.raises(SignatureError):
         check(signatures.new_signing_key(), scheme, signature)
 
@@ -153,7 +155,9 @@ def test_the_table_says_which_keys_sign_in_which_scheme(key: signatures.SigningK
     assert not signatures.fits("webauthn", hardware.public)
     bare = hardware.private.sign(signatures.to_be_signed(ED25519, key.public, sealing.APPROVAL, BODY))
     with pytest.raises(SignatureError, match="can not sign in the scheme ed25519"):
-        signatures.verify(hardware.public, scheme=ED25519, signature=bare, media_type=sealing.APPROVAL, body=BODY)
+        signatures.verify(
+            hardware.public, scheme=ED25519, signature=bare, media_type=sealing.APPROVAL, body=BODY, extra=b""
+        )
     with pytest.raises(SignatureError, match="can not sign in the scheme ed25519"):
         signatures.verify_raw(hardware.public, hardware.private.sign(b"note"), b"note")
 

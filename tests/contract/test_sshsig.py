@@ -28,7 +28,7 @@ def device() -> SecurityKey:
 
 
 def check(public: PublicKey, blob: bytes) -> None:
-    signatures.verify(public, scheme=SSHSIG, signature=blob, media_type=sealing.APPROVAL, body=BODY)
+    signatures.verify(public, scheme=SSHSIG, signature=blob, media_type=sealing.APPROVAL, body=BODY, extra=b"")
 
 
 @pytest.mark.quick

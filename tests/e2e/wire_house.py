@@ -71,6 +71,7 @@ class Refused:
             signature=signature.signature,
             media_type=self.sealed.media_type,
             body=self.sealed.body,
+            extra=b"",
         )
         return sealing.open_sealed(self.sealed.body, evidence_pb2.Refusal)
 

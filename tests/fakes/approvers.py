@@ -112,4 +112,5 @@ def check_signature(document: Sealed, signature: Signature, public_key: str) -> 
         signature=signature.signature,
         media_type=document.media_type,
         body=document.body,
+        extra=b"",
     )

@@ -67,7 +67,7 @@ def test_a_key_in_the_agent_approves(
     public = signatures.load_public_key(public_file.read_text())
     assert (signature.key_id, signature.scheme, signature.extra) == (public.key_id, SSHSIG, b"")
     signatures.verify(
-        public, scheme=SSHSIG, signature=signature.signature, media_type=sealed.media_type, body=sealed.body
+        public, scheme=SSHSIG, signature=signature.signature, media_type=sealed.media_type, body=sealed.body, extra=b""
     )
 
 

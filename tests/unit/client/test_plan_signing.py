@@ -209,7 +209,9 @@ def test_what_is_signed_is_the_bytes_of_the_plan() -> None:
     key = new_signing_key()
     signature = sign_plan(handed_plan(handed, "ann"), Signer(key=key, person="ann", scheme="ed25519"))
     assert (signature.key_id, signature.scheme) == (key.public.key_id, "ed25519")
-    verify(key.public, scheme="ed25519", signature=signature.signature, media_type=sealing.PLAN, body=plan.body)
+    verify(
+        key.public, scheme="ed25519", signature=signature.signature, media_type=sealing.PLAN, body=plan.body, extra=b""
+    )
 
 
 # The command and the Python client, against a simulated orchestrator.
@@ -231,7 +233,9 @@ def signed_by(simulator: Simulator, state: StateDirectory) -> list[str]:
     found = []
     for mission_id, stored in simulator.missions.items():
         for one in stored.plan.signatures:
-            verify(key, scheme=SSHSIG, signature=one.signature, media_type=sealing.PLAN, body=stored.plan.body)
+            verify(
+                key, scheme=SSHSIG, signature=one.signature, media_type=sealing.PLAN, body=stored.plan.body, extra=b""
+            )
             found.append(mission_id)
     return found
 

@@ -38,6 +38,7 @@ def test_what_is_signed_says_what_was_meant(state: StateDirectory, deny: bool) -
         signature=signature.signature,
         media_type=sealing.REVOCATION,
         body=document.body,
+        extra=b"",
     )
     told = sealing.open_sealed(document.body, evidence_pb2.Revocation)
     kind = evidence_pb2.REVOCATION_KIND_DENY if deny else evidence_pb2.REVOCATION_KIND_WITHDRAW

@@ -66,7 +66,7 @@ def nobody_asked(prompt: str) -> str:
 
 
 def check(public: signatures.PublicKey, blob: bytes) -> None:
-    signatures.verify(public, scheme=SSHSIG, signature=blob, media_type=sealing.APPROVAL, body=BODY)
+    signatures.verify(public, scheme=SSHSIG, signature=blob, media_type=sealing.APPROVAL, body=BODY, extra=b"")
 
 
 def test_a_private_key_signs_here(agent: SshAgent, tmp_path: Path) -> None:

@@ -211,6 +211,7 @@ def check_signature_of(sealed: sealed_pb2.Sealed, public: Path) -> None:
         signature=signature.signature,
         media_type=sealed.media_type,
         body=sealed.body,
+        extra=b"",
     )
 
 

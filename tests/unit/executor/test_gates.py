@@ -554,6 +554,7 @@ def test_the_refusal_is_signed_by_the_executor_and_stored(house: House) -> None:
         signature=signature.signature,
         media_type=sealing.REFUSAL,
         body=error.refusal.body,
+        extra=b"",
     )
     [(body, event)] = house.ledger._connection.execute("SELECT body, event FROM refusals").fetchall()
     assert body == error.refusal.body

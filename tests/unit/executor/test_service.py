@@ -70,6 +70,7 @@ class TestDryRun:
             signature=signature.signature,
             media_type=sealing.REPORT,
             body=document.body,
+            extra=b"",
         )
         assert house.files() == {}
 

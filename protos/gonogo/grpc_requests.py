@@ -1,8 +1,8 @@
-"""Requests whose bytes are no message of their kind are refused like any other that is malformed.
+"""Requests whose bytes are no message of their kind, for services that refuse them like any other that is malformed.
 
 gRPC reads a request before anybody has looked at who calls, and answers what it can not read with UNKNOWN, the reader's
-own words and a trace in the log. Here such bytes become a value that stands for them: it reaches the door, which first
-finds out who calls and whether the method is open to them, and then refuses it.
+own words and a trace in the log: for whoever got a connection. Here such bytes become a value that stands for them. It
+reaches the method's wrapper, which first finds out who calls, and then refuses it.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,26 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import grpc
 from google.protobuf.message import DecodeError
 
-from orchestrator.domain.errors import malformed
-
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]  # generic in the stubs only
 
 UNREADABLE: Final = object()
-
-
-def check_readable(request: object) -> None:
-    """Refuse a request that could not be read.
-
-    Raises:
-        RequestRefusedError: reason MALFORMED.
-    """
-    if request is UNREADABLE:
-        raise malformed("the request is not a message of this method", "Send what the contract in protos/ says.")
+"""Stands for a request that could not be read."""
 
 
 def reading(server: grpc.aio.Server) -> grpc.aio.Server:
-    """Return what generated code is given to register a service whose methods read what can not be read, too."""
+    """Return what generated code is given to register a service whose methods get `UNREADABLE`, too."""
     return cast("grpc.aio.Server", _ReadingServer(server))  # the two methods that such code calls
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import grpc
 
-from orchestrator.adapters.certificates import CertificateFiles, Certificates
+from gonogo.certificate_files import CertificateFiles, Certificates
 
 
 def mutual_tls(files: CertificateFiles) -> grpc.ServerCredentials:

@@ -1,4 +1,4 @@
-"""`python -m orchestrator.entrypoints.health_check`: ends with 0 if the orchestrator says that it serves.
+"""`python -m gonogo.health_check`: ends with 0 if the service of this container says that it serves.
 
 For a container engine's health check in an image that has nothing else to run. It asks the plaintext port that answers
 nothing but this (`GONOGO_HEALTH_LISTEN`), so it needs no certificate.

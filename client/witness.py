@@ -108,17 +108,17 @@ class Witness:
         return fresh
 
     def _replace(self, known: Kept | None, fresh: Kept, origin: str, key: PublicKey) -> None:
-        with self._locked():
+        with self._locked() as directory:
             present = self.kept(origin, key)
             if present is not None and present.checkpoint.size == fresh.checkpoint.size:
                 if present.checkpoint.root != fresh.checkpoint.root:
                     raise forked(present.checkpoint, fresh.checkpoint)
                 return
             if present == known:
-                _write(self.path(origin), fresh.note)
+                _write(self.path(origin), fresh.note, directory)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[int]:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -127,7 +127,7 @@ class Witness:
             raise ClientError("FILE_UNREADABLE", message, "make the directory writable for yourself") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -157,11 +157,12 @@ def _continues(kept: Checkpoint, shown: Checkpoint, consistency: Sequence[bytes]
     return verify_consistency(kept.size, kept.root, shown.size, shown.root, consistency)
 
 
-def _write(path: Path, note: str) -> None:
-    """Replace a file as a whole, durably: a half-written note would look like a fork."""
+def _write(path: Path, note: str, directory: int) -> None:
+    """Replace a file as a whole, durably: a half-written note would look like a fork, and a lost one hides it."""
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     with fresh.open("x", encoding="utf-8") as file:
         file.write(note)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
+    os.fsync(directory)

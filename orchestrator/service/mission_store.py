@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
-from orchestrator.domain.errors import ContractError, OrchestratorError, Reason, RequestRefusedError
+from orchestrator.domain.errors import ContractError, OrchestratorError, Reason
 from orchestrator.domain.events import (
     ApprovalGranted,
     ApprovalRevoked,
@@ -38,6 +38,7 @@ from orchestrator.domain.mission import Mission, fold
 from orchestrator.service.documents import document_of, sealed_of
 from orchestrator.service.event_log import Append, CommandRecord, EventLog, ProjectionRow
 from orchestrator.service.event_log_errors import CommandConflict, DuplicateCommand, VersionConflict
+from orchestrator.service.mission_ids import id_that_begins, no_mission
 from orchestrator.service.mission_row import mission_of_row, mission_row
 from orchestrator.service.ports import Clock, EventCodec
 from orchestrator.service.requests import Answer, Request, check_same, command_record, reused, told_before
@@ -46,7 +47,6 @@ from orchestrator.service.streams import MISSIONS, mission_stream
 MAX_RECORDS: Final = 4096
 MAX_KEPT_BODY: Final = 256 * 1024
 MAX_ATTEMPTS: Final = 8
-SHORTEST_PREFIX: Final = 3
 ENDING: Final = frozenset({MissionCompleted, MissionFailed, MissionCancelled, MissionRejected, MissionExpired})
 DECIDED: Final = (ENDING - {MissionCompleted}) | {ApprovalGranted, ApprovalRevoked, MissionApproved, MissionQueued}
 """Events that are written together with a checkpoint: what was decided, what is handed over, and what was not done.
@@ -122,13 +122,13 @@ class MissionStore:
         if record is not None and record.mission is not None:
             return record.mission
         row = self._log.projection(MISSIONS, reference) if reference.isprintable() and reference else None
-        return self._use(mission_of_row(row)) if row else self._find_by_prefix(reference)
+        return self._use(mission_of_row(row)) if row else self.find(id_that_begins(self._log, reference))
 
     def state(self, mission_id: str) -> Mission:
         """Return how a mission that exists stands now, what is not written yet included."""
         mission = self._record(mission_id).mission
         if mission is None:
-            raise _not_found(mission_id)
+            raise no_mission(mission_id)
         return mission
 
     def listed(self, rows: Iterable[ProjectionRow]) -> tuple[Mission, ...]:
@@ -360,26 +360,10 @@ class MissionStore:
             if idle is not None:
                 del self._records[idle]
 
-    def _find_by_prefix(self, reference: str) -> Mission:
-        if len(reference) < SHORTEST_PREFIX or not reference.isprintable():
-            raise _not_found(reference)
-        rows = [
-            row
-            for row in self._log.projection_keys(MISSIONS, after_key=reference, limit=2)
-            if row.key.startswith(reference)
-        ]
-        if not rows:
-            raise _not_found(reference)
-        if len(rows) > 1:
-            raise RequestRefusedError(
-                Reason.NOT_FOUND, f"several missions begin with {reference!r}", "Write more of the mission's id."
-            )
-        return self.find(rows[0].key)
-
     def as_it_was(self, mission_id: str, sequence: int) -> Mission:
         mission = fold(self.events(mission_id, until=sequence))
         if mission is None:
-            raise _not_found(mission_id)
+            raise no_mission(mission_id)
         return mission
 
     async def _detached(self, write: Coroutine[Any, Any, T]) -> T:
@@ -398,7 +382,7 @@ def as_decided(mission: Mission, payloads: Sequence[Payload], actor: str, now: d
 def _existing(decide: Callable[[Mission], Decision]) -> Callable[[Mission | None], Decision]:
     def wrapped(mission: Mission | None) -> Decision:
         if mission is None:
-            raise _not_found("")
+            raise no_mission("")
         return decide(mission)
 
     return wrapped
@@ -407,7 +391,7 @@ def _existing(decide: Callable[[Mission], Decision]) -> Callable[[Mission | None
 def _folded(mission_id: str, mission: Mission | None, events: Sequence[Event]) -> Mission:
     folded = fold(events, mission)
     if folded is None:
-        raise _not_found(mission_id)
+        raise no_mission(mission_id)
     return folded
 
 
@@ -425,9 +409,3 @@ def _placed(mission_id: str, mission: Mission | None, happened: Sequence[Happene
         )
         for sequence, item in enumerate(happened, first)
     ]
-
-
-def _not_found(reference: str) -> RequestRefusedError:
-    return RequestRefusedError(
-        Reason.NOT_FOUND, f"no mission {reference[:64]!r}", "List the missions with `gonogo list`."
-    )

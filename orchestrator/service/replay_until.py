@@ -11,10 +11,10 @@ from orchestrator.domain.mission import Mission, fold
 from orchestrator.domain.whiteboard import BoardStep, steps_of
 from orchestrator.service.event_leaf import is_as_written
 from orchestrator.service.event_log import EventReader, StoredEvent
+from orchestrator.service.mission_ids import id_that_begins, no_mission
 from orchestrator.service.mission_row import mission_row
-from orchestrator.service.mission_store import SHORTEST_PREFIX
 from orchestrator.service.ports import EventCodec
-from orchestrator.service.streams import MISSIONS, mission_stream
+from orchestrator.service.streams import mission_stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,8 @@ def state_at(reader: EventReader, codec: EventCodec, reference: str, sequence: i
         TransitionError: an event that the state machine does not allow.
         ContractError: an event that can not be read.
     """
-    mission_id = _whole_id(reader, reference)
+    known = reader.stream_version(mission_stream(reference))
+    mission_id = reference if known else id_that_begins(reader, reference)
     last = reader.stream_version(mission_stream(mission_id))
     if not 1 <= sequence <= last:
         raise RequestRefusedError(
@@ -79,7 +80,7 @@ def state_at(reader: EventReader, codec: EventCodec, reference: str, sequence: i
     events = [codec.decode(one) for one in stored]
     mission = fold(events)
     if mission is None or not events:
-        raise _not_found(reference)
+        raise no_mission(reference)
     return StateAt(
         mission=mission,
         steps=steps_of(events),
@@ -95,25 +96,3 @@ def _until(reader: EventReader, mission_id: str, sequence: int) -> Iterator[Stor
     while version < sequence and (page := reader.read_stream(mission_stream(mission_id), version)):
         yield from page[: sequence - version]
         version = page[-1].version
-
-
-def _whole_id(reader: EventReader, reference: str) -> str:
-    if reader.stream_version(mission_stream(reference)):
-        return reference
-    if len(reference) < SHORTEST_PREFIX or not reference.isprintable():
-        raise _not_found(reference)
-    rows = reader.projection_keys(MISSIONS, after_key=reference, limit=2)
-    found = [row.key for row in rows if row.key.startswith(reference)]
-    if len(found) > 1:
-        raise RequestRefusedError(
-            Reason.NOT_FOUND, f"several missions begin with {reference!r}", "Write more of the mission's id."
-        )
-    if not found:
-        raise _not_found(reference)
-    return found[0]
-
-
-def _not_found(reference: str) -> RequestRefusedError:
-    return RequestRefusedError(
-        Reason.NOT_FOUND, f"no mission {reference[:64]!r}", "List the missions with `gonogo list`."
-    )

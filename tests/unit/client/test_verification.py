@@ -110,6 +110,15 @@ async def test_an_altered_report_is_found(client: GonogoClient, simulator: Simul
     assert (await refused(client, mission_id)).reason == "SIGNATURE_INVALID"
 
 
+async def test_extra_bytes_beside_a_signature_are_found(client: GonogoClient, simulator: Simulator) -> None:
+    """What the scheme has no use for is not signed by anybody, so a signature with it is none."""
+    mission_id = await tried(client, FIRST)
+    report = simulator.missions[mission_id].report
+    assert report is not None
+    report.signatures[0].extra = b"anything"
+    assert (await refused(client, mission_id)).reason == "SIGNATURE_INVALID"
+
+
 async def test_a_report_by_another_key_is_found(client: GonogoClient, simulator: Simulator) -> None:
     """Only the pinned key counts, whoever signed, and however well."""
     simulator.executor_key = new_signing_key()

@@ -10,8 +10,8 @@ from executor.runner.executions import RefusedError
 from executor.workspace.commit import Committer
 from executor.workspace.staging import StagingUnavailableError
 from executor.workspace.workspace import Workspace, WorkspaceBusyError
+from tests.unit.executor.commit_house import workspace
 from tests.unit.executor.house import WORKSPACE_ID
-from tests.unit.executor.test_commit import workspace
 from tests.unit.executor.test_recovery import ROLL_BACK, RealHouse, become_a_process_of_its_own
 
 NAMES = ("a", "b")

@@ -1,32 +1,21 @@
 """Missions from proposal to receipt, over a real log and a simulated executor."""
 
-import asyncio
-from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from gonogo.v1 import evidence_pb2
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ExecutorUnavailableError, OrchestratorError, Reason
-from orchestrator.domain.evidence import Outcome, SelfApproval
+from orchestrator.domain.evidence import Outcome
 from orchestrator.domain.mission import MissionStatus
 from orchestrator.domain.plan import PlanDraft, RunCommand, Step, WriteFile
 from orchestrator.service.mission_row import mission_of_row, mission_row
 from orchestrator.service.streams import MISSIONS
-from tests.fakes.executor_simulator import Approver, ExecutorSimulator
+from tests.fakes.executor_simulator import ExecutorSimulator
 from tests.fakes.orchestrator_house import House, draft, request
+from tests.unit.orchestrator.refusing import refused
 
 S = MissionStatus
-
-
-async def refused(awaitable: object) -> OrchestratorError:
-    """Return the error that a call ends with."""
-    with pytest.raises(OrchestratorError) as caught:
-        await awaitable  # type: ignore[misc]  # any coroutine
-    assert caught.value.remedy
-    return caught.value
 
 
 @pytest.mark.quick
@@ -106,156 +95,6 @@ async def test_an_unapproved_mission_is_refused_and_nothing_is_dispatched(
     assert first.reason is second.reason is Reason.NOT_APPROVED
     assert "execute" not in executor.calls
     assert house.types(mission.mission_id)[-1] == "dry_run_completed"
-
-
-async def test_approving_twice_leaves_one_record(house: House) -> None:
-    """The same person's second approval of the same report returns the first."""
-    mission = await house.proposed()
-    report = await house.dry_run(mission)
-    first = await house.use.approvals.approve(request(), mission.mission_id, house.approver.approve(report))
-    again = house.approver.approve(report, approval_id="a-second", nonce="twice")
-    second = await house.use.approvals.approve(request(), mission.mission_id, again)
-
-    assert second.told["approval_id"] == first.told["approval_id"] != "a-second"
-    assert house.types(mission.mission_id).count("approval_granted") == 1
-    assert len(house.mission(mission.mission_id).approvals) == 1
-
-
-async def test_as_many_persons_as_the_executor_asks_for(house: House, executor: ExecutorSimulator) -> None:
-    """One of two approvals approves nothing yet; the second of another person does."""
-    other = Approver(person="second")
-    executor.persons = (*executor.persons, other.trusted())
-    executor.approvals_required = 2
-    mission = await house.proposed()
-
-    first = await house.approve(mission)
-    second = await house.approve(first, other)
-
-    assert (first.status, second.status) == (S.PROPOSED, S.APPROVED)
-    assert second.approved_until == min(granted.expires_at for granted in second.approvals)
-
-
-async def test_a_person_may_renew_an_approval_that_ran_out(house: House, executor: ExecutorSimulator) -> None:
-    """Only approvals that hold count, and only those are sent to the executor."""
-    other = Approver(person="second")
-    executor.persons = (*executor.persons, other.trusted())
-    executor.approvals_required = 2
-    mission = await house.approve(await house.proposed(), lasts=timedelta(minutes=1))
-    house.clock.ahead = timedelta(minutes=2)
-    second = await house.approve(mission, other)
-    renewed = await house.approve(second, approval_id="a-renewed")
-
-    assert (second.status, renewed.status) == (S.PROPOSED, S.APPROVED)
-    assert len(house.use.executions._order(mission.mission_id).approvals) == 2
-    assert (await house.execute(renewed))[-1].receipt is not None
-
-
-async def test_a_denial_rejects_a_proposed_and_cancels_an_approved_mission(house: House) -> None:
-    """A signed no is final, and its document is kept."""
-    deny: dict[str, Any] = {"decision": evidence_pb2.DECISION_DENY, "comment": "too wide"}
-    proposed = await house.proposed()
-    approved = await house.approved()
-
-    rejected = await house.approve(proposed, **deny)
-    cancelled = await house.approve(approved, **deny)
-
-    assert (rejected.status, cancelled.status) == (S.REJECTED, S.CANCELLED)
-    assert rejected.reason == "denied by owner: too wide"
-
-
-async def test_an_approval_by_an_unknown_key_is_refused_and_recorded(house: House) -> None:
-    """A stranger's signature is an event, and asks the executor once more whether it knows the key by now."""
-    mission = await house.proposed()
-    await house.dry_run(mission)
-
-    error = await refused(house.approve(house.mission(mission.mission_id), Approver(person="owner")))
-
-    assert error.reason is Reason.APPROVER_UNKNOWN
-    assert house.types(mission.mission_id)[-1] == "approval_refused"
-    assert house.executor.calls.count("describe") == 2
-    assert house.mission(mission.mission_id).status is S.PROPOSED
-
-
-async def test_a_changed_document_under_a_good_key_is_refused_and_recorded(house: House) -> None:
-    """A signature is over the very bytes."""
-    mission = await house.proposed()
-    report = await house.dry_run(mission)
-    good = house.approver.approve(report)
-    other = house.approver.approve(report, comment="changed")
-    forged = replace(other, signatures=good.signatures)
-
-    error = await refused(house.use.approvals.approve(request(), mission.mission_id, forged))
-
-    assert error.reason is Reason.SIGNATURE_INVALID
-    assert house.types(mission.mission_id)[-1] == "approval_refused"
-
-
-async def test_the_proposer_s_own_approval_counts_only_where_the_executor_says_so(
-    house: House, executor: ExecutorSimulator
-) -> None:
-    """Self-approval is refused unless the executor allows it in so many words."""
-    executor.self_approval = SelfApproval.REFUSED
-
-    error = await refused(house.approved())
-
-    assert error.reason is Reason.SELF_APPROVAL
-
-
-MISMATCHES = [
-    ({"mission_id": "m-other"}, Reason.MISSION_MISMATCH),
-    ({"intent_id": "i-other"}, Reason.MISSION_MISMATCH),
-    ({"workspace_id": "other"}, Reason.WORKSPACE_MISMATCH),
-    ({"executor_id": "other"}, Reason.EXECUTOR_MISMATCH),
-    ({"plan_id": "p-other"}, Reason.PLAN_MISMATCH),
-    ({"plan_digest": "sha256:0"}, Reason.PLAN_MISMATCH),
-    ({"report_id": "r-other"}, Reason.REPORT_UNKNOWN),
-    ({"report_digest": "sha256:0"}, Reason.REPORT_UNKNOWN),
-    ({"lasts": timedelta(seconds=-1)}, Reason.APPROVAL_EXPIRED),
-]
-
-
-@pytest.mark.parametrize(("changes", "reason"), MISMATCHES)
-async def test_an_approval_of_something_else_is_refused(house: House, changes: dict[str, Any], reason: Reason) -> None:
-    """Each id and digest is compared, and the expiry; nothing is recorded."""
-    mission = await house.proposed()
-    await house.dry_run(mission)
-    before = house.types(mission.mission_id)
-
-    error = await refused(house.approve(house.mission(mission.mission_id), **changes))
-
-    assert error.reason is reason
-    assert house.types(mission.mission_id) == before
-
-
-async def test_a_failed_dry_run_can_not_be_approved(house: House, executor: ExecutorSimulator) -> None:
-    """Only a successful simulation is worth a signature."""
-    executor.report_status = evidence_pb2.REPORT_STATUS_FAILED
-
-    error = await refused(house.approved())
-
-    assert error.reason is Reason.SIMULATION_FAILED
-    assert "a step failed" in error.message
-
-
-async def test_an_approval_before_any_dry_run_is_refused(house: House) -> None:
-    """Without a report there is nothing to approve."""
-    mission = await house.proposed()
-    report = await house.dry_run(await house.proposed())
-
-    error = await refused(house.use.approvals.approve(request(), mission.mission_id, house.approver.approve(report)))
-
-    assert error.reason is Reason.REPORT_MISSING
-
-
-async def test_a_new_dry_run_voids_the_approvals_of_the_old_one(house: House, executor: ExecutorSimulator) -> None:
-    """With two persons required, the first's approval goes with the report it was for."""
-    executor.approvals_required = 2
-    mission = await house.approve(await house.proposed())
-    assert len(mission.approvals) == 1
-
-    await house.dry_run(mission)
-
-    assert house.mission(mission.mission_id).approvals == ()
 
 
 async def test_drift_sends_the_mission_back_for_a_fresh_dry_run(house: House, executor: ExecutorSimulator) -> None:
@@ -377,132 +216,6 @@ async def test_a_broken_stream_is_taken_up_where_it_broke(house: House, executor
     assert "watch" in executor.calls
     assert len(types) == 16
     assert [ev.TYPES[type(event.payload)] for update in updates for event in update.events] == types[6:]
-
-
-async def test_a_caller_that_goes_away_stops_nothing_and_can_attach_again(
-    house: House, executor: ExecutorSimulator
-) -> None:
-    """The run is the service's; the same request sees it from its first event, another one is told that it runs."""
-    executor.gate_open.clear()
-    mission = await house.approved()
-    asked = request()
-    first = house.use.executions.execute(asked, mission.mission_id)
-    seen = await anext(first)
-    await first.aclose()
-    assert house.mission(mission.mission_id).status is S.ACTIVE
-    assert (await refused(house.execute(mission))).reason is Reason.ALREADY_CLAIMED
-    assert (await refused(house.use.executions.cancel(request(), mission.mission_id, ""))).reason is (
-        Reason.ALREADY_CLAIMED
-    )
-
-    attached = asyncio.ensure_future(house.execute(mission, asked))
-    await asyncio.sleep(0)
-    executor.gate_open.set()
-    updates = await attached
-
-    assert updates[0].events[: len(seen.events)] == seen.events
-    assert updates[-1].receipt is not None
-    past = await house.execute(mission, asked)
-    assert [event for update in past for event in update.events] == [
-        event for update in updates for event in update.events
-    ]
-    assert executor.calls.count("execute") == 1
-
-
-async def test_300_identical_executions_have_one_winner(house: House, executor: ExecutorSimulator) -> None:
-    """Of callers with ids of their own one executes; all the others are told that it is or was executed."""
-    mission = await house.approved()
-
-    results = await asyncio.gather(*(house.execute(mission) for _ in range(300)), return_exceptions=True)
-
-    errors = [result for result in results if isinstance(result, OrchestratorError)]
-    assert len(errors) == 299
-    assert {error.reason for error in errors} <= {Reason.ALREADY_CLAIMED, Reason.ALREADY_EXECUTED}
-    assert executor.calls.count("execute") == 1
-    assert house.types(mission.mission_id).count("mission_started") == 1
-    assert house.types(mission.mission_id).count("receipt_issued") == 1
-
-
-async def test_300_repeats_of_one_execution_request_see_one_execution(
-    house: House, executor: ExecutorSimulator
-) -> None:
-    """With the same request id every caller gets the same receipt."""
-    mission, asked = await house.approved(), request()
-
-    results = await asyncio.gather(*(house.execute(mission, asked) for _ in range(300)))
-
-    assert len({updates[-1].receipt.digest for updates in results if updates[-1].receipt}) == 1
-    assert executor.calls.count("execute") == 1
-
-
-async def test_300_identical_proposals_make_one_mission(house: House) -> None:
-    """The same request id returns the first mission, however many ask at once."""
-    asked = request()
-
-    answers = await asyncio.gather(*(house.use.missions.propose(asked, draft()) for _ in range(300)))
-
-    assert len({answer.mission for answer in answers}) == 1
-    assert len(house.log.projections(MISSIONS)) == 1
-
-
-async def test_a_retry_gets_the_first_answer_although_the_mission_moved_on(house: House) -> None:
-    """Each mutating call, repeated after everything is over, says what it said the first time."""
-    use, ask = house.use, [request() for _ in range(4)]
-    proposed = await use.missions.propose(ask[0], draft())
-    mission_id = proposed.mission.mission_id
-    ran = await use.dry_runs.dry_run(ask[1], mission_id)
-    approval = house.approver.approve(use.dry_runs.report_of(ran.mission))
-    approved = await use.approvals.approve(ask[2], mission_id, approval)
-    await house.execute(approved.mission, ask[3])
-
-    assert await use.missions.propose(ask[0], draft()) == proposed
-    assert await use.dry_runs.dry_run(ask[1], mission_id) == ran
-    assert await use.approvals.approve(ask[2], mission_id, approval) == approved
-    assert house.executor.calls.count("dry_run") == 1
-
-
-async def test_a_request_id_for_another_request_is_refused(house: House) -> None:
-    """The same id with another body is a mistake of the caller's, on every mutating call."""
-    use, mission = house.use, await house.approved()
-    used = request("used", "one")
-    other = request("used", "two")
-    await use.missions.propose(used, draft())
-
-    calls = (
-        use.missions.propose(other, draft()),
-        use.dry_runs.dry_run(other, mission.mission_id),
-        use.missions.reject(other, (await house.proposed()).mission_id, ""),
-        use.executions.cancel(other, mission.mission_id, ""),
-        house.execute(mission, other),
-        house.queue(mission, other),
-        house.say("help", asked=other),
-    )
-    for call in calls:
-        assert (await refused(call)).reason is Reason.REQUEST_REUSED
-    assert house.mission(mission.mission_id).status is S.APPROVED
-
-
-async def test_two_persons_may_use_the_same_request_id(house: House) -> None:
-    """An id is a person's own."""
-    first = await house.use.missions.propose(request("same", "a", "one"), draft())
-    second = await house.use.missions.propose(request("same", "b", "two"), draft())
-
-    assert first.mission.mission_id != second.mission.mission_id
-
-
-async def test_one_dry_run_at_a_time(house: House, executor: ExecutorSimulator) -> None:
-    """While one goes on, another request waits its turn, the same request waits with it, and the log says it began."""
-    executor.dry_run_open.clear()
-    mission, asked = await house.proposed(), request()
-    running = [asyncio.ensure_future(house.use.dry_runs.dry_run(asked, mission.mission_id)) for _ in range(2)]
-    await asyncio.sleep(0.1)
-
-    assert (await refused(house.use.dry_runs.dry_run(request(), mission.mission_id))).reason is Reason.CONFLICT
-    assert house.types(mission.mission_id)[-1] == "dry_run_started"
-    executor.dry_run_open.set()
-    answers = await asyncio.gather(*running)
-    assert answers[0] == answers[1]
-    assert house.types(mission.mission_id).count("dry_run_started") == 1
 
 
 async def test_a_prefix_finds_a_mission_where_it_is_unique(house: House) -> None:

@@ -10,4 +10,5 @@ compile pyproject.toml --extra dev -o requirements/dev.lock
 for extra in executor orchestrator client; do
     compile pyproject.toml --extra "$extra" -c requirements/dev.lock -o "requirements/$extra.lock"
 done
+compile pyproject.toml --extra executor --extra live -c requirements/dev.lock -o requirements/executor-live.lock
 compile requirements/protoc.in -o requirements/protoc.lock

@@ -1,8 +1,10 @@
 """What the executor reports while it works: a closed union, one class per event, named as in the contract."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
-from executor.domain.plan import Stage
+from executor.domain.control import PauseKind
+from executor.domain.plan import PauseDefault, Stage
 from executor.domain.receipt import Outcome
 from executor.domain.report import RiskLevel
 
@@ -79,6 +81,8 @@ class FailureDetected:
     step_id: str
     reason: str
     message: str
+    kind: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,58 @@ class ApprovalRevoked:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPaused:
     reason: str
+    kind: PauseKind = PauseKind.REQUESTED
+    step_id: str = ""
+    deadline: datetime | None = None
+    """None waits for ever."""
+    default_action: PauseDefault | None = None
+    results_digest: str = ""
+    change_set_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionResumed:
+    action: str
+    """"resume", "retry", "repair", "approve_step", or "reconcile"."""
+    actor: str
+    step_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionStopped:
+    actor: str
+    reason: str
+    roll_back: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOpened:
+    segment: int
+    plan_id: str
+    plan_digest: str
+    report_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepApproved:
+    step_id: str
+    approval_id: str
+    approver: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectClaimed:
+    step_id: str
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReconciled:
+    step_id: str
+    happened: bool
+    person: str
+    reconciliation_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +196,12 @@ Payload = (
     | DivergenceDetected
     | ApprovalRevoked
     | ExecutionPaused
+    | ExecutionResumed
+    | ExecutionStopped
+    | SegmentOpened
+    | StepApproved
+    | EffectClaimed
+    | StepReconciled
     | RollbackStarted
     | RollbackCompleted
     | ExecutionCompleted

@@ -44,6 +44,21 @@ class TestExpectation(enum.Enum):
     ANY = "any"
 
 
+class LiveAccess(enum.Enum):
+    """What a program that runs for real may reach."""
+
+    NETWORK = "network"
+    """In the sandbox, with nothing but the plan's listed domains."""
+    HOST = "host"
+
+
+class PauseDefault(enum.Enum):
+    """What becomes of a paused execution at its deadline."""
+
+    ROLL_BACK = "roll_back"
+    STOP = "stop"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFile:
     path: str
@@ -146,9 +161,94 @@ class RunTests:
     expect: TestExpectation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchUrl:
+    """Reads a page with GET, or HEAD."""
+
+    url: str
+    head: bool
+    extract_text: bool
+    max_bytes: int | None
+    """Of the decoded body; None leaves it to the executor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchBodies:
+    """Searches the texts of pages that fetches of the same workspace have kept."""
+
+    query: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpHeader:
+    name: str
+    value: str
+    """Or a secret's reference."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """Sends one request with effects."""
+
+    method: str
+    url: str
+    headers: tuple[HttpHeader, ...]
+    content: bytes | None
+    success_codes: tuple[int, ...]
+    """Empty means 200 to 299."""
+    idempotency_header: str
+    """Empty where the far side takes no idempotency key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadinessCheck:
+    """When a program that keeps running counts as ready; with neither port nor output, when it still runs then."""
+
+    port: int
+    output: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLive:
+    """Runs a program with effects outside of the workspace."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    success_codes: tuple[int, ...]
+    access: LiveAccess
+    keep_running: ReadinessCheck | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTool:
+    """Calls a tool of an MCP server of the trust file."""
+
+    server: str
+    tool: str
+    arguments: str
+    """A JSON object as text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSql:
+    """Runs one statement on a database of the trust file."""
+
+    database: str
+    statement: str
+    parameters: tuple[str, ...]
+    """Each a JSON value as text."""
+
+
 Edit = CreateFile | CreateDirectory | WriteFile | PatchFile | ReplaceText | AppendText | MovePath | DeletePath | SetMode
 Retrieval = ReadFile | ListDirectory | SearchFiles
-Action = Edit | Retrieval | RunCommand | RunTests | UndoStep
+Live = HttpRequest | RunLive | CallTool | RunSql
+"""What has an effect outside of the workspace: once, after approval, with a ledger row of its own before it."""
+Outside = FetchUrl | Live
+"""What reaches anything outside of the workspace."""
+Action = Edit | Retrieval | RunCommand | RunTests | UndoStep | SearchBodies | Outside
 
 KINDS: Mapping[type[Action], str] = {
     ReadFile: "read_file",
@@ -166,7 +266,26 @@ KINDS: Mapping[type[Action], str] = {
     RunCommand: "run_command",
     RunTests: "run_tests",
     UndoStep: "undo_step",
+    FetchUrl: "fetch_url",
+    SearchBodies: "search_bodies",
+    HttpRequest: "http_request",
+    RunLive: "run_live",
+    CallTool: "call_tool",
+    RunSql: "run_sql",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compensation:
+    """What makes up for a live step's effect when the mission is rolled back."""
+
+    description: str
+    action: Live
+
+    @property
+    def kind(self) -> str:
+        """The kind's name, as in the contract."""
+        return KINDS[type(self.action)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +294,9 @@ class Step:
     description: str
     stage: Stage
     action: Action
+    needs_approval: bool = False
+    """It waits for a signature of its own before it is committed."""
+    compensation: Compensation | None = None
 
     @property
     def kind(self) -> str:
@@ -196,6 +318,19 @@ class Scope:
     min_ladder_level: LadderLevel | None = None
 
 
+DAY_SECONDS = 24 * 60 * 60
+HOUR_SECONDS = 60 * 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseRules:
+    """How long a paused execution waits for a person, and what happens then."""
+
+    deadline_seconds: int = DAY_SECONDS
+    default_action: PauseDefault = PauseDefault.ROLL_BACK
+    step_approval_seconds: int = HOUR_SECONDS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     plan_id: str
@@ -211,3 +346,10 @@ class Plan:
     scope: Scope
     failure_policy: FailurePolicy
     steps: tuple[Step, ...]
+    pause: PauseRules = PauseRules()
+    segment: int = 0
+    """Which stretch of the execution it is for; a repair plan opens the next."""
+    execution_id: str = ""
+    """The paused execution that a repair plan goes on with."""
+    journal_digest: str = ""
+    """Digest of what that execution had done when the repair plan was sealed."""

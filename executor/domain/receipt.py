@@ -7,7 +7,7 @@ from datetime import datetime
 from executor.domain.changes import Change, Node
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Stage
-from executor.domain.report import SelfApproval, TestVerdict
+from executor.domain.report import Excerpt, SelfApproval, TestCase, TestVerdict
 from gonogo.policy import Demand, Proposer
 
 
@@ -46,6 +46,51 @@ class GateRecord:
     detail: str
 
 
+class EffectState(enum.Enum):
+    """Whether a live step's effect happened."""
+
+    DONE = "done"
+    NOT_DONE = "not_done"
+    UNKNOWN = "unknown"
+    COMPENSATED = "compensated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciliationRecord:
+    """A person's word on an effect of which nobody could tell whether it happened."""
+
+    reconciliation_id: str
+    reconciliation_digest: str
+    person: str
+    key_id: str
+    happened: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectRecord:
+    """What came of a live step's effect."""
+
+    state: EffectState
+    idempotency_key: str = ""
+    summary: str = ""
+    answer_digest: str = ""
+    answer: Excerpt | None = None
+    reconciliation: ReconciliationRecord | None = None
+    compensation: str = ""
+    """How its compensation went; empty where none was begun."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlRecord:
+    """One thing that somebody had the execution do."""
+
+    action: str
+    actor: str
+    reason: str
+    time: datetime
+    step_id: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReceipt:
     step_id: str
@@ -66,6 +111,11 @@ class StepReceipt:
     rollback_succeeded: bool
     error_message: str
     test_verdict: TestVerdict | None
+    segment: int = 0
+    attempts: int = 1
+    effect: EffectRecord | None = None
+    step_approvals: tuple[ApprovalRecord, ...] = ()
+    test_cases: tuple[TestCase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +130,24 @@ class ExecutionResult:
     divergence_details: tuple[str, ...]
     abort_reason: str
     errors: tuple[str, ...]
+    controls: tuple[ControlRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRecord:
+    """What one later stretch of an execution stood on."""
+
+    segment: int
+    plan_id: str
+    plan_digest: str
+    report_id: str
+    report_digest: str
+    approvals: tuple[ApprovalRecord, ...]
+    started_at: datetime
+    gates: tuple[GateRecord, ...]
+    proposer: Proposer | None
+    demand: Demand | None
+    journal_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +179,7 @@ class Receipt:
     proposer: Proposer | None = None
     demand: Demand | None = None
     """What the policy demanded at the moment of the claim; None, as the proposer, for a claim of an older release."""
+    segments: tuple[SegmentRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,28 @@ class CommandEvidence:
     stderr: Excerpt
 
 
+class TestCaseStatus(enum.Enum):
+    """How one test case ended."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    PASSED = "passed"
+    FAILED = "failed"
+    BROKEN = "broken"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestCase:
+    """One case of a test run."""
+
+    __test__ = False  # not a test class, whatever its name says to pytest
+
+    name: str
+    status: TestCaseStatus
+    message: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TestEvidence:
     __test__ = False  # not a test class, whatever its name says to pytest
@@ -102,9 +124,95 @@ class TestEvidence:
     failures: int
     errors: int
     skipped: int
+    cases: tuple[TestCase, ...] = ()
+    """Those that did not pass first; at most 500."""
 
 
-Evidence = ReadEvidence | ListEvidence | SearchEvidence | CommandEvidence | TestEvidence
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchEvidence:
+    """What a fetch found, or that it is made after the approval."""
+
+    url: str
+    fetched: bool
+    status_code: int = 0
+    content_type: str = ""
+    digest: str = ""
+    """Of the decoded body, which is kept; empty where nothing was fetched, or for HEAD."""
+    size: int = 0
+    text_digest: str = ""
+    preview: Excerpt | None = None
+    redirects: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveEvidence:
+    """What a request or a program will do; the dry run has not done it."""
+
+    target: str
+    digest: str
+    """Over everything that will be sent or run, secrets by reference."""
+    not_simulated: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolEvidence:
+    """A tool as its server describes it."""
+
+    server: str
+    tool: str
+    description: Excerpt
+    tool_digest: str
+    arguments_digest: str
+    says_read_only: bool = False
+    server_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlRow:
+    """One row that a statement changes; JSON objects as text, empty where there is none."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SqlEvidence:
+    """What a statement would do."""
+
+    database: str
+    engine: str
+    """"postgresql" or "sqlite"."""
+    statement_kind: str
+    """"select", "insert", "update", "delete", or "other"."""
+    simulated: bool
+    not_simulated: str = ""
+    table: str = ""
+    row_count: int = 0
+    rows_digest: str = ""
+    rows: tuple[SqlRow, ...] = ()
+
+
+Evidence = (
+    ReadEvidence
+    | ListEvidence
+    | SearchEvidence
+    | CommandEvidence
+    | TestEvidence
+    | FetchEvidence
+    | LiveEvidence
+    | ToolEvidence
+    | SqlEvidence
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompensationReport:
+    """What is said of the compensation of a step."""
+
+    kind: str
+    target: str
+    description: str
+    not_simulated: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +235,12 @@ class StepReport:
     changes: tuple[Change, ...]
     evidence: Evidence | None
     duration_ms: int
+    not_simulated: bool = False
+    """Nobody has seen what it comes to."""
+    irreversible: bool = False
+    needs_approval: bool = False
+    """It waits for a signature of its own: the plan or the policy says so."""
+    compensation: CompensationReport | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,12 +13,31 @@ from typing import Final, TypeAlias, get_args
 
 from orchestrator.domain.evidence import Outcome, ReportStatus, RiskLevel
 from orchestrator.domain.intent import IntentKind
-from orchestrator.domain.plan import Scope, Stage
+from orchestrator.domain.plan import PauseDefault, Scope, Stage
 
 
 class OutputStream(StrEnum):
     STDOUT = "stdout"
     STDERR = "stderr"
+
+
+class PauseKind(StrEnum):
+    """Why an execution waits."""
+
+    REQUESTED = "requested"
+    FAILURE = "failure"
+    STEP_APPROVAL = "step_approval"
+    UNKNOWN_EFFECT = "unknown_effect"
+    REVOKED = "revoked"
+    INTERRUPTED = "interrupted"
+    UNKNOWN_OUTCOME = "unknown_outcome"
+
+
+class Rating(StrEnum):
+    """How good a person finds a result."""
+
+    GOOD = "good"
+    BAD = "bad"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +91,7 @@ class PlanSealed:
     plan_id: str
     plan_digest: str
     steps: tuple[PlannedStep, ...]
+    segment: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +108,9 @@ class DryRunCompleted:
     change_count: int
     reason: str
     message: str
+    confidence: int = 0
+    """In hundredths of a percent; 0 where too few outcomes were seen."""
+    confidence_samples: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +172,10 @@ class MissionReturned:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MissionQueued:
     request_id: str
+    tenant: str = ""
+    priority: int = 0
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,11 +261,63 @@ class FailureDetected:
     step_id: str
     reason: str
     message: str
+    kind: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionPaused:
     reason: str
+    kind: PauseKind | None = None
+    step_id: str = ""
+    deadline: datetime | None = None
+    default_action: PauseDefault | None = None
+    results_digest: str = ""
+    change_set_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionResumed:
+    action: str
+    actor: str
+    step_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionStopped:
+    actor: str
+    reason: str
+    roll_back: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentOpened:
+    segment: int
+    plan_id: str
+    plan_digest: str
+    report_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepApproved:
+    step_id: str
+    approval_id: str
+    approver: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EffectClaimed:
+    step_id: str
+    idempotency_key: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReconciled:
+    step_id: str
+    happened: bool
+    person: str
+    reconciliation_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,6 +370,22 @@ class MissionCancelled:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackRecorded:
     text: str
+    rating: Rating | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalRecorded:
+    """What one step kind of a mission that ended adds to what is known of it."""
+
+    kind: str
+    tool: str = ""
+    workspace_id: str
+    succeeded: int = 0
+    failed: int = 0
+    censored: int = 0
+    duration_ms: int = 0
+    divergences: int = 0
+    rollbacks: int = 0
 
 
 ExecutionPayload: TypeAlias = (
@@ -305,6 +400,12 @@ ExecutionPayload: TypeAlias = (
     | StepCompleted
     | FailureDetected
     | ExecutionPaused
+    | ExecutionResumed
+    | ExecutionStopped
+    | SegmentOpened
+    | StepApproved
+    | EffectClaimed
+    | StepReconciled
     | ApprovalRevoked
     | DivergenceDetected
     | RollbackStarted
@@ -335,6 +436,7 @@ Payload: TypeAlias = (
     | MissionFailed
     | MissionCancelled
     | FeedbackRecorded
+    | SignalRecorded
     | ExecutionPayload
 )
 

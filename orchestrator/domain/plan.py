@@ -5,11 +5,11 @@ except a body that is text (then `data` is None) or bytes (then `content` is Non
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 MAX_SHOWN: Final = 200
 
@@ -40,6 +40,16 @@ class TestExpectation(StrEnum):
     PASS = "pass"  # noqa: S105 - a verdict, no password
     FAIL = "fail"
     ANY = "any"
+
+
+class LiveAccess(StrEnum):
+    NETWORK = "network"
+    HOST = "host"
+
+
+class PauseDefault(StrEnum):
+    ROLL_BACK = "roll_back"
+    STOP = "stop"
 
 
 class LadderLevel(StrEnum):
@@ -162,12 +172,78 @@ class RunTests:
     expect: TestExpectation | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchUrl:
+    url: str
+    head: bool = False
+    extract_text: bool = False
+    max_bytes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchBodies:
+    query: str
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpHeader:
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    method: str
+    url: str
+    headers: tuple[HttpHeader, ...] = ()
+    content: str | None = None
+    data: bytes | None = None
+    success_codes: tuple[int, ...] = ()
+    idempotency_header: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadinessCheck:
+    port: int = 0
+    output: str = ""
+    seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLive:
+    argv: tuple[str, ...]
+    cwd: str = ""
+    env: Mapping[str, str]
+    success_codes: tuple[int, ...] = ()
+    access: LiveAccess | None = None
+    keep_running: ReadinessCheck | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTool:
+    server: str
+    tool: str
+    arguments: str = ""
+    """A JSON object as text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSql:
+    database: str
+    statement: str
+    parameters: tuple[str, ...] = ()
+    """Each a JSON value as text."""
+
+
 Retrieval: TypeAlias = ReadFile | ListDirectory | SearchFiles
 Edit: TypeAlias = (
     CreateFile | CreateDirectory | WriteFile | PatchFile | ReplaceText | AppendText | MovePath | DeletePath | SetMode
 )
 Program: TypeAlias = RunCommand | RunTests
-Action: TypeAlias = Retrieval | Edit | Program | UndoStep
+Live: TypeAlias = HttpRequest | RunLive | CallTool | RunSql
+Outside: TypeAlias = FetchUrl | Live
+Action: TypeAlias = Retrieval | Edit | Program | UndoStep | SearchBodies | Outside
 
 KINDS: Final[Mapping[type[Action], str]] = {
     ReadFile: "read_file",
@@ -185,9 +261,23 @@ KINDS: Final[Mapping[type[Action], str]] = {
     RunCommand: "run_command",
     RunTests: "run_tests",
     UndoStep: "undo_step",
+    FetchUrl: "fetch_url",
+    SearchBodies: "search_bodies",
+    HttpRequest: "http_request",
+    RunLive: "run_live",
+    CallTool: "call_tool",
+    RunSql: "run_sql",
 }
 
 ACTIONS: Final[Mapping[str, type[Action]]] = {kind: action for action, kind in KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compensation:
+    """What makes up for a live step's effect when the mission is rolled back."""
+
+    description: str = ""
+    action: Live
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +286,8 @@ class Step:
     description: str = ""
     stage: Stage | None = None
     action: Action
+    needs_approval: bool = False
+    compensation: Compensation | None = None
 
     @property
     def kind(self) -> str:
@@ -205,14 +297,39 @@ class Step:
     @property
     def target(self) -> str:
         """What the step acts on, for people."""
-        action = self.action
-        if isinstance(action, RunCommand | RunTests):
-            return shortened(json.dumps(list(action.argv), ensure_ascii=False))
-        if isinstance(action, MovePath):
-            return shortened(f"{action.path} -> {action.to}")
-        if isinstance(action, UndoStep):
-            return shortened(f"{action.step_id} of {action.mission_id}")
-        return shortened(action.path)
+        return target_of(self.action)
+
+
+def target_of(action: Action) -> str:
+    """Return what an action acts on, for people."""
+    return shortened(_TARGETS[type(action)](action) if type(action) in _TARGETS else action.path)  # type: ignore[union-attr]  # all others have a path
+
+
+_TARGETS: Final[Mapping[type[Action], Callable[[Any], str]]] = {
+    RunCommand: lambda action: _line(action.argv),
+    RunTests: lambda action: _line(action.argv),
+    RunLive: lambda action: _line(action.argv),
+    MovePath: lambda action: f"{action.path} -> {action.to}",
+    UndoStep: lambda action: f"{action.step_id} of {action.mission_id}",
+    FetchUrl: lambda action: action.url,
+    SearchBodies: lambda action: action.query,
+    HttpRequest: lambda action: f"{action.method} {action.url}",
+    CallTool: lambda action: f"{action.tool} of {action.server}",
+    RunSql: lambda action: f"{action.database}: {action.statement}",
+}
+
+
+def _line(argv: tuple[str, ...]) -> str:
+    return json.dumps(list(argv), ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseRules:
+    """How long a paused execution waits for a person, and what happens then."""
+
+    deadline_seconds: int = 0
+    default_action: PauseDefault | None = None
+    step_approval_seconds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +341,7 @@ class PlanDraft:
     scope: Scope | None = None
     failure_policy: FailurePolicy | None = None
     steps: tuple[Step, ...] = ()
+    pause: PauseRules | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +362,11 @@ class Plan:
     scope: Scope
     failure_policy: FailurePolicy
     steps: tuple[Step, ...]
+    pause: PauseRules | None = None
+    """None in plans of an older release."""
+    segment: int = 0
+    execution_id: str = ""
+    journal_digest: str = ""
 
 
 def shortened(text: str, limit: int = MAX_SHOWN) -> str:

@@ -128,6 +128,8 @@ class Rule:
     hardware_key: bool = False
     max_approval_seconds: int | None = None
     refuse: bool = False
+    approve_steps: bool = False
+    """The matching steps need a signature of their own before they are committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +204,8 @@ class Demand:
     min_ladder_level: int | None = None
     refused: str = ""
     """Why nobody can approve this; empty where somebody can."""
+    approve_steps: tuple[str, ...] = ()
+    """Ids of the steps that need a signature of their own before they are committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ RECEIPT = "application/vnd.gonogo.receipt.v1+json"
 REFUSAL = "application/vnd.gonogo.refusal.v1+json"
 POLICY = "application/vnd.gonogo.policy.v1+json"
 REVOCATION = "application/vnd.gonogo.revocation.v1+json"
+STEP_APPROVAL = "application/vnd.gonogo.step-approval.v1+json"
+RECONCILIATION = "application/vnd.gonogo.reconciliation.v1+json"
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 

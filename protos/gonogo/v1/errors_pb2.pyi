@@ -78,6 +78,30 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     REASON_UNAUTHENTICATED: _Reason.ValueType  # 53
     REASON_ROLE_MISSING: _Reason.ValueType  # 54
     REASON_SECRET_EXPOSED: _Reason.ValueType  # 55
+    REASON_NETWORK_REFUSED: _Reason.ValueType  # 56
+    """The address is not one that scope and policy allow."""
+    REASON_FETCH_FAILED: _Reason.ValueType  # 57
+    """The far side did not answer as it should."""
+    REASON_TOOL_CHANGED: _Reason.ValueType  # 58
+    """The tool is not the one that the report describes."""
+    REASON_FAR_SIDE_UNKNOWN: _Reason.ValueType  # 59
+    """The trust file names no such server or database for the workspace."""
+    REASON_ROWS_DIVERGED: _Reason.ValueType  # 60
+    """The statement would change other rows than the report says."""
+    REASON_EFFECT_UNKNOWN: _Reason.ValueType  # 61
+    """A live step's effect may have happened; a person must say."""
+    REASON_EFFECT_FAILED: _Reason.ValueType  # 62
+    """The far side refused, or the program failed."""
+    REASON_EXECUTION_PAUSED: _Reason.ValueType  # 63
+    """The mission's execution waits for a person."""
+    REASON_STOPPED: _Reason.ValueType  # 64
+    """A person, or a deadline, stopped the execution."""
+    REASON_NOT_READY: _Reason.ValueType  # 65
+    """The program did not become ready in time."""
+    REASON_STEP_NOT_WAITING: _Reason.ValueType  # 66
+    """The step does not wait for that."""
+    REASON_TOOL_FAILED: _Reason.ValueType  # 67
+    """The tool answered with an error."""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
     """Stable reasons, carried as text in google.rpc.ErrorInfo.reason with domain "gonogo". The names here, without the
@@ -140,4 +164,28 @@ REASON_SECRET_UNAVAILABLE: Reason.ValueType  # 52
 REASON_UNAUTHENTICATED: Reason.ValueType  # 53
 REASON_ROLE_MISSING: Reason.ValueType  # 54
 REASON_SECRET_EXPOSED: Reason.ValueType  # 55
+REASON_NETWORK_REFUSED: Reason.ValueType  # 56
+"""The address is not one that scope and policy allow."""
+REASON_FETCH_FAILED: Reason.ValueType  # 57
+"""The far side did not answer as it should."""
+REASON_TOOL_CHANGED: Reason.ValueType  # 58
+"""The tool is not the one that the report describes."""
+REASON_FAR_SIDE_UNKNOWN: Reason.ValueType  # 59
+"""The trust file names no such server or database for the workspace."""
+REASON_ROWS_DIVERGED: Reason.ValueType  # 60
+"""The statement would change other rows than the report says."""
+REASON_EFFECT_UNKNOWN: Reason.ValueType  # 61
+"""A live step's effect may have happened; a person must say."""
+REASON_EFFECT_FAILED: Reason.ValueType  # 62
+"""The far side refused, or the program failed."""
+REASON_EXECUTION_PAUSED: Reason.ValueType  # 63
+"""The mission's execution waits for a person."""
+REASON_STOPPED: Reason.ValueType  # 64
+"""A person, or a deadline, stopped the execution."""
+REASON_NOT_READY: Reason.ValueType  # 65
+"""The program did not become ready in time."""
+REASON_STEP_NOT_WAITING: Reason.ValueType  # 66
+"""The step does not wait for that."""
+REASON_TOOL_FAILED: Reason.ValueType  # 67
+"""The tool answered with an error."""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015

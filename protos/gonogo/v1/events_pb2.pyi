@@ -80,6 +80,66 @@ MISSION_STATUS_REJECTED: MissionStatus.ValueType  # 9
 MISSION_STATUS_EXPIRED: MissionStatus.ValueType  # 10
 Global___MissionStatus: _TypeAlias = MissionStatus  # noqa: Y015
 
+class _Rating:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RatingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Rating.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RATING_UNSPECIFIED: _Rating.ValueType  # 0
+    RATING_GOOD: _Rating.ValueType  # 1
+    RATING_BAD: _Rating.ValueType  # 2
+
+class Rating(_Rating, metaclass=_RatingEnumTypeWrapper):
+    """How good a person finds a result."""
+
+RATING_UNSPECIFIED: Rating.ValueType  # 0
+RATING_GOOD: Rating.ValueType  # 1
+RATING_BAD: Rating.ValueType  # 2
+Global___Rating: _TypeAlias = Rating  # noqa: Y015
+
+class _PauseKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PauseKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PauseKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAUSE_KIND_UNSPECIFIED: _PauseKind.ValueType  # 0
+    PAUSE_KIND_REQUESTED: _PauseKind.ValueType  # 1
+    """A person asked for it."""
+    PAUSE_KIND_FAILURE: _PauseKind.ValueType  # 2
+    """A step failed, and the plan's failure policy asks a person."""
+    PAUSE_KIND_STEP_APPROVAL: _PauseKind.ValueType  # 3
+    """A step waits for a signature of its own."""
+    PAUSE_KIND_UNKNOWN_EFFECT: _PauseKind.ValueType  # 4
+    """A live step's effect may have happened or not."""
+    PAUSE_KIND_REVOKED: _PauseKind.ValueType  # 5
+    """What it stands on was taken back."""
+    PAUSE_KIND_INTERRUPTED: _PauseKind.ValueType  # 6
+    """The executor's process ended while it ran."""
+    PAUSE_KIND_UNKNOWN_OUTCOME: _PauseKind.ValueType  # 7
+    """The outcome is unknown, or the execution can not be followed."""
+
+class PauseKind(_PauseKind, metaclass=_PauseKindEnumTypeWrapper):
+    """Why an execution waits."""
+
+PAUSE_KIND_UNSPECIFIED: PauseKind.ValueType  # 0
+PAUSE_KIND_REQUESTED: PauseKind.ValueType  # 1
+"""A person asked for it."""
+PAUSE_KIND_FAILURE: PauseKind.ValueType  # 2
+"""A step failed, and the plan's failure policy asks a person."""
+PAUSE_KIND_STEP_APPROVAL: PauseKind.ValueType  # 3
+"""A step waits for a signature of its own."""
+PAUSE_KIND_UNKNOWN_EFFECT: PauseKind.ValueType  # 4
+"""A live step's effect may have happened or not."""
+PAUSE_KIND_REVOKED: PauseKind.ValueType  # 5
+"""What it stands on was taken back."""
+PAUSE_KIND_INTERRUPTED: PauseKind.ValueType  # 6
+"""The executor's process ended while it ran."""
+PAUSE_KIND_UNKNOWN_OUTCOME: PauseKind.ValueType  # 7
+"""The outcome is unknown, or the execution can not be followed."""
+Global___PauseKind: _TypeAlias = PauseKind  # noqa: Y015
+
 class _OutputStream:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -303,10 +363,13 @@ class PlanSealed(_message.Message):
     PLAN_ID_FIELD_NUMBER: _builtins.int
     PLAN_DIGEST_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """The plan."""
     plan_digest: _builtins.str
     """Digest of its bytes."""
+    segment: _builtins.int
+    """The stretch of the execution that it is for; 0 for the mission's first plan."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedStep]:
         """Its steps in order."""
@@ -317,10 +380,11 @@ class PlanSealed(_message.Message):
         plan_id: _builtins.str = ...,
         plan_digest: _builtins.str = ...,
         steps: _abc.Iterable[Global___PlannedStep] | None = ...,
+        segment: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_digest", b"plan_digest", "plan_id", b"plan_id", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_digest", b"plan_digest", "plan_id", b"plan_id", "segment", b"segment", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -361,6 +425,8 @@ class DryRunCompleted(_message.Message):
     CHANGE_COUNT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_SAMPLES_FIELD_NUMBER: _builtins.int
     report_id: _builtins.str
     """The report."""
     report_digest: _builtins.str
@@ -375,6 +441,12 @@ class DryRunCompleted(_message.Message):
     """Stable reason of the first problem; empty for a success."""
     message: _builtins.str
     """That problem in words; empty for a success."""
+    confidence: _builtins.int
+    """How likely the mission is to succeed as executions of its kind have, in hundredths of a percent; 0 where too few
+    were seen to say. The orchestrator's word, not the executor's.
+    """
+    confidence_samples: _builtins.int
+    """How many outcomes that is drawn from."""
     def __init__(
         self,
         *,
@@ -385,10 +457,12 @@ class DryRunCompleted(_message.Message):
         change_count: _builtins.int = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        confidence: _builtins.int = ...,
+        confidence_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_count", b"change_count", "message", b"message", "reason", b"reason", "report_digest", b"report_digest", "report_id", b"report_id", "risk", b"risk", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_count", b"change_count", "confidence", b"confidence", "confidence_samples", b"confidence_samples", "message", b"message", "reason", b"reason", "report_digest", b"report_digest", "report_id", b"report_id", "risk", b"risk", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -645,16 +719,36 @@ class MissionQueued(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The request that queued it."""
+    tenant: _builtins.str
+    """Who queued it; each tenant has its turn."""
+    priority: _builtins.int
+    """The higher, the earlier; 0 by default."""
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """It is not handed over before."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """It is not handed over from this moment on."""
+
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "not_before", b"not_before", "priority", b"priority", "request_id", b"request_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1007,22 +1101,30 @@ class FailureDetected(_message.Message):
     STEP_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """The step."""
     reason: _builtins.str
     """Stable reason."""
     message: _builtins.str
     """What happened."""
+    kind: _builtins.str
+    """The step's kind."""
+    path: _builtins.str
+    """The path it is about; empty where it is about none."""
     def __init__(
         self,
         *,
         step_id: _builtins.str = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "message", b"message", "path", b"path", "reason", b"reason", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1035,20 +1137,234 @@ class ExecutionPaused(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REASON_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    DEFAULT_ACTION_FIELD_NUMBER: _builtins.int
+    RESULTS_DIGEST_FIELD_NUMBER: _builtins.int
+    CHANGE_SET_DIGEST_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why."""
+    kind: Global___PauseKind.ValueType
+    """What it waits for."""
+    step_id: _builtins.str
+    """The step it stands before, or that failed."""
+    default_action: _plan_pb2.PauseDefault.ValueType
+    """What is done then."""
+    results_digest: _builtins.str
+    """What it has done so far: what a repair plan, a step's approval or a reconciliation names."""
+    change_set_digest: _builtins.str
+    """What the step would do: what its approval names."""
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the default is done; unset where it waits for ever."""
+
     def __init__(
         self,
         *,
         reason: _builtins.str = ...,
+        kind: Global___PauseKind.ValueType = ...,
+        step_id: _builtins.str = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        default_action: _plan_pb2.PauseDefault.ValueType = ...,
+        results_digest: _builtins.str = ...,
+        change_set_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_set_digest", b"change_set_digest", "deadline", b"deadline", "default_action", b"default_action", "kind", b"kind", "reason", b"reason", "results_digest", b"results_digest", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExecutionPaused: _TypeAlias = ExecutionPaused  # noqa: Y015
+
+@_typing.final
+class ExecutionResumed(_message.Message):
+    """The execution goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """"resume", "retry", "repair", "approve_step", or "reconcile"."""
+    actor: _builtins.str
+    """Who had it go on, as the orchestrator says, or by signature."""
+    step_id: _builtins.str
+    """The step it goes on with."""
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionResumed: _TypeAlias = ExecutionResumed  # noqa: Y015
+
+@_typing.final
+class ExecutionStopped(_message.Message):
+    """The execution is stopped: no step begins any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ROLL_BACK_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who stopped it, as the orchestrator says; "deadline" for the end of a pause."""
+    reason: _builtins.str
+    """Why."""
+    roll_back: _builtins.bool
+    """All committed steps are undone."""
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        roll_back: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason", "roll_back", b"roll_back"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExecutionStopped: _TypeAlias = ExecutionStopped  # noqa: Y015
+
+@_typing.final
+class SegmentOpened(_message.Message):
+    """A repair plan opened the next stretch of the execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_DIGEST_FIELD_NUMBER: _builtins.int
+    REPORT_DIGEST_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """Which stretch."""
+    plan_id: _builtins.str
+    """The plan."""
+    plan_digest: _builtins.str
+    """Digest of the plan's bytes."""
+    report_digest: _builtins.str
+    """Digest of the report's bytes."""
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+        plan_id: _builtins.str = ...,
+        plan_digest: _builtins.str = ...,
+        report_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["plan_digest", b"plan_digest", "plan_id", b"plan_id", "report_digest", b"report_digest", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentOpened: _TypeAlias = SegmentOpened  # noqa: Y015
+
+@_typing.final
+class StepApproved(_message.Message):
+    """A person signed what one step would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    approval_id: _builtins.str
+    """The approval."""
+    approver: _builtins.str
+    """The person."""
+    key_id: _builtins.str
+    """Fingerprint of the key that signed."""
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        approval_id: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approver", b"approver", "key_id", b"key_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepApproved: _TypeAlias = StepApproved  # noqa: Y015
+
+@_typing.final
+class EffectClaimed(_message.Message):
+    """A live step's effect is in the ledger; what follows may happen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    idempotency_key: _builtins.str
+    """The key that the far side gets; empty where it takes none."""
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectClaimed: _TypeAlias = EffectClaimed  # noqa: Y015
+
+@_typing.final
+class StepReconciled(_message.Message):
+    """A person said whether an effect happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    HAPPENED_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    RECONCILIATION_ID_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    happened: _builtins.bool
+    """It happened."""
+    person: _builtins.str
+    """The person."""
+    reconciliation_id: _builtins.str
+    """The signed document."""
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        happened: _builtins.bool = ...,
+        person: _builtins.str = ...,
+        reconciliation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["happened", b"happened", "person", b"person", "reconciliation_id", b"reconciliation_id", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepReconciled: _TypeAlias = StepReconciled  # noqa: Y015
 
 @_typing.final
 class DivergenceDetected(_message.Message):
@@ -1263,20 +1579,78 @@ class FeedbackRecorded(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """What was said."""
+    rating: Global___Rating.ValueType
+    """How good it was."""
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
+        rating: Global___Rating.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rating", b"rating", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FeedbackRecorded: _TypeAlias = FeedbackRecorded  # noqa: Y015
+
+@_typing.final
+class SignalRecorded(_message.Message):
+    """What one step kind of a mission that ended adds to what is known of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CENSORED_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    DIVERGENCES_FIELD_NUMBER: _builtins.int
+    ROLLBACKS_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The step's kind."""
+    tool: _builtins.str
+    """The program, server and tool, host or database it used; empty where it used none."""
+    workspace_id: _builtins.str
+    """The workspace."""
+    succeeded: _builtins.int
+    """Steps of it that worked."""
+    failed: _builtins.int
+    """Steps of it that failed or were undone."""
+    censored: _builtins.int
+    """Steps of it that nobody let run: neither one nor the other."""
+    duration_ms: _builtins.int
+    """How long they took together."""
+    divergences: _builtins.int
+    """How many of them diverged."""
+    rollbacks: _builtins.int
+    """How many were undone."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        censored: _builtins.int = ...,
+        duration_ms: _builtins.int = ...,
+        divergences: _builtins.int = ...,
+        rollbacks: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["censored", b"censored", "divergences", b"divergences", "duration_ms", b"duration_ms", "failed", b"failed", "kind", b"kind", "rollbacks", b"rollbacks", "succeeded", b"succeeded", "tool", b"tool", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalRecorded: _TypeAlias = SignalRecorded  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
@@ -1326,6 +1700,13 @@ class Event(_message.Message):
     FEEDBACK_RECORDED_FIELD_NUMBER: _builtins.int
     APPROVAL_REVOKED_FIELD_NUMBER: _builtins.int
     PLAN_SIGNED_FIELD_NUMBER: _builtins.int
+    EXECUTION_RESUMED_FIELD_NUMBER: _builtins.int
+    EXECUTION_STOPPED_FIELD_NUMBER: _builtins.int
+    SEGMENT_OPENED_FIELD_NUMBER: _builtins.int
+    STEP_APPROVED_FIELD_NUMBER: _builtins.int
+    EFFECT_CLAIMED_FIELD_NUMBER: _builtins.int
+    STEP_RECONCILED_FIELD_NUMBER: _builtins.int
+    SIGNAL_RECORDED_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Its id."""
     mission_id: _builtins.str
@@ -1486,6 +1867,34 @@ class Event(_message.Message):
     def plan_signed(self) -> Global___PlanSigned:
         """A proposer signed the plan."""
 
+    @_builtins.property
+    def execution_resumed(self) -> Global___ExecutionResumed:
+        """The execution goes on."""
+
+    @_builtins.property
+    def execution_stopped(self) -> Global___ExecutionStopped:
+        """The execution is stopped."""
+
+    @_builtins.property
+    def segment_opened(self) -> Global___SegmentOpened:
+        """A repair plan opened the next stretch."""
+
+    @_builtins.property
+    def step_approved(self) -> Global___StepApproved:
+        """A step's own approval was given."""
+
+    @_builtins.property
+    def effect_claimed(self) -> Global___EffectClaimed:
+        """A live step's effect is in the ledger."""
+
+    @_builtins.property
+    def step_reconciled(self) -> Global___StepReconciled:
+        """A person said whether an effect happened."""
+
+    @_builtins.property
+    def signal_recorded(self) -> Global___SignalRecorded:
+        """Something was learnt from an outcome."""
+
     def __init__(
         self,
         *,
@@ -1531,12 +1940,19 @@ class Event(_message.Message):
         feedback_recorded: Global___FeedbackRecorded | None = ...,
         approval_revoked: Global___ApprovalRevoked | None = ...,
         plan_signed: Global___PlanSigned | None = ...,
+        execution_resumed: Global___ExecutionResumed | None = ...,
+        execution_stopped: Global___ExecutionStopped | None = ...,
+        segment_opened: Global___SegmentOpened | None = ...,
+        step_approved: Global___StepApproved | None = ...,
+        effect_claimed: Global___EffectClaimed | None = ...,
+        step_reconciled: Global___StepReconciled | None = ...,
+        signal_recorded: Global___SignalRecorded | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "approval_revoked", b"approval_revoked", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_started", b"execution_started", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "plan_signed", b"plan_signed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "stage_changed", b"stage_changed", "step_completed", b"step_completed", "step_output", b"step_output", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "approval_revoked", b"approval_revoked", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "effect_claimed", b"effect_claimed", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_resumed", b"execution_resumed", "execution_started", b"execution_started", "execution_stopped", b"execution_stopped", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "plan_signed", b"plan_signed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "segment_opened", b"segment_opened", "signal_recorded", b"signal_recorded", "stage_changed", b"stage_changed", "step_approved", b"step_approved", "step_completed", b"step_completed", "step_output", b"step_output", "step_reconciled", b"step_reconciled", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "approval_revoked", b"approval_revoked", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "event_id", b"event_id", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_started", b"execution_started", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_id", b"mission_id", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "plan_signed", b"plan_signed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "sequence", b"sequence", "stage_changed", b"stage_changed", "step_completed", b"step_completed", "step_output", b"step_output", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "approval_granted", b"approval_granted", "approval_refused", b"approval_refused", "approval_revoked", b"approval_revoked", "checkpoint_created", b"checkpoint_created", "diff_proposed", b"diff_proposed", "divergence_detected", b"divergence_detected", "dry_run_completed", b"dry_run_completed", "dry_run_started", b"dry_run_started", "effect_claimed", b"effect_claimed", "event_id", b"event_id", "execution_completed", b"execution_completed", "execution_paused", b"execution_paused", "execution_resumed", b"execution_resumed", "execution_started", b"execution_started", "execution_stopped", b"execution_stopped", "failure_detected", b"failure_detected", "feedback_recorded", b"feedback_recorded", "gate_refused", b"gate_refused", "intent_classified", b"intent_classified", "message_received", b"message_received", "mission_approved", b"mission_approved", "mission_cancelled", b"mission_cancelled", "mission_completed", b"mission_completed", "mission_expired", b"mission_expired", "mission_failed", b"mission_failed", "mission_id", b"mission_id", "mission_proposed", b"mission_proposed", "mission_queued", b"mission_queued", "mission_rejected", b"mission_rejected", "mission_returned", b"mission_returned", "mission_started", b"mission_started", "payload", b"payload", "plan_sealed", b"plan_sealed", "plan_signed", b"plan_signed", "receipt_issued", b"receipt_issued", "retrieval_completed", b"retrieval_completed", "retrieval_started", b"retrieval_started", "rollback_completed", b"rollback_completed", "rollback_started", b"rollback_started", "segment_opened", b"segment_opened", "sequence", b"sequence", "signal_recorded", b"signal_recorded", "stage_changed", b"stage_changed", "step_approved", b"step_approved", "step_completed", b"step_completed", "step_output", b"step_output", "step_reconciled", b"step_reconciled", "step_started", b"step_started", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["message_received", "intent_classified", "mission_proposed", "plan_sealed", "dry_run_started", "dry_run_completed", "approval_granted", "approval_refused", "mission_approved", "mission_rejected", "mission_expired", "mission_returned", "mission_queued", "mission_started", "execution_started", "gate_refused", "stage_changed", "step_started", "retrieval_started", "retrieval_completed", "checkpoint_created", "diff_proposed", "step_output", "step_completed", "failure_detected", "execution_paused", "divergence_detected", "rollback_started", "rollback_completed", "execution_completed", "receipt_issued", "mission_completed", "mission_failed", "mission_cancelled", "feedback_recorded", "approval_revoked", "plan_signed"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["message_received", "intent_classified", "mission_proposed", "plan_sealed", "dry_run_started", "dry_run_completed", "approval_granted", "approval_refused", "mission_approved", "mission_rejected", "mission_expired", "mission_returned", "mission_queued", "mission_started", "execution_started", "gate_refused", "stage_changed", "step_started", "retrieval_started", "retrieval_completed", "checkpoint_created", "diff_proposed", "step_output", "step_completed", "failure_detected", "execution_paused", "divergence_detected", "rollback_started", "rollback_completed", "execution_completed", "receipt_issued", "mission_completed", "mission_failed", "mission_cancelled", "feedback_recorded", "approval_revoked", "plan_signed", "execution_resumed", "execution_stopped", "segment_opened", "step_approved", "effect_claimed", "step_reconciled", "signal_recorded"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 

@@ -189,6 +189,28 @@ TEST_VERDICT_PASS: TestVerdict.ValueType  # 1
 TEST_VERDICT_FAIL: TestVerdict.ValueType  # 2
 Global___TestVerdict: _TypeAlias = TestVerdict  # noqa: Y015
 
+class _TestCaseStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TestCaseStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TestCaseStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEST_CASE_STATUS_UNSPECIFIED: _TestCaseStatus.ValueType  # 0
+    TEST_CASE_STATUS_PASSED: _TestCaseStatus.ValueType  # 1
+    TEST_CASE_STATUS_FAILED: _TestCaseStatus.ValueType  # 2
+    TEST_CASE_STATUS_BROKEN: _TestCaseStatus.ValueType  # 3
+    TEST_CASE_STATUS_SKIPPED: _TestCaseStatus.ValueType  # 4
+
+class TestCaseStatus(_TestCaseStatus, metaclass=_TestCaseStatusEnumTypeWrapper):
+    """How one test case ended."""
+
+TEST_CASE_STATUS_UNSPECIFIED: TestCaseStatus.ValueType  # 0
+TEST_CASE_STATUS_PASSED: TestCaseStatus.ValueType  # 1
+TEST_CASE_STATUS_FAILED: TestCaseStatus.ValueType  # 2
+TEST_CASE_STATUS_BROKEN: TestCaseStatus.ValueType  # 3
+TEST_CASE_STATUS_SKIPPED: TestCaseStatus.ValueType  # 4
+Global___TestCaseStatus: _TypeAlias = TestCaseStatus  # noqa: Y015
+
 class _ProposerKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -226,6 +248,36 @@ REVOCATION_KIND_UNSPECIFIED: RevocationKind.ValueType  # 0
 REVOCATION_KIND_WITHDRAW: RevocationKind.ValueType  # 1
 REVOCATION_KIND_DENY: RevocationKind.ValueType  # 2
 Global___RevocationKind: _TypeAlias = RevocationKind  # noqa: Y015
+
+class _EffectState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EffectStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EffectState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EFFECT_STATE_UNSPECIFIED: _EffectState.ValueType  # 0
+    EFFECT_STATE_DONE: _EffectState.ValueType  # 1
+    """It happened, and the far side's answer says so."""
+    EFFECT_STATE_NOT_DONE: _EffectState.ValueType  # 2
+    """It did not happen."""
+    EFFECT_STATE_UNKNOWN: _EffectState.ValueType  # 3
+    """Nobody can tell: it may have happened."""
+    EFFECT_STATE_COMPENSATED: _EffectState.ValueType  # 4
+    """It happened and was made up for."""
+
+class EffectState(_EffectState, metaclass=_EffectStateEnumTypeWrapper):
+    """Whether a live step's effect happened."""
+
+EFFECT_STATE_UNSPECIFIED: EffectState.ValueType  # 0
+EFFECT_STATE_DONE: EffectState.ValueType  # 1
+"""It happened, and the far side's answer says so."""
+EFFECT_STATE_NOT_DONE: EffectState.ValueType  # 2
+"""It did not happen."""
+EFFECT_STATE_UNKNOWN: EffectState.ValueType  # 3
+"""Nobody can tell: it may have happened."""
+EFFECT_STATE_COMPENSATED: EffectState.ValueType  # 4
+"""It happened and was made up for."""
+Global___EffectState: _TypeAlias = EffectState  # noqa: Y015
 
 @_typing.final
 class Xattr(_message.Message):
@@ -596,6 +648,36 @@ class CommandEvidence(_message.Message):
 Global___CommandEvidence: _TypeAlias = CommandEvidence  # noqa: Y015
 
 @_typing.final
+class TestCase(_message.Message):
+    """One case of a test run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its class or file and its name."""
+    status: Global___TestCaseStatus.ValueType
+    """How it ended."""
+    message: _builtins.str
+    """What the runner said of it, bounded; empty for one that passed."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        status: Global___TestCaseStatus.ValueType = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TestCase: _TypeAlias = TestCase  # noqa: Y015
+
+@_typing.final
 class TestEvidence(_message.Message):
     """What a test run did."""
 
@@ -607,6 +689,7 @@ class TestEvidence(_message.Message):
     FAILURES_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    CASES_FIELD_NUMBER: _builtins.int
     verdict: Global___TestVerdict.ValueType
     """The verdict."""
     tests: _builtins.int
@@ -621,6 +704,10 @@ class TestEvidence(_message.Message):
     def command(self) -> Global___CommandEvidence:
         """The run itself."""
 
+    @_builtins.property
+    def cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestCase]:
+        """The cases, those that did not pass first; at most 500."""
+
     def __init__(
         self,
         *,
@@ -630,14 +717,267 @@ class TestEvidence(_message.Message):
         failures: _builtins.int = ...,
         errors: _builtins.int = ...,
         skipped: _builtins.int = ...,
+        cases: _abc.Iterable[Global___TestCase] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "errors", b"errors", "failures", b"failures", "skipped", b"skipped", "tests", b"tests", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "command", b"command", "errors", b"errors", "failures", b"failures", "skipped", b"skipped", "tests", b"tests", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TestEvidence: _TypeAlias = TestEvidence  # noqa: Y015
+
+@_typing.final
+class FetchEvidence(_message.Message):
+    """What a fetch found, or that it is made after the approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    FETCHED_FIELD_NUMBER: _builtins.int
+    STATUS_CODE_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    TEXT_DIGEST_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    REDIRECTS_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """The address that answered in the end."""
+    fetched: _builtins.bool
+    """False: the dry run was not allowed to; the page is read once, after approval."""
+    status_code: _builtins.int
+    """Status code."""
+    content_type: _builtins.str
+    """The answer's content type."""
+    digest: _builtins.str
+    """"sha256:" and hex of the decoded body, which is kept."""
+    size: _builtins.str
+    """Length of the decoded body in bytes, as decimal text."""
+    text_digest: _builtins.str
+    """"sha256:" and hex of the text that was extracted; empty where none was."""
+    @_builtins.property
+    def preview(self) -> Global___Excerpt:
+        """Beginning and end of the text, or of the body where it is text."""
+
+    @_builtins.property
+    def redirects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The addresses that it was sent on to, in order."""
+
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        fetched: _builtins.bool = ...,
+        status_code: _builtins.int = ...,
+        content_type: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        size: _builtins.str = ...,
+        text_digest: _builtins.str = ...,
+        preview: Global___Excerpt | None = ...,
+        redirects: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content_type", b"content_type", "digest", b"digest", "fetched", b"fetched", "preview", b"preview", "redirects", b"redirects", "size", b"size", "status_code", b"status_code", "text_digest", b"text_digest", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchEvidence: _TypeAlias = FetchEvidence  # noqa: Y015
+
+@_typing.final
+class LiveEvidence(_message.Message):
+    """What a live step will do; the dry run has not done it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    NOT_SIMULATED_FIELD_NUMBER: _builtins.int
+    target: _builtins.str
+    """What it acts on: method and address, or program and arguments."""
+    digest: _builtins.str
+    """Digest over everything that will be sent or run, secrets by reference."""
+    not_simulated: _builtins.str
+    """Why it is not simulated."""
+    def __init__(
+        self,
+        *,
+        target: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        not_simulated: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "not_simulated", b"not_simulated", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveEvidence: _TypeAlias = LiveEvidence  # noqa: Y015
+
+@_typing.final
+class ToolEvidence(_message.Message):
+    """A tool as its server describes it; the execution refuses another one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TOOL_DIGEST_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_DIGEST_FIELD_NUMBER: _builtins.int
+    SAYS_READ_ONLY_FIELD_NUMBER: _builtins.int
+    SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    server: _builtins.str
+    """The server."""
+    tool: _builtins.str
+    """The tool."""
+    tool_digest: _builtins.str
+    """Digest over name, description and schemas, which the execution compares."""
+    arguments_digest: _builtins.str
+    """Digest of the arguments."""
+    says_read_only: _builtins.bool
+    """The server says that the tool only reads; its word, nothing more."""
+    server_version: _builtins.str
+    """The server's name and version as it says."""
+    @_builtins.property
+    def description(self) -> Global___Excerpt:
+        """The server's own description of it."""
+
+    def __init__(
+        self,
+        *,
+        server: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        description: Global___Excerpt | None = ...,
+        tool_digest: _builtins.str = ...,
+        arguments_digest: _builtins.str = ...,
+        says_read_only: _builtins.bool = ...,
+        server_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["description", b"description"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_digest", b"arguments_digest", "description", b"description", "says_read_only", b"says_read_only", "server", b"server", "server_version", b"server_version", "tool", b"tool", "tool_digest", b"tool_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolEvidence: _TypeAlias = ToolEvidence  # noqa: Y015
+
+@_typing.final
+class SqlRow(_message.Message):
+    """One row that a statement changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    before: _builtins.str
+    """The row before, a JSON object as text; empty for an insert."""
+    after: _builtins.str
+    """The row after; empty for a delete."""
+    def __init__(
+        self,
+        *,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SqlRow: _TypeAlias = SqlRow  # noqa: Y015
+
+@_typing.final
+class SqlEvidence(_message.Message):
+    """What a statement would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    STATEMENT_KIND_FIELD_NUMBER: _builtins.int
+    SIMULATED_FIELD_NUMBER: _builtins.int
+    NOT_SIMULATED_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    ROW_COUNT_FIELD_NUMBER: _builtins.int
+    ROWS_DIGEST_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database."""
+    engine: _builtins.str
+    """"postgresql" or "sqlite"."""
+    statement_kind: _builtins.str
+    """"select", "insert", "update", "delete", or "other"."""
+    simulated: _builtins.bool
+    """It was run in a transaction that was rolled back, and the rows below are what it changes."""
+    not_simulated: _builtins.str
+    """Why it was not simulated; empty where it was."""
+    table: _builtins.str
+    """The table that it changes."""
+    row_count: _builtins.int
+    """How many rows it changes, or finds."""
+    rows_digest: _builtins.str
+    """Digest over all rows before and after, which the execution compares."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___SqlRow]:
+        """The first rows, at most 20."""
+
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        statement_kind: _builtins.str = ...,
+        simulated: _builtins.bool = ...,
+        not_simulated: _builtins.str = ...,
+        table: _builtins.str = ...,
+        row_count: _builtins.int = ...,
+        rows_digest: _builtins.str = ...,
+        rows: _abc.Iterable[Global___SqlRow] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "engine", b"engine", "not_simulated", b"not_simulated", "row_count", b"row_count", "rows", b"rows", "rows_digest", b"rows_digest", "simulated", b"simulated", "statement_kind", b"statement_kind", "table", b"table"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SqlEvidence: _TypeAlias = SqlEvidence  # noqa: Y015
+
+@_typing.final
+class CompensationReport(_message.Message):
+    """What is said of the compensation of a step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    NOT_SIMULATED_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Its kind, such as "http_request"."""
+    target: _builtins.str
+    """What it acts on."""
+    description: _builtins.str
+    """What it is for."""
+    not_simulated: _builtins.str
+    """Why it is not simulated; empty where it was."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        target: _builtins.str = ...,
+        description: _builtins.str = ...,
+        not_simulated: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "kind", b"kind", "not_simulated", b"not_simulated", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompensationReport: _TypeAlias = CompensationReport  # noqa: Y015
 
 @_typing.final
 class Proposer(_message.Message):
@@ -707,6 +1047,7 @@ class Demand(_message.Message):
     HARDWARE_KEY_FIELD_NUMBER: _builtins.int
     MIN_LADDER_LEVEL_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    APPROVE_STEPS_FIELD_NUMBER: _builtins.int
     max_approval_seconds: _builtins.int
     """The longest lifetime of an approval, in seconds."""
     hardware_key: _builtins.bool
@@ -723,6 +1064,10 @@ class Demand(_message.Message):
     def rules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the rules that matched, in the policy's order."""
 
+    @_builtins.property
+    def approve_steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the steps that need a signature of their own before they are committed."""
+
     def __init__(
         self,
         *,
@@ -732,10 +1077,11 @@ class Demand(_message.Message):
         hardware_key: _builtins.bool = ...,
         min_ladder_level: _plan_pb2.LadderLevel.ValueType = ...,
         refused: _builtins.str = ...,
+        approve_steps: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hardware_key", b"hardware_key", "max_approval_seconds", b"max_approval_seconds", "min_ladder_level", b"min_ladder_level", "refused", b"refused", "requirements", b"requirements", "rules", b"rules"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_steps", b"approve_steps", "hardware_key", b"hardware_key", "max_approval_seconds", b"max_approval_seconds", "min_ladder_level", b"min_ladder_level", "refused", b"refused", "requirements", b"requirements", "rules", b"rules"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -795,7 +1141,15 @@ class StepReport(_message.Message):
     SEARCH_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     TESTS_FIELD_NUMBER: _builtins.int
+    FETCH_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    SQL_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    NOT_SIMULATED_FIELD_NUMBER: _builtins.int
+    IRREVERSIBLE_FIELD_NUMBER: _builtins.int
+    NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    COMPENSATION_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """The step."""
     kind: _builtins.str
@@ -806,6 +1160,12 @@ class StepReport(_message.Message):
     """The step did what the plan says."""
     duration_ms: _builtins.int
     """How long it took."""
+    not_simulated: _builtins.bool
+    """What it will do was not done on a copy: nobody has seen its result."""
+    irreversible: _builtins.bool
+    """Its effect can not be taken back."""
+    needs_approval: _builtins.bool
+    """It waits for a signature of its own before it is committed: the plan or the policy says so."""
     @_builtins.property
     def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
         """Its exact effect on the workspace, sorted by raw path bytes."""
@@ -830,6 +1190,26 @@ class StepReport(_message.Message):
     def tests(self) -> Global___TestEvidence:
         """Of a test run."""
 
+    @_builtins.property
+    def fetch(self) -> Global___FetchEvidence:
+        """Of a fetch."""
+
+    @_builtins.property
+    def live(self) -> Global___LiveEvidence:
+        """Of a request or a program with effects."""
+
+    @_builtins.property
+    def tool(self) -> Global___ToolEvidence:
+        """Of a tool."""
+
+    @_builtins.property
+    def sql(self) -> Global___SqlEvidence:
+        """Of a statement."""
+
+    @_builtins.property
+    def compensation(self) -> Global___CompensationReport:
+        """What makes up for its effect."""
+
     def __init__(
         self,
         *,
@@ -843,13 +1223,21 @@ class StepReport(_message.Message):
         search: Global___SearchEvidence | None = ...,
         command: Global___CommandEvidence | None = ...,
         tests: Global___TestEvidence | None = ...,
+        fetch: Global___FetchEvidence | None = ...,
+        live: Global___LiveEvidence | None = ...,
+        tool: Global___ToolEvidence | None = ...,
+        sql: Global___SqlEvidence | None = ...,
         duration_ms: _builtins.int = ...,
+        not_simulated: _builtins.bool = ...,
+        irreversible: _builtins.bool = ...,
+        needs_approval: _builtins.bool = ...,
+        compensation: Global___CompensationReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "evidence", b"evidence", "listing", b"listing", "read", b"read", "search", b"search", "tests", b"tests"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "compensation", b"compensation", "evidence", b"evidence", "fetch", b"fetch", "listing", b"listing", "live", b"live", "read", b"read", "search", b"search", "sql", b"sql", "tests", b"tests", "tool", b"tool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "command", b"command", "duration_ms", b"duration_ms", "evidence", b"evidence", "kind", b"kind", "listing", b"listing", "read", b"read", "search", b"search", "stage", b"stage", "step_id", b"step_id", "success", b"success", "tests", b"tests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "command", b"command", "compensation", b"compensation", "duration_ms", b"duration_ms", "evidence", b"evidence", "fetch", b"fetch", "irreversible", b"irreversible", "kind", b"kind", "listing", b"listing", "live", b"live", "needs_approval", b"needs_approval", "not_simulated", b"not_simulated", "read", b"read", "search", b"search", "sql", b"sql", "stage", b"stage", "step_id", b"step_id", "success", b"success", "tests", b"tests", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_evidence: _TypeAlias = _typing.Literal["read", "listing", "search", "command", "tests"]  # noqa: Y015
+    _WhichOneofReturnType_evidence: _TypeAlias = _typing.Literal["read", "listing", "search", "command", "tests", "fetch", "live", "tool", "sql"]  # noqa: Y015
     _WhichOneofArgType_evidence: _TypeAlias = _typing.Literal["evidence", b"evidence"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_evidence) -> _WhichOneofReturnType_evidence | None: ...
 
@@ -1315,6 +1703,206 @@ class GateRecord(_message.Message):
 Global___GateRecord: _TypeAlias = GateRecord  # noqa: Y015
 
 @_typing.final
+class ReconciliationRecord(_message.Message):
+    """A person's word on an effect of which nobody could tell whether it happened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECONCILIATION_ID_FIELD_NUMBER: _builtins.int
+    RECONCILIATION_DIGEST_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    HAPPENED_FIELD_NUMBER: _builtins.int
+    reconciliation_id: _builtins.str
+    """The signed document."""
+    reconciliation_digest: _builtins.str
+    """Digest of its bytes."""
+    person: _builtins.str
+    """The person."""
+    key_id: _builtins.str
+    """Fingerprint of the key that signed."""
+    happened: _builtins.bool
+    """It happened."""
+    def __init__(
+        self,
+        *,
+        reconciliation_id: _builtins.str = ...,
+        reconciliation_digest: _builtins.str = ...,
+        person: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        happened: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["happened", b"happened", "key_id", b"key_id", "person", b"person", "reconciliation_digest", b"reconciliation_digest", "reconciliation_id", b"reconciliation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReconciliationRecord: _TypeAlias = ReconciliationRecord  # noqa: Y015
+
+@_typing.final
+class EffectRecord(_message.Message):
+    """What came of a live step's effect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    ANSWER_DIGEST_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
+    RECONCILIATION_FIELD_NUMBER: _builtins.int
+    COMPENSATION_FIELD_NUMBER: _builtins.int
+    state: Global___EffectState.ValueType
+    """Whether it happened."""
+    idempotency_key: _builtins.str
+    """The key that the far side got to recognise a repetition by; empty where it takes none."""
+    summary: _builtins.str
+    """The far side's answer in short: status code, exit code, rows."""
+    answer_digest: _builtins.str
+    """Digest of the far side's answer."""
+    compensation: _builtins.str
+    """How its compensation went; empty where none was begun."""
+    @_builtins.property
+    def answer(self) -> Global___Excerpt:
+        """Beginning and end of the far side's answer."""
+
+    @_builtins.property
+    def reconciliation(self) -> Global___ReconciliationRecord:
+        """A person's word, where one was needed."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___EffectState.ValueType = ...,
+        idempotency_key: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        answer_digest: _builtins.str = ...,
+        answer: Global___Excerpt | None = ...,
+        reconciliation: Global___ReconciliationRecord | None = ...,
+        compensation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "reconciliation", b"reconciliation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "answer_digest", b"answer_digest", "compensation", b"compensation", "idempotency_key", b"idempotency_key", "reconciliation", b"reconciliation", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectRecord: _TypeAlias = EffectRecord  # noqa: Y015
+
+@_typing.final
+class ControlRecord(_message.Message):
+    """One thing that somebody had the execution do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """"pause", "resume", "stop", "retry", "roll_back", "repair", "approve_step", "reconcile", or "deadline"."""
+    actor: _builtins.str
+    """Who, as the orchestrator says; for a signed document the person who signed."""
+    reason: _builtins.str
+    """Why, in that person's words."""
+    step_id: _builtins.str
+    """The step it is about; empty for the whole execution."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        step_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "reason", b"reason", "step_id", b"step_id", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlRecord: _TypeAlias = ControlRecord  # noqa: Y015
+
+@_typing.final
+class SegmentRecord(_message.Message):
+    """What one stretch of the execution stood on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    PLAN_ID_FIELD_NUMBER: _builtins.int
+    PLAN_DIGEST_FIELD_NUMBER: _builtins.int
+    REPORT_ID_FIELD_NUMBER: _builtins.int
+    REPORT_DIGEST_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    GATES_FIELD_NUMBER: _builtins.int
+    PROPOSER_FIELD_NUMBER: _builtins.int
+    DEMAND_FIELD_NUMBER: _builtins.int
+    JOURNAL_DIGEST_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """Which stretch, from 1; what the first stood on is in the receipt itself."""
+    plan_id: _builtins.str
+    """The repair plan."""
+    plan_digest: _builtins.str
+    """Digest of its bytes."""
+    report_id: _builtins.str
+    """Its report."""
+    report_digest: _builtins.str
+    """Digest of the report's bytes."""
+    journal_digest: _builtins.str
+    """Digest of what the execution had done when it was sealed."""
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalRecord]:
+        """The approvals it stood on."""
+
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was claimed."""
+
+    @_builtins.property
+    def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateRecord]:
+        """The gates in their order, and what each saw."""
+
+    @_builtins.property
+    def proposer(self) -> Global___Proposer:
+        """Who asked."""
+
+    @_builtins.property
+    def demand(self) -> Global___Demand:
+        """What the policy demanded."""
+
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+        plan_id: _builtins.str = ...,
+        plan_digest: _builtins.str = ...,
+        report_id: _builtins.str = ...,
+        report_digest: _builtins.str = ...,
+        approvals: _abc.Iterable[Global___ApprovalRecord] | None = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        gates: _abc.Iterable[Global___GateRecord] | None = ...,
+        proposer: Global___Proposer | None = ...,
+        demand: Global___Demand | None = ...,
+        journal_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["demand", b"demand", "proposer", b"proposer", "started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "demand", b"demand", "gates", b"gates", "journal_digest", b"journal_digest", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "proposer", b"proposer", "report_digest", b"report_digest", "report_id", b"report_id", "segment", b"segment", "started_at", b"started_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentRecord: _TypeAlias = SegmentRecord  # noqa: Y015
+
+@_typing.final
 class StepReceipt(_message.Message):
     """What the execution of one step did."""
 
@@ -1337,6 +1925,11 @@ class StepReceipt(_message.Message):
     ROLLBACK_SUCCEEDED_FIELD_NUMBER: _builtins.int
     ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
     TEST_VERDICT_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    STEP_APPROVALS_FIELD_NUMBER: _builtins.int
+    TEST_CASES_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """The step."""
     operation: _builtins.str
@@ -1365,6 +1958,10 @@ class StepReceipt(_message.Message):
     """Why it failed."""
     test_verdict: Global___TestVerdict.ValueType
     """Verdict of a test run."""
+    segment: _builtins.int
+    """The stretch of the execution it belongs to."""
+    attempts: _builtins.int
+    """How often it was begun."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -1376,6 +1973,18 @@ class StepReceipt(_message.Message):
     @_builtins.property
     def actual_state_change(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
         """What really changed, sorted by raw path bytes."""
+
+    @_builtins.property
+    def effect(self) -> Global___EffectRecord:
+        """What came of its effect, for a live step."""
+
+    @_builtins.property
+    def step_approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ApprovalRecord]:
+        """The signatures it waited for."""
+
+    @_builtins.property
+    def test_cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___TestCase]:
+        """How each test case ended, those that did not pass first; at most 500."""
 
     def __init__(
         self,
@@ -1397,10 +2006,15 @@ class StepReceipt(_message.Message):
         rollback_succeeded: _builtins.bool = ...,
         error_message: _builtins.str = ...,
         test_verdict: Global___TestVerdict.ValueType = ...,
+        segment: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+        effect: Global___EffectRecord | None = ...,
+        step_approvals: _abc.Iterable[Global___ApprovalRecord] | None = ...,
+        test_cases: _abc.Iterable[Global___TestCase] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "effect", b"effect", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_type", b"action_type", "actual_state_change", b"actual_state_change", "completed_at", b"completed_at", "duration_ms", b"duration_ms", "error_message", b"error_message", "expected_vs_actual_match", b"expected_vs_actual_match", "operation", b"operation", "precondition_detail", b"precondition_detail", "precondition_met", b"precondition_met", "rollback_invoked", b"rollback_invoked", "rollback_succeeded", b"rollback_succeeded", "stage", b"stage", "started_at", b"started_at", "step_id", b"step_id", "success", b"success", "target", b"target", "test_verdict", b"test_verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action_type", b"action_type", "actual_state_change", b"actual_state_change", "attempts", b"attempts", "completed_at", b"completed_at", "duration_ms", b"duration_ms", "effect", b"effect", "error_message", b"error_message", "expected_vs_actual_match", b"expected_vs_actual_match", "operation", b"operation", "precondition_detail", b"precondition_detail", "precondition_met", b"precondition_met", "rollback_invoked", b"rollback_invoked", "rollback_succeeded", b"rollback_succeeded", "segment", b"segment", "stage", b"stage", "started_at", b"started_at", "step_approvals", b"step_approvals", "step_id", b"step_id", "success", b"success", "target", b"target", "test_cases", b"test_cases", "test_verdict", b"test_verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1448,6 +2062,8 @@ class Receipt(_message.Message):
     GATES_FIELD_NUMBER: _builtins.int
     PROPOSER_FIELD_NUMBER: _builtins.int
     DEMAND_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    CONTROLS_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
     """Id of this receipt."""
     execution_id: _builtins.str
@@ -1542,6 +2158,14 @@ class Receipt(_message.Message):
     def demand(self) -> Global___Demand:
         """What the policy demanded of the approvals at the moment of the claim."""
 
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentRecord]:
+        """The later stretches of the execution, each under a repair plan of its own."""
+
+    @_builtins.property
+    def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ControlRecord]:
+        """What persons had it do, in the order of it."""
+
     def __init__(
         self,
         *,
@@ -1581,14 +2205,166 @@ class Receipt(_message.Message):
         gates: _abc.Iterable[Global___GateRecord] | None = ...,
         proposer: Global___Proposer | None = ...,
         demand: Global___Demand | None = ...,
+        segments: _abc.Iterable[Global___SegmentRecord] | None = ...,
+        controls: _abc.Iterable[Global___ControlRecord] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "demand", b"demand", "proposer", b"proposer", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "after", b"after", "after_fingerprint", b"after_fingerprint", "approvals", b"approvals", "base_fingerprint", b"base_fingerprint", "before", b"before", "completed_at", b"completed_at", "demand", b"demand", "divergence_details", b"divergence_details", "divergence_detected", b"divergence_detected", "errors", b"errors", "execution_duration_ms", b"execution_duration_ms", "execution_id", b"execution_id", "execution_status", b"execution_status", "executor_id", b"executor_id", "expected_after_fingerprint", b"expected_after_fingerprint", "gates", b"gates", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "message_id", b"message_id", "mission_id", b"mission_id", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "proposer", b"proposer", "receipt_id", b"receipt_id", "report_digest", b"report_digest", "report_id", b"report_id", "self_approval", b"self_approval", "started_at", b"started_at", "steps", b"steps", "steps_failed", b"steps_failed", "steps_succeeded", b"steps_succeeded", "transcription_id", b"transcription_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abort_reason", b"abort_reason", "after", b"after", "after_fingerprint", b"after_fingerprint", "approvals", b"approvals", "base_fingerprint", b"base_fingerprint", "before", b"before", "completed_at", b"completed_at", "controls", b"controls", "demand", b"demand", "divergence_details", b"divergence_details", "divergence_detected", b"divergence_detected", "errors", b"errors", "execution_duration_ms", b"execution_duration_ms", "execution_id", b"execution_id", "execution_status", b"execution_status", "executor_id", b"executor_id", "expected_after_fingerprint", b"expected_after_fingerprint", "gates", b"gates", "intent_id", b"intent_id", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "message_id", b"message_id", "mission_id", b"mission_id", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "policy_digest", b"policy_digest", "proposer", b"proposer", "receipt_id", b"receipt_id", "report_digest", b"report_digest", "report_id", b"report_id", "segments", b"segments", "self_approval", b"self_approval", "started_at", b"started_at", "steps", b"steps", "steps_failed", b"steps_failed", "steps_succeeded", b"steps_succeeded", "transcription_id", b"transcription_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class StepApproval(_message.Message):
+    """Sealed: one person's decision about one step of an execution that waits for it, signed by that person. Media type
+    application/vnd.gonogo.step-approval.v1+json.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    APPROVAL_ID_FIELD_NUMBER: _builtins.int
+    EXECUTOR_ID_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    CHANGE_SET_DIGEST_FIELD_NUMBER: _builtins.int
+    RESULTS_DIGEST_FIELD_NUMBER: _builtins.int
+    APPROVER_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    approval_id: _builtins.str
+    """Id of this approval."""
+    executor_id: _builtins.str
+    """The executor."""
+    workspace_id: _builtins.str
+    """The workspace."""
+    mission_id: _builtins.str
+    """The mission."""
+    execution_id: _builtins.str
+    """The execution that waits."""
+    segment: _builtins.int
+    """The stretch of it."""
+    step_id: _builtins.str
+    """The step."""
+    change_set_digest: _builtins.str
+    """Digest of the step's change set, or of what it will send or run, as the report has it."""
+    results_digest: _builtins.str
+    """Digest of what the execution has done so far, as the executor said when it paused."""
+    approver: _builtins.str
+    """The person, as the executor's trust file names them."""
+    decision: Global___Decision.ValueType
+    """What the person decided."""
+    nonce: _builtins.str
+    """Makes two approvals of the same step differ."""
+    comment: _builtins.str
+    """Why, in the person's words; may be empty."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """When the person decided."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Not valid from this moment on."""
+
+    def __init__(
+        self,
+        *,
+        approval_id: _builtins.str = ...,
+        executor_id: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        execution_id: _builtins.str = ...,
+        segment: _builtins.int = ...,
+        step_id: _builtins.str = ...,
+        change_set_digest: _builtins.str = ...,
+        results_digest: _builtins.str = ...,
+        approver: _builtins.str = ...,
+        decision: Global___Decision.ValueType = ...,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        nonce: _builtins.str = ...,
+        comment: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "expires_at", b"expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approval_id", b"approval_id", "approved_at", b"approved_at", "approver", b"approver", "change_set_digest", b"change_set_digest", "comment", b"comment", "decision", b"decision", "execution_id", b"execution_id", "executor_id", b"executor_id", "expires_at", b"expires_at", "mission_id", b"mission_id", "nonce", b"nonce", "results_digest", b"results_digest", "segment", b"segment", "step_id", b"step_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepApproval: _TypeAlias = StepApproval  # noqa: Y015
+
+@_typing.final
+class Reconciliation(_message.Message):
+    """Sealed: one person's word on whether a live step's effect happened, signed by that person. Media type
+    application/vnd.gonogo.reconciliation.v1+json.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECONCILIATION_ID_FIELD_NUMBER: _builtins.int
+    EXECUTOR_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    HAPPENED_FIELD_NUMBER: _builtins.int
+    PERSON_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    RESULTS_DIGEST_FIELD_NUMBER: _builtins.int
+    reconciliation_id: _builtins.str
+    """Id of this document."""
+    executor_id: _builtins.str
+    """The executor."""
+    mission_id: _builtins.str
+    """The mission."""
+    execution_id: _builtins.str
+    """The execution."""
+    step_id: _builtins.str
+    """The step."""
+    happened: _builtins.bool
+    """It happened."""
+    person: _builtins.str
+    """The person, as the executor's trust file names them."""
+    reason: _builtins.str
+    """Why, in the person's words; may be empty."""
+    nonce: _builtins.str
+    """Makes two of the same step differ."""
+    results_digest: _builtins.str
+    """Digest of what the execution has done so far, as the executor said when it paused."""
+    @_builtins.property
+    def decided_at(self) -> _timestamp_pb2.Timestamp:
+        """When the person decided."""
+
+    def __init__(
+        self,
+        *,
+        reconciliation_id: _builtins.str = ...,
+        executor_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        execution_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        happened: _builtins.bool = ...,
+        person: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        decided_at: _timestamp_pb2.Timestamp | None = ...,
+        nonce: _builtins.str = ...,
+        results_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at", b"decided_at", "execution_id", b"execution_id", "executor_id", b"executor_id", "happened", b"happened", "mission_id", b"mission_id", "nonce", b"nonce", "person", b"person", "reason", b"reason", "reconciliation_id", b"reconciliation_id", "results_digest", b"results_digest", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Reconciliation: _TypeAlias = Reconciliation  # noqa: Y015
 
 @_typing.final
 class Refusal(_message.Message):

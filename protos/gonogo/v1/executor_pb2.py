@@ -30,13 +30,17 @@ from gonogo.v1 import sealed_pb2 as gonogo_dot_v1_dot_sealed__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gonogo/v1/executor.proto\x12\tgonogo.v1\x1a\x15gonogo/v1/audit.proto\x1a\x16gonogo/v1/events.proto\x1a\x18gonogo/v1/evidence.proto\x1a\x14gonogo/v1/plan.proto\x1a\x16gonogo/v1/sealed.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\rRevokeRequest\x12%\n\nrevocation\x18\x01 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"J\n\x0eRevokeResponse\x12\x15\n\rrevocation_id\x18\x01 \x01(\t\x12\x0f\n\x07in_time\x18\x02 \x01(\x08\x12\x10\n\x08stopping\x18\x03 \x01(\x08\"Y\n\x1a\x45xchangeCheckpointsRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x12\n\nknown_size\x18\x03 \x01(\x04\"Y\n\x1b\x45xchangeCheckpointsResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x11\n\tkept_size\x18\x03 \x01(\x04\"*\n\x14GetMissionLogRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\";\n\x15GetMissionLogResponse\x12\"\n\x03log\x18\x01 \x01(\x0b\x32\x15.gonogo.v1.LogExtract\"\x14\n\x12GetExecutorRequest\"C\n\x07\x46inding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"@\n\nTrustedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\"D\n\rTrustedPerson\x12\x0e\n\x06person\x18\x01 \x01(\t\x12#\n\x04keys\x18\x02 \x03(\x0b\x32\x15.gonogo.v1.TrustedKey\"g\n\rWorkspaceInfo\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12,\n\x0cladder_level\x18\x02 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12\x12\n\nlimitation\x18\x03 \x01(\t\"\x99\x04\n\x13GetExecutorResponse\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12\x14\n\x0cledger_epoch\x18\x03 \x01(\t\x12,\n\x0cladder_level\x18\x04 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12$\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x12.gonogo.v1.Finding\x12,\n\nworkspaces\x18\x06 \x03(\x0b\x32\x18.gonogo.v1.WorkspaceInfo\x12)\n\x07persons\x18\x07 \x03(\x0b\x32\x18.gonogo.v1.TrustedPerson\x12\x1a\n\x12\x61pprovals_required\x18\x08 \x01(\r\x12.\n\rself_approval\x18\t \x01(\x0e\x32\x17.gonogo.v1.SelfApproval\x12\x1c\n\x14max_approval_seconds\x18\n \x01(\r\x12\x15\n\rpolicy_digest\x18\x0b \x01(\t\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\x19\n\x11max_content_bytes\x18\r \x01(\r\x12\x16\n\x0ereport_seconds\x18\x0e \x01(\r\x12\x1a\n\x12\x63heckpoint_seconds\x18\x0f \x01(\r\x12!\n\x06policy\x18\x10 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12\x12\n\nlog_origin\x18\x11 \x01(\t\"D\n\rDryRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x04plan\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"U\n\x0e\x44ryRunResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12!\n\x06report\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"\xe0\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x1f\n\x04plan\x18\x03 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12!\n\x06report\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12$\n\tapprovals\x18\x05 \x03(\x0b\x32\x11.gonogo.v1.Sealed\x12\x14\n\x0cworkspace_id\x18\x06 \x01(\t\x12\x13\n\x0b\x65xecutor_id\x18\x07 \x01(\t\x12\x11\n\tintent_id\x18\x08 \x01(\t\"\xe2\x01\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x12#\n\x07outcome\x18\x04 \x01(\x0e\x32\x12.gonogo.v1.Outcome\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x07 \x01(\r\"\x96\x01\n\x0f\x45xecuteResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"W\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x9d\x01\n\x16WatchExecutionResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"?\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\"?\n\x14GetExecutionResponse\x12\'\n\texecution\x18\x01 \x01(\x0b\x32\x14.gonogo.v1.Execution\"\'\n\x11GetReceiptRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\"8\n\x12GetReceiptResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"A\n\x10GetObjectRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"6\n\x11GetObjectResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04\x32\xdb\x05\n\x0f\x45xecutorService\x12L\n\x0bGetExecutor\x12\x1d.gonogo.v1.GetExecutorRequest\x1a\x1e.gonogo.v1.GetExecutorResponse\x12?\n\x06\x44ryRun\x12\x18.gonogo.v1.DryRunRequest\x1a\x19.gonogo.v1.DryRunResponse0\x01\x12\x42\n\x07\x45xecute\x12\x19.gonogo.v1.ExecuteRequest\x1a\x1a.gonogo.v1.ExecuteResponse0\x01\x12W\n\x0eWatchExecution\x12 .gonogo.v1.WatchExecutionRequest\x1a!.gonogo.v1.WatchExecutionResponse0\x01\x12O\n\x0cGetExecution\x12\x1e.gonogo.v1.GetExecutionRequest\x1a\x1f.gonogo.v1.GetExecutionResponse\x12I\n\nGetReceipt\x12\x1c.gonogo.v1.GetReceiptRequest\x1a\x1d.gonogo.v1.GetReceiptResponse\x12\x46\n\tGetObject\x12\x1b.gonogo.v1.GetObjectRequest\x1a\x1c.gonogo.v1.GetObjectResponse\x12\x64\n\x13\x45xchangeCheckpoints\x12%.gonogo.v1.ExchangeCheckpointsRequest\x1a&.gonogo.v1.ExchangeCheckpointsResponse\x12R\n\rGetMissionLog\x12\x1f.gonogo.v1.GetMissionLogRequest\x1a .gonogo.v1.GetMissionLogResponse2R\n\x11RevocationService\x12=\n\x06Revoke\x12\x18.gonogo.v1.RevokeRequest\x1a\x19.gonogo.v1.RevokeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18gonogo/v1/executor.proto\x12\tgonogo.v1\x1a\x15gonogo/v1/audit.proto\x1a\x16gonogo/v1/events.proto\x1a\x18gonogo/v1/evidence.proto\x1a\x14gonogo/v1/plan.proto\x1a\x16gonogo/v1/sealed.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\rRevokeRequest\x12%\n\nrevocation\x18\x01 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"J\n\x0eRevokeResponse\x12\x15\n\rrevocation_id\x18\x01 \x01(\t\x12\x0f\n\x07in_time\x18\x02 \x01(\x08\x12\x10\n\x08stopping\x18\x03 \x01(\x08\"Y\n\x1a\x45xchangeCheckpointsRequest\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x12\n\nknown_size\x18\x03 \x01(\x04\"Y\n\x1b\x45xchangeCheckpointsResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsistency\x18\x02 \x03(\x0c\x12\x11\n\tkept_size\x18\x03 \x01(\x04\"*\n\x14GetMissionLogRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\";\n\x15GetMissionLogResponse\x12\"\n\x03log\x18\x01 \x01(\x0b\x32\x15.gonogo.v1.LogExtract\"\x14\n\x12GetExecutorRequest\"C\n\x07\x46inding\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0e\n\x06remedy\x18\x04 \x01(\t\"@\n\nTrustedKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\"D\n\rTrustedPerson\x12\x0e\n\x06person\x18\x01 \x01(\t\x12#\n\x04keys\x18\x02 \x03(\x0b\x32\x15.gonogo.v1.TrustedKey\"g\n\rWorkspaceInfo\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12,\n\x0cladder_level\x18\x02 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12\x12\n\nlimitation\x18\x03 \x01(\t\"\xc0\x04\n\x13GetExecutorResponse\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\t\x12\x14\n\x0cledger_epoch\x18\x03 \x01(\t\x12,\n\x0cladder_level\x18\x04 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12$\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x12.gonogo.v1.Finding\x12,\n\nworkspaces\x18\x06 \x03(\x0b\x32\x18.gonogo.v1.WorkspaceInfo\x12)\n\x07persons\x18\x07 \x03(\x0b\x32\x18.gonogo.v1.TrustedPerson\x12\x1a\n\x12\x61pprovals_required\x18\x08 \x01(\r\x12.\n\rself_approval\x18\t \x01(\x0e\x32\x17.gonogo.v1.SelfApproval\x12\x1c\n\x14max_approval_seconds\x18\n \x01(\r\x12\x15\n\rpolicy_digest\x18\x0b \x01(\t\x12\x0f\n\x07version\x18\x0c \x01(\t\x12\x19\n\x11max_content_bytes\x18\r \x01(\r\x12\x16\n\x0ereport_seconds\x18\x0e \x01(\r\x12\x1a\n\x12\x63heckpoint_seconds\x18\x0f \x01(\r\x12!\n\x06policy\x18\x10 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12\x12\n\nlog_origin\x18\x11 \x01(\t\x12%\n\tfar_sides\x18\x12 \x03(\x0b\x32\x12.gonogo.v1.FarSide\"D\n\rDryRunRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x04plan\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"U\n\x0e\x44ryRunResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12!\n\x06report\x18\x02 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"\xe0\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x1f\n\x04plan\x18\x03 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12!\n\x06report\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\x12$\n\tapprovals\x18\x05 \x03(\x0b\x32\x11.gonogo.v1.Sealed\x12\x14\n\x0cworkspace_id\x18\x06 \x01(\t\x12\x13\n\x0b\x65xecutor_id\x18\x07 \x01(\t\x12\x11\n\tintent_id\x18\x08 \x01(\t\"\xc2\x01\n\x17\x43ontrolExecutionRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12(\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x18.gonogo.v1.ControlAction\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x11\n\troll_back\x18\x06 \x01(\x08\x12#\n\x08\x64ocument\x18\x07 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"C\n\x18\x43ontrolExecutionResponse\x12\'\n\texecution\x18\x01 \x01(\x0b\x32\x14.gonogo.v1.Execution\"\xbd\x01\n\x0bLiveProcess\x12\x12\n\nprocess_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x04 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x05 \x01(\t\x12.\n\nstarted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07running\x18\x07 \x01(\x08\x12\r\n\x05\x65nded\x18\x08 \x01(\t\"*\n\x14ListProcessesRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\"B\n\x15ListProcessesResponse\x12)\n\tprocesses\x18\x01 \x03(\x0b\x32\x16.gonogo.v1.LiveProcess\"K\n\x12StopProcessRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nprocess_id\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\">\n\x13StopProcessResponse\x12\'\n\x07process\x18\x01 \x01(\x0b\x32\x16.gonogo.v1.LiveProcess\"\x9d\x02\n\x05Pause\x12\"\n\x04kind\x18\x01 \x01(\x0e\x32\x14.gonogo.v1.PauseKind\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12,\n\x08\x64\x65\x61\x64line\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0e\x64\x65\x66\x61ult_action\x18\x05 \x01(\x0e\x32\x17.gonogo.v1.PauseDefault\x12\x16\n\x0eresults_digest\x18\x06 \x01(\t\x12\x19\n\x11\x63hange_set_digest\x18\x07 \x01(\t\x12)\n\x07\x61\x63tions\x18\x08 \x03(\x0e\x32\x18.gonogo.v1.ControlAction\x12\x12\n\nrepairable\x18\t \x01(\x08\"9\n\x07\x46\x61rSide\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nworkspaces\x18\x03 \x03(\t\"\xbe\x02\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\r\n\x05\x65nded\x18\x03 \x01(\x08\x12#\n\x07outcome\x18\x04 \x01(\x0e\x32\x12.gonogo.v1.Outcome\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x07 \x01(\r\x12(\n\x05state\x18\x08 \x01(\x0e\x32\x19.gonogo.v1.ExecutionState\x12\x1f\n\x05pause\x18\t \x01(\x0b\x32\x10.gonogo.v1.Pause\x12\x0f\n\x07segment\x18\n \x01(\r\"\x96\x01\n\x0f\x45xecuteResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"W\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"\x9d\x01\n\x16WatchExecutionResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.gonogo.v1.Event\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12\'\n\texecution\x18\x03 \x01(\x0b\x32\x14.gonogo.v1.Execution\x12\"\n\x07receipt\x18\x04 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"?\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmission_id\x18\x02 \x01(\t\"?\n\x14GetExecutionResponse\x12\'\n\texecution\x18\x01 \x01(\x0b\x32\x14.gonogo.v1.Execution\"\'\n\x11GetReceiptRequest\x12\x12\n\nmission_id\x18\x01 \x01(\t\"8\n\x12GetReceiptResponse\x12\"\n\x07receipt\x18\x01 \x01(\x0b\x32\x11.gonogo.v1.Sealed\"A\n\x10GetObjectRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\r\"6\n\x11GetObjectResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x04*\x85\x01\n\x0e\x45xecutionState\x12\x1f\n\x1b\x45XECUTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XECUTION_STATE_RUNNING\x10\x01\x12\x1a\n\x16\x45XECUTION_STATE_PAUSED\x10\x02\x12\x19\n\x15\x45XECUTION_STATE_ENDED\x10\x03*\xd6\x01\n\rControlAction\x12\x1e\n\x1a\x43ONTROL_ACTION_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43ONTROL_ACTION_PAUSE\x10\x01\x12\x19\n\x15\x43ONTROL_ACTION_RESUME\x10\x02\x12\x17\n\x13\x43ONTROL_ACTION_STOP\x10\x03\x12\x18\n\x14\x43ONTROL_ACTION_RETRY\x10\x04\x12\x1f\n\x1b\x43ONTROL_ACTION_APPROVE_STEP\x10\x05\x12\x1c\n\x18\x43ONTROL_ACTION_RECONCILE\x10\x06\x32\xda\x07\n\x0f\x45xecutorService\x12L\n\x0bGetExecutor\x12\x1d.gonogo.v1.GetExecutorRequest\x1a\x1e.gonogo.v1.GetExecutorResponse\x12?\n\x06\x44ryRun\x12\x18.gonogo.v1.DryRunRequest\x1a\x19.gonogo.v1.DryRunResponse0\x01\x12\x42\n\x07\x45xecute\x12\x19.gonogo.v1.ExecuteRequest\x1a\x1a.gonogo.v1.ExecuteResponse0\x01\x12W\n\x0eWatchExecution\x12 .gonogo.v1.WatchExecutionRequest\x1a!.gonogo.v1.WatchExecutionResponse0\x01\x12[\n\x10\x43ontrolExecution\x12\".gonogo.v1.ControlExecutionRequest\x1a#.gonogo.v1.ControlExecutionResponse\x12R\n\rListProcesses\x12\x1f.gonogo.v1.ListProcessesRequest\x1a .gonogo.v1.ListProcessesResponse\x12L\n\x0bStopProcess\x12\x1d.gonogo.v1.StopProcessRequest\x1a\x1e.gonogo.v1.StopProcessResponse\x12O\n\x0cGetExecution\x12\x1e.gonogo.v1.GetExecutionRequest\x1a\x1f.gonogo.v1.GetExecutionResponse\x12I\n\nGetReceipt\x12\x1c.gonogo.v1.GetReceiptRequest\x1a\x1d.gonogo.v1.GetReceiptResponse\x12\x46\n\tGetObject\x12\x1b.gonogo.v1.GetObjectRequest\x1a\x1c.gonogo.v1.GetObjectResponse\x12\x64\n\x13\x45xchangeCheckpoints\x12%.gonogo.v1.ExchangeCheckpointsRequest\x1a&.gonogo.v1.ExchangeCheckpointsResponse\x12R\n\rGetMissionLog\x12\x1f.gonogo.v1.GetMissionLogRequest\x1a .gonogo.v1.GetMissionLogResponse2R\n\x11RevocationService\x12=\n\x06Revoke\x12\x18.gonogo.v1.RevokeRequest\x1a\x19.gonogo.v1.RevokeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gonogo.v1.executor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_EXECUTIONSTATE']._serialized_start=4039
+  _globals['_EXECUTIONSTATE']._serialized_end=4172
+  _globals['_CONTROLACTION']._serialized_start=4175
+  _globals['_CONTROLACTION']._serialized_end=4389
   _globals['_REVOKEREQUEST']._serialized_start=191
   _globals['_REVOKEREQUEST']._serialized_end=245
   _globals['_REVOKERESPONSE']._serialized_start=247
@@ -60,35 +64,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKSPACEINFO']._serialized_start=837
   _globals['_WORKSPACEINFO']._serialized_end=940
   _globals['_GETEXECUTORRESPONSE']._serialized_start=943
-  _globals['_GETEXECUTORRESPONSE']._serialized_end=1480
-  _globals['_DRYRUNREQUEST']._serialized_start=1482
-  _globals['_DRYRUNREQUEST']._serialized_end=1550
-  _globals['_DRYRUNRESPONSE']._serialized_start=1552
-  _globals['_DRYRUNRESPONSE']._serialized_end=1637
-  _globals['_EXECUTEREQUEST']._serialized_start=1640
-  _globals['_EXECUTEREQUEST']._serialized_end=1864
-  _globals['_EXECUTION']._serialized_start=1867
-  _globals['_EXECUTION']._serialized_end=2093
-  _globals['_EXECUTERESPONSE']._serialized_start=2096
-  _globals['_EXECUTERESPONSE']._serialized_end=2246
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=2248
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=2335
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=2338
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=2495
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=2497
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=2560
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=2562
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=2625
-  _globals['_GETRECEIPTREQUEST']._serialized_start=2627
-  _globals['_GETRECEIPTREQUEST']._serialized_end=2666
-  _globals['_GETRECEIPTRESPONSE']._serialized_start=2668
-  _globals['_GETRECEIPTRESPONSE']._serialized_end=2724
-  _globals['_GETOBJECTREQUEST']._serialized_start=2726
-  _globals['_GETOBJECTREQUEST']._serialized_end=2791
-  _globals['_GETOBJECTRESPONSE']._serialized_start=2793
-  _globals['_GETOBJECTRESPONSE']._serialized_end=2847
-  _globals['_EXECUTORSERVICE']._serialized_start=2850
-  _globals['_EXECUTORSERVICE']._serialized_end=3581
-  _globals['_REVOCATIONSERVICE']._serialized_start=3583
-  _globals['_REVOCATIONSERVICE']._serialized_end=3665
+  _globals['_GETEXECUTORRESPONSE']._serialized_end=1519
+  _globals['_DRYRUNREQUEST']._serialized_start=1521
+  _globals['_DRYRUNREQUEST']._serialized_end=1589
+  _globals['_DRYRUNRESPONSE']._serialized_start=1591
+  _globals['_DRYRUNRESPONSE']._serialized_end=1676
+  _globals['_EXECUTEREQUEST']._serialized_start=1679
+  _globals['_EXECUTEREQUEST']._serialized_end=1903
+  _globals['_CONTROLEXECUTIONREQUEST']._serialized_start=1906
+  _globals['_CONTROLEXECUTIONREQUEST']._serialized_end=2100
+  _globals['_CONTROLEXECUTIONRESPONSE']._serialized_start=2102
+  _globals['_CONTROLEXECUTIONRESPONSE']._serialized_end=2169
+  _globals['_LIVEPROCESS']._serialized_start=2172
+  _globals['_LIVEPROCESS']._serialized_end=2361
+  _globals['_LISTPROCESSESREQUEST']._serialized_start=2363
+  _globals['_LISTPROCESSESREQUEST']._serialized_end=2405
+  _globals['_LISTPROCESSESRESPONSE']._serialized_start=2407
+  _globals['_LISTPROCESSESRESPONSE']._serialized_end=2473
+  _globals['_STOPPROCESSREQUEST']._serialized_start=2475
+  _globals['_STOPPROCESSREQUEST']._serialized_end=2550
+  _globals['_STOPPROCESSRESPONSE']._serialized_start=2552
+  _globals['_STOPPROCESSRESPONSE']._serialized_end=2614
+  _globals['_PAUSE']._serialized_start=2617
+  _globals['_PAUSE']._serialized_end=2902
+  _globals['_FARSIDE']._serialized_start=2904
+  _globals['_FARSIDE']._serialized_end=2961
+  _globals['_EXECUTION']._serialized_start=2964
+  _globals['_EXECUTION']._serialized_end=3282
+  _globals['_EXECUTERESPONSE']._serialized_start=3285
+  _globals['_EXECUTERESPONSE']._serialized_end=3435
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=3437
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=3524
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=3527
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=3684
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=3686
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=3749
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=3751
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=3814
+  _globals['_GETRECEIPTREQUEST']._serialized_start=3816
+  _globals['_GETRECEIPTREQUEST']._serialized_end=3855
+  _globals['_GETRECEIPTRESPONSE']._serialized_start=3857
+  _globals['_GETRECEIPTRESPONSE']._serialized_end=3913
+  _globals['_GETOBJECTREQUEST']._serialized_start=3915
+  _globals['_GETOBJECTREQUEST']._serialized_end=3980
+  _globals['_GETOBJECTRESPONSE']._serialized_start=3982
+  _globals['_GETOBJECTRESPONSE']._serialized_end=4036
+  _globals['_EXECUTORSERVICE']._serialized_start=4392
+  _globals['_EXECUTORSERVICE']._serialized_end=5378
+  _globals['_REVOCATIONSERVICE']._serialized_start=5380
+  _globals['_REVOCATIONSERVICE']._serialized_end=5462
 # @@protoc_insertion_point(module_scope)

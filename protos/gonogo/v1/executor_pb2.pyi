@@ -13,6 +13,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,6 +24,64 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ExecutionState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExecutionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExecutionState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXECUTION_STATE_UNSPECIFIED: _ExecutionState.ValueType  # 0
+    EXECUTION_STATE_RUNNING: _ExecutionState.ValueType  # 1
+    EXECUTION_STATE_PAUSED: _ExecutionState.ValueType  # 2
+    EXECUTION_STATE_ENDED: _ExecutionState.ValueType  # 3
+
+class ExecutionState(_ExecutionState, metaclass=_ExecutionStateEnumTypeWrapper):
+    """Whether an execution goes on."""
+
+EXECUTION_STATE_UNSPECIFIED: ExecutionState.ValueType  # 0
+EXECUTION_STATE_RUNNING: ExecutionState.ValueType  # 1
+EXECUTION_STATE_PAUSED: ExecutionState.ValueType  # 2
+EXECUTION_STATE_ENDED: ExecutionState.ValueType  # 3
+Global___ExecutionState: _TypeAlias = ExecutionState  # noqa: Y015
+
+class _ControlAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ControlActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ControlAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTROL_ACTION_UNSPECIFIED: _ControlAction.ValueType  # 0
+    CONTROL_ACTION_PAUSE: _ControlAction.ValueType  # 1
+    """Begin no further step until somebody says so."""
+    CONTROL_ACTION_RESUME: _ControlAction.ValueType  # 2
+    """Go on after a pause that somebody asked for."""
+    CONTROL_ACTION_STOP: _ControlAction.ValueType  # 3
+    """End it: kill what runs, undo the step that it interrupts, keep what is committed; with roll_back undo all."""
+    CONTROL_ACTION_RETRY: _ControlAction.ValueType  # 4
+    """Run the step again that failed: the same approved bytes."""
+    CONTROL_ACTION_APPROVE_STEP: _ControlAction.ValueType  # 5
+    """Take a signed approval of the step that waits for one."""
+    CONTROL_ACTION_RECONCILE: _ControlAction.ValueType  # 6
+    """Take a signed word on whether an effect happened."""
+
+class ControlAction(_ControlAction, metaclass=_ControlActionEnumTypeWrapper):
+    """What somebody wants of an execution."""
+
+CONTROL_ACTION_UNSPECIFIED: ControlAction.ValueType  # 0
+CONTROL_ACTION_PAUSE: ControlAction.ValueType  # 1
+"""Begin no further step until somebody says so."""
+CONTROL_ACTION_RESUME: ControlAction.ValueType  # 2
+"""Go on after a pause that somebody asked for."""
+CONTROL_ACTION_STOP: ControlAction.ValueType  # 3
+"""End it: kill what runs, undo the step that it interrupts, keep what is committed; with roll_back undo all."""
+CONTROL_ACTION_RETRY: ControlAction.ValueType  # 4
+"""Run the step again that failed: the same approved bytes."""
+CONTROL_ACTION_APPROVE_STEP: ControlAction.ValueType  # 5
+"""Take a signed approval of the step that waits for one."""
+CONTROL_ACTION_RECONCILE: ControlAction.ValueType  # 6
+"""Take a signed word on whether an effect happened."""
+Global___ControlAction: _TypeAlias = ControlAction  # noqa: Y015
 
 @_typing.final
 class RevokeRequest(_message.Message):
@@ -350,6 +409,7 @@ class GetExecutorResponse(_message.Message):
     CHECKPOINT_SECONDS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     LOG_ORIGIN_FIELD_NUMBER: _builtins.int
+    FAR_SIDES_FIELD_NUMBER: _builtins.int
     executor_id: _builtins.str
     """Its id."""
     public_key: _builtins.str
@@ -392,6 +452,10 @@ class GetExecutorResponse(_message.Message):
     def policy(self) -> _sealed_pb2.Sealed:
         """The sealed policy in force; `policy_digest` is its digest."""
 
+    @_builtins.property
+    def far_sides(self) -> _containers.RepeatedCompositeFieldContainer[Global___FarSide]:
+        """What live steps may use."""
+
     def __init__(
         self,
         *,
@@ -412,10 +476,11 @@ class GetExecutorResponse(_message.Message):
         checkpoint_seconds: _builtins.int = ...,
         policy: _sealed_pb2.Sealed | None = ...,
         log_origin: _builtins.str = ...,
+        far_sides: _abc.Iterable[Global___FarSide] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals_required", b"approvals_required", "checkpoint_seconds", b"checkpoint_seconds", "executor_id", b"executor_id", "findings", b"findings", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "log_origin", b"log_origin", "max_approval_seconds", b"max_approval_seconds", "max_content_bytes", b"max_content_bytes", "persons", b"persons", "policy", b"policy", "policy_digest", b"policy_digest", "public_key", b"public_key", "report_seconds", b"report_seconds", "self_approval", b"self_approval", "version", b"version", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals_required", b"approvals_required", "checkpoint_seconds", b"checkpoint_seconds", "executor_id", b"executor_id", "far_sides", b"far_sides", "findings", b"findings", "ladder_level", b"ladder_level", "ledger_epoch", b"ledger_epoch", "log_origin", b"log_origin", "max_approval_seconds", b"max_approval_seconds", "max_content_bytes", b"max_content_bytes", "persons", b"persons", "policy", b"policy", "policy_digest", b"policy_digest", "public_key", b"public_key", "report_seconds", b"report_seconds", "self_approval", b"self_approval", "version", b"version", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -536,6 +601,320 @@ class ExecuteRequest(_message.Message):
 Global___ExecuteRequest: _TypeAlias = ExecuteRequest  # noqa: Y015
 
 @_typing.final
+class ControlExecutionRequest(_message.Message):
+    """Asks something of an execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ROLL_BACK_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request; the same id with the same body returns the first answer."""
+    mission_id: _builtins.str
+    """The mission."""
+    action: Global___ControlAction.ValueType
+    """What is wanted."""
+    actor: _builtins.str
+    """Who wants it, as the orchestrator knows them."""
+    reason: _builtins.str
+    """Why, in that person's words."""
+    roll_back: _builtins.bool
+    """With STOP: undo everything."""
+    @_builtins.property
+    def document(self) -> _sealed_pb2.Sealed:
+        """With APPROVE_STEP the sealed step approval, with RECONCILE the sealed reconciliation."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        action: Global___ControlAction.ValueType = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        roll_back: _builtins.bool = ...,
+        document: _sealed_pb2.Sealed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "document", b"document", "mission_id", b"mission_id", "reason", b"reason", "request_id", b"request_id", "roll_back", b"roll_back"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlExecutionRequest: _TypeAlias = ControlExecutionRequest  # noqa: Y015
+
+@_typing.final
+class ControlExecutionResponse(_message.Message):
+    """How the execution stands then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> Global___Execution:
+        """The execution."""
+
+    def __init__(
+        self,
+        *,
+        execution: Global___Execution | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlExecutionResponse: _TypeAlias = ControlExecutionResponse  # noqa: Y015
+
+@_typing.final
+class LiveProcess(_message.Message):
+    """One program that keeps running."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    STARTED_AT_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    process_id: _builtins.str
+    """Its id."""
+    mission_id: _builtins.str
+    """The mission that started it."""
+    step_id: _builtins.str
+    """The step."""
+    workspace_id: _builtins.str
+    """The workspace."""
+    command: _builtins.str
+    """Program and arguments as a list in text."""
+    running: _builtins.bool
+    """It runs."""
+    ended: _builtins.str
+    """How it ended, in words; empty while it runs."""
+    @_builtins.property
+    def started_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was started."""
+
+    def __init__(
+        self,
+        *,
+        process_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        command: _builtins.str = ...,
+        started_at: _timestamp_pb2.Timestamp | None = ...,
+        running: _builtins.bool = ...,
+        ended: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["started_at", b"started_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "ended", b"ended", "mission_id", b"mission_id", "process_id", b"process_id", "running", b"running", "started_at", b"started_at", "step_id", b"step_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveProcess: _TypeAlias = LiveProcess  # noqa: Y015
+
+@_typing.final
+class ListProcessesRequest(_message.Message):
+    """Asks for the programs that keep running."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    mission_id: _builtins.str
+    """Of one mission only; empty means all."""
+    def __init__(
+        self,
+        *,
+        mission_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProcessesRequest: _TypeAlias = ListProcessesRequest  # noqa: Y015
+
+@_typing.final
+class ListProcessesResponse(_message.Message):
+    """The programs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveProcess]:
+        """The newest first; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        processes: _abc.Iterable[Global___LiveProcess] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListProcessesResponse: _TypeAlias = ListProcessesResponse  # noqa: Y015
+
+@_typing.final
+class StopProcessRequest(_message.Message):
+    """Ends a program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    process_id: _builtins.str
+    """The program."""
+    actor: _builtins.str
+    """Who wants it, as the orchestrator knows them."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        process_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "process_id", b"process_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopProcessRequest: _TypeAlias = StopProcessRequest  # noqa: Y015
+
+@_typing.final
+class StopProcessResponse(_message.Message):
+    """The program then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def process(self) -> Global___LiveProcess:
+        """The program."""
+
+    def __init__(
+        self,
+        *,
+        process: Global___LiveProcess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopProcessResponse: _TypeAlias = StopProcessResponse  # noqa: Y015
+
+@_typing.final
+class Pause(_message.Message):
+    """What a paused execution waits for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
+    DEFAULT_ACTION_FIELD_NUMBER: _builtins.int
+    RESULTS_DIGEST_FIELD_NUMBER: _builtins.int
+    CHANGE_SET_DIGEST_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    REPAIRABLE_FIELD_NUMBER: _builtins.int
+    kind: _events_pb2.PauseKind.ValueType
+    """Why it waits."""
+    reason: _builtins.str
+    """In words."""
+    step_id: _builtins.str
+    """The step it stands before, or that failed."""
+    default_action: _plan_pb2.PauseDefault.ValueType
+    """What is done then."""
+    results_digest: _builtins.str
+    """Digest of what the execution has done so far."""
+    change_set_digest: _builtins.str
+    """Digest of what the step would do."""
+    repairable: _builtins.bool
+    """A repair plan is taken now."""
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the default is done; unset where it waits for ever."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___ControlAction.ValueType]:
+        """What can be asked of it now."""
+
+    def __init__(
+        self,
+        *,
+        kind: _events_pb2.PauseKind.ValueType = ...,
+        reason: _builtins.str = ...,
+        step_id: _builtins.str = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
+        default_action: _plan_pb2.PauseDefault.ValueType = ...,
+        results_digest: _builtins.str = ...,
+        change_set_digest: _builtins.str = ...,
+        actions: _abc.Iterable[Global___ControlAction.ValueType] | None = ...,
+        repairable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "change_set_digest", b"change_set_digest", "deadline", b"deadline", "default_action", b"default_action", "kind", b"kind", "reason", b"reason", "repairable", b"repairable", "results_digest", b"results_digest", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Pause: _TypeAlias = Pause  # noqa: Y015
+
+@_typing.final
+class FarSide(_message.Message):
+    """Something outside that live steps may use, as the trust file names it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WORKSPACES_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"domain", "mcp_server", or "database"."""
+    name: _builtins.str
+    """Its name."""
+    @_builtins.property
+    def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The workspaces that may use it; empty means all."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        name: _builtins.str = ...,
+        workspaces: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "workspaces", b"workspaces"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FarSide: _TypeAlias = FarSide  # noqa: Y015
+
+@_typing.final
 class Execution(_message.Message):
     """How an execution stands."""
 
@@ -548,6 +927,9 @@ class Execution(_message.Message):
     STARTED_AT_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
     execution_id: _builtins.str
     """Its id."""
     mission_id: _builtins.str
@@ -558,6 +940,10 @@ class Execution(_message.Message):
     """How it ended."""
     last_sequence: _builtins.int
     """The last event's sequence."""
+    state: Global___ExecutionState.ValueType
+    """Whether it goes on."""
+    segment: _builtins.int
+    """The stretch it is in."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When the mission was claimed."""
@@ -565,6 +951,10 @@ class Execution(_message.Message):
     @_builtins.property
     def completed_at(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
+
+    @_builtins.property
+    def pause(self) -> Global___Pause:
+        """What it waits for, while it is paused."""
 
     def __init__(
         self,
@@ -576,10 +966,13 @@ class Execution(_message.Message):
         started_at: _timestamp_pb2.Timestamp | None = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         last_sequence: _builtins.int = ...,
+        state: Global___ExecutionState.ValueType = ...,
+        pause: Global___Pause | None = ...,
+        segment: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "pause", b"pause", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "ended", b"ended", "execution_id", b"execution_id", "last_sequence", b"last_sequence", "mission_id", b"mission_id", "outcome", b"outcome", "started_at", b"started_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "ended", b"ended", "execution_id", b"execution_id", "last_sequence", b"last_sequence", "mission_id", b"mission_id", "outcome", b"outcome", "pause", b"pause", "segment", b"segment", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

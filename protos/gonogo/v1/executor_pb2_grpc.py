@@ -56,6 +56,21 @@ class ExecutorServiceStub(object):
                 request_serializer=gonogo_dot_v1_dot_executor__pb2.WatchExecutionRequest.SerializeToString,
                 response_deserializer=gonogo_dot_v1_dot_executor__pb2.WatchExecutionResponse.FromString,
                 _registered_method=True)
+        self.ControlExecution = channel.unary_unary(
+                '/gonogo.v1.ExecutorService/ControlExecution',
+                request_serializer=gonogo_dot_v1_dot_executor__pb2.ControlExecutionRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_executor__pb2.ControlExecutionResponse.FromString,
+                _registered_method=True)
+        self.ListProcesses = channel.unary_unary(
+                '/gonogo.v1.ExecutorService/ListProcesses',
+                request_serializer=gonogo_dot_v1_dot_executor__pb2.ListProcessesRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_executor__pb2.ListProcessesResponse.FromString,
+                _registered_method=True)
+        self.StopProcess = channel.unary_unary(
+                '/gonogo.v1.ExecutorService/StopProcess',
+                request_serializer=gonogo_dot_v1_dot_executor__pb2.StopProcessRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_executor__pb2.StopProcessResponse.FromString,
+                _registered_method=True)
         self.GetExecution = channel.unary_unary(
                 '/gonogo.v1.ExecutorService/GetExecution',
                 request_serializer=gonogo_dot_v1_dot_executor__pb2.GetExecutionRequest.SerializeToString,
@@ -113,6 +128,28 @@ class ExecutorServiceServicer(object):
 
     def WatchExecution(self, request, context):
         """Streams the events of an execution, those of the past first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ControlExecution(self, request, context):
+        """Has an execution that was claimed pause, go on, stop or roll back, or hands in a person's signed word about one of its
+        steps. It can not make anything happen that was not approved.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProcesses(self, request, context):
+        """Lists the programs that live steps started and that keep running.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopProcess(self, request, context):
+        """Ends a program that a live step started, with everything that it started.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,6 +213,21 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.WatchExecution,
                     request_deserializer=gonogo_dot_v1_dot_executor__pb2.WatchExecutionRequest.FromString,
                     response_serializer=gonogo_dot_v1_dot_executor__pb2.WatchExecutionResponse.SerializeToString,
+            ),
+            'ControlExecution': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlExecution,
+                    request_deserializer=gonogo_dot_v1_dot_executor__pb2.ControlExecutionRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_executor__pb2.ControlExecutionResponse.SerializeToString,
+            ),
+            'ListProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProcesses,
+                    request_deserializer=gonogo_dot_v1_dot_executor__pb2.ListProcessesRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_executor__pb2.ListProcessesResponse.SerializeToString,
+            ),
+            'StopProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopProcess,
+                    request_deserializer=gonogo_dot_v1_dot_executor__pb2.StopProcessRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_executor__pb2.StopProcessResponse.SerializeToString,
             ),
             'GetExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.GetExecution,
@@ -313,6 +365,87 @@ class ExecutorService(object):
             '/gonogo.v1.ExecutorService/WatchExecution',
             gonogo_dot_v1_dot_executor__pb2.WatchExecutionRequest.SerializeToString,
             gonogo_dot_v1_dot_executor__pb2.WatchExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlExecution(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.ExecutorService/ControlExecution',
+            gonogo_dot_v1_dot_executor__pb2.ControlExecutionRequest.SerializeToString,
+            gonogo_dot_v1_dot_executor__pb2.ControlExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.ExecutorService/ListProcesses',
+            gonogo_dot_v1_dot_executor__pb2.ListProcessesRequest.SerializeToString,
+            gonogo_dot_v1_dot_executor__pb2.ListProcessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.ExecutorService/StopProcess',
+            gonogo_dot_v1_dot_executor__pb2.StopProcessRequest.SerializeToString,
+            gonogo_dot_v1_dot_executor__pb2.StopProcessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,14 @@ class ExecutorServiceStub:
     """
     WatchExecution: _grpc.UnaryStreamMultiCallable[_executor_pb2.WatchExecutionRequest, _executor_pb2.WatchExecutionResponse]
     """Streams the events of an execution, those of the past first."""
+    ControlExecution: _grpc.UnaryUnaryMultiCallable[_executor_pb2.ControlExecutionRequest, _executor_pb2.ControlExecutionResponse]
+    """Has an execution that was claimed pause, go on, stop or roll back, or hands in a person's signed word about one of its
+    steps. It can not make anything happen that was not approved.
+    """
+    ListProcesses: _grpc.UnaryUnaryMultiCallable[_executor_pb2.ListProcessesRequest, _executor_pb2.ListProcessesResponse]
+    """Lists the programs that live steps started and that keep running."""
+    StopProcess: _grpc.UnaryUnaryMultiCallable[_executor_pb2.StopProcessRequest, _executor_pb2.StopProcessResponse]
+    """Ends a program that a live step started, with everything that it started."""
     GetExecution: _grpc.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]
     """Tells how an execution stands."""
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_executor_pb2.GetReceiptRequest, _executor_pb2.GetReceiptResponse]
@@ -77,6 +85,14 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     """
     WatchExecution: _aio.UnaryStreamMultiCallable[_executor_pb2.WatchExecutionRequest, _executor_pb2.WatchExecutionResponse]  # type: ignore[assignment]
     """Streams the events of an execution, those of the past first."""
+    ControlExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.ControlExecutionRequest, _executor_pb2.ControlExecutionResponse]  # type: ignore[assignment]
+    """Has an execution that was claimed pause, go on, stop or roll back, or hands in a person's signed word about one of its
+    steps. It can not make anything happen that was not approved.
+    """
+    ListProcesses: _aio.UnaryUnaryMultiCallable[_executor_pb2.ListProcessesRequest, _executor_pb2.ListProcessesResponse]  # type: ignore[assignment]
+    """Lists the programs that live steps started and that keep running."""
+    StopProcess: _aio.UnaryUnaryMultiCallable[_executor_pb2.StopProcessRequest, _executor_pb2.StopProcessResponse]  # type: ignore[assignment]
+    """Ends a program that a live step started, with everything that it started."""
     GetExecution: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetExecutionRequest, _executor_pb2.GetExecutionResponse]  # type: ignore[assignment]
     """Tells how an execution stands."""
     GetReceipt: _aio.UnaryUnaryMultiCallable[_executor_pb2.GetReceiptRequest, _executor_pb2.GetReceiptResponse]  # type: ignore[assignment]
@@ -129,6 +145,32 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executor_pb2.WatchExecutionResponse], _abc.AsyncIterator[_executor_pb2.WatchExecutionResponse]]:
         """Streams the events of an execution, those of the past first."""
+
+    @_abc_1.abstractmethod
+    def ControlExecution(
+        self,
+        request: _executor_pb2.ControlExecutionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executor_pb2.ControlExecutionResponse, _abc.Awaitable[_executor_pb2.ControlExecutionResponse]]:
+        """Has an execution that was claimed pause, go on, stop or roll back, or hands in a person's signed word about one of its
+        steps. It can not make anything happen that was not approved.
+        """
+
+    @_abc_1.abstractmethod
+    def ListProcesses(
+        self,
+        request: _executor_pb2.ListProcessesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executor_pb2.ListProcessesResponse, _abc.Awaitable[_executor_pb2.ListProcessesResponse]]:
+        """Lists the programs that live steps started and that keep running."""
+
+    @_abc_1.abstractmethod
+    def StopProcess(
+        self,
+        request: _executor_pb2.StopProcessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executor_pb2.StopProcessResponse, _abc.Awaitable[_executor_pb2.StopProcessResponse]]:
+        """Ends a program that a live step started, with everything that it started."""
 
     @_abc_1.abstractmethod
     def GetExecution(

@@ -112,6 +112,12 @@ class Mission(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     INTENT_ID_FIELD_NUMBER: _builtins.int
     TRANSCRIPTION_ID_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_SAMPLES_FIELD_NUMBER: _builtins.int
     mission_id: _builtins.str
     """Its id."""
     status: _events_pb2.MissionStatus.ValueType
@@ -152,6 +158,16 @@ class Mission(_message.Message):
     """The intent."""
     transcription_id: _builtins.str
     """The transcription behind it, where there was one."""
+    segment: _builtins.int
+    """The stretch of the execution that its present plan is for."""
+    queue_position: _builtins.int
+    """Its place in the queue, from 1; 0 where it is not queued."""
+    priority: _builtins.int
+    """The priority it was queued with."""
+    confidence: _builtins.int
+    """How likely it is to succeed as executions of its kind have, in hundredths of a percent; 0 where nothing can be said."""
+    confidence_samples: _builtins.int
+    """How many outcomes that is drawn from."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was proposed."""
@@ -159,6 +175,10 @@ class Mission(_message.Message):
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """When its last event happened."""
+
+    @_builtins.property
+    def pause(self) -> _executor_pb2.Pause:
+        """What it waits for, while it is paused."""
 
     def __init__(
         self,
@@ -185,10 +205,16 @@ class Mission(_message.Message):
         message_id: _builtins.str = ...,
         intent_id: _builtins.str = ...,
         transcription_id: _builtins.str = ...,
+        pause: _executor_pb2.Pause | None = ...,
+        segment: _builtins.int = ...,
+        queue_position: _builtins.int = ...,
+        priority: _builtins.int = ...,
+        confidence: _builtins.int = ...,
+        confidence_samples: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "pause", b"pause", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloned_from", b"cloned_from", "created_at", b"created_at", "execution_id", b"execution_id", "executor_id", b"executor_id", "intent_id", b"intent_id", "last_sequence", b"last_sequence", "message_id", b"message_id", "mission_id", b"mission_id", "objective", b"objective", "outcome", b"outcome", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "proposer", b"proposer", "receipt_id", b"receipt_id", "report_digest", b"report_digest", "report_id", b"report_id", "report_status", b"report_status", "session_id", b"session_id", "status", b"status", "transcription_id", b"transcription_id", "updated_at", b"updated_at", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloned_from", b"cloned_from", "confidence", b"confidence", "confidence_samples", b"confidence_samples", "created_at", b"created_at", "execution_id", b"execution_id", "executor_id", b"executor_id", "intent_id", b"intent_id", "last_sequence", b"last_sequence", "message_id", b"message_id", "mission_id", b"mission_id", "objective", b"objective", "outcome", b"outcome", "pause", b"pause", "plan_digest", b"plan_digest", "plan_id", b"plan_id", "priority", b"priority", "proposer", b"proposer", "queue_position", b"queue_position", "receipt_id", b"receipt_id", "report_digest", b"report_digest", "report_id", b"report_id", "report_status", b"report_status", "segment", b"segment", "session_id", b"session_id", "status", b"status", "transcription_id", b"transcription_id", "updated_at", b"updated_at", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -479,6 +505,46 @@ class GetMissionRequest(_message.Message):
 Global___GetMissionRequest: _TypeAlias = GetMissionRequest  # noqa: Y015
 
 @_typing.final
+class SegmentDocuments(_message.Message):
+    """What an earlier stretch of a mission's execution stood on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    APPROVALS_FIELD_NUMBER: _builtins.int
+    segment: _builtins.int
+    """Which stretch."""
+    @_builtins.property
+    def plan(self) -> _sealed_pb2.Sealed:
+        """The sealed plan."""
+
+    @_builtins.property
+    def report(self) -> _sealed_pb2.Sealed:
+        """The sealed report."""
+
+    @_builtins.property
+    def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_sealed_pb2.Sealed]:
+        """The sealed approvals."""
+
+    def __init__(
+        self,
+        *,
+        segment: _builtins.int = ...,
+        plan: _sealed_pb2.Sealed | None = ...,
+        report: _sealed_pb2.Sealed | None = ...,
+        approvals: _abc.Iterable[_sealed_pb2.Sealed] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "plan", b"plan", "report", b"report", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentDocuments: _TypeAlias = SegmentDocuments  # noqa: Y015
+
+@_typing.final
 class GetMissionResponse(_message.Message):
     """A mission with its sealed documents."""
 
@@ -490,6 +556,8 @@ class GetMissionResponse(_message.Message):
     APPROVALS_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    WORDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mission(self) -> Global___Mission:
         """The mission."""
@@ -514,6 +582,14 @@ class GetMissionResponse(_message.Message):
     def refusal(self) -> _sealed_pb2.Sealed:
         """The last refusal, where there was one."""
 
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentDocuments]:
+        """The stretches before the present plan's, the first first."""
+
+    @_builtins.property
+    def words(self) -> _containers.RepeatedCompositeFieldContainer[_sealed_pb2.Sealed]:
+        """Signed approvals of single steps, and reconciliations."""
+
     def __init__(
         self,
         *,
@@ -523,10 +599,12 @@ class GetMissionResponse(_message.Message):
         approvals: _abc.Iterable[_sealed_pb2.Sealed] | None = ...,
         receipt: _sealed_pb2.Sealed | None = ...,
         refusal: _sealed_pb2.Sealed | None = ...,
+        segments: _abc.Iterable[Global___SegmentDocuments] | None = ...,
+        words: _abc.Iterable[_sealed_pb2.Sealed] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan", "receipt", b"receipt", "refusal", b"refusal", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "mission", b"mission", "plan", b"plan", "receipt", b"receipt", "refusal", b"refusal", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "mission", b"mission", "plan", b"plan", "receipt", b"receipt", "refusal", b"refusal", "report", b"report", "segments", b"segments", "words", b"words"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -834,15 +912,28 @@ class ExecuteMissionRequest(_message.Message):
     MISSION_ID_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Unique per request; the same id attaches again."""
     mission_id: _builtins.str
     """The mission."""
     detach: _builtins.bool
     """Queue it and return at once."""
+    priority: _builtins.int
+    """Queued missions of a higher priority come first; -100 to 100. Only with detach, as the next two."""
     @_builtins.property
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[_sealed_pb2.Sealed]:
         """Signed approvals to record first, as ApproveMission would; saves a call to whoever approves and executes."""
+
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Not before this moment."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Not from this moment on: a mission that still waits then is expired."""
 
     def __init__(
         self,
@@ -851,10 +942,13 @@ class ExecuteMissionRequest(_message.Message):
         mission_id: _builtins.str = ...,
         detach: _builtins.bool = ...,
         approvals: _abc.Iterable[_sealed_pb2.Sealed] | None = ...,
+        priority: _builtins.int = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "detach", b"detach", "mission_id", b"mission_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "detach", b"detach", "expires_at", b"expires_at", "mission_id", b"mission_id", "not_before", b"not_before", "priority", b"priority", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1138,6 +1232,9 @@ class WhiteboardStep(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """The step."""
     kind: _builtins.str
@@ -1152,6 +1249,12 @@ class WhiteboardStep(_message.Message):
     """"planned", "running", "succeeded", "failed" or "rolled_back"."""
     duration_ms: _builtins.int
     """How long it took."""
+    segment: _builtins.int
+    """The stretch of the execution it belongs to."""
+    attempts: _builtins.int
+    """How often it was begun."""
+    error: _builtins.str
+    """Why it failed; empty otherwise."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -1172,10 +1275,13 @@ class WhiteboardStep(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         duration_ms: _builtins.int = ...,
+        segment: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "duration_ms", b"duration_ms", "end_time", b"end_time", "kind", b"kind", "stage", b"stage", "start_time", b"start_time", "status", b"status", "step_id", b"step_id", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "description", b"description", "duration_ms", b"duration_ms", "end_time", b"end_time", "error", b"error", "kind", b"kind", "segment", b"segment", "stage", b"stage", "start_time", b"start_time", "status", b"status", "step_id", b"step_id", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1265,6 +1371,7 @@ class Whiteboard(_message.Message):
     APPROVALS_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
     mission_id: _builtins.str
     """The mission."""
     objective: _builtins.str
@@ -1301,6 +1408,10 @@ class Whiteboard(_message.Message):
     def approvals(self) -> _containers.RepeatedCompositeFieldContainer[Global___WhiteboardApproval]:
         """Its approvals."""
 
+    @_builtins.property
+    def pause(self) -> _executor_pb2.Pause:
+        """What it waits for, while it is paused."""
+
     def __init__(
         self,
         *,
@@ -1316,10 +1427,11 @@ class Whiteboard(_message.Message):
         approvals: _abc.Iterable[Global___WhiteboardApproval] | None = ...,
         last_sequence: _builtins.int = ...,
         reason: _builtins.str = ...,
+        pause: _executor_pb2.Pause | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "pause", b"pause", "result", b"result", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "end_time", b"end_time", "last_sequence", b"last_sequence", "mission_id", b"mission_id", "objective", b"objective", "outcome", b"outcome", "reason", b"reason", "result", b"result", "stages", b"stages", "start_time", b"start_time", "status", b"status", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approvals", b"approvals", "end_time", b"end_time", "last_sequence", b"last_sequence", "mission_id", b"mission_id", "objective", b"objective", "outcome", b"outcome", "pause", b"pause", "reason", b"reason", "result", b"result", "stages", b"stages", "start_time", b"start_time", "status", b"status", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1757,3 +1869,733 @@ class RemoveCallerResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RemoveCallerResponse: _TypeAlias = RemoveCallerResponse  # noqa: Y015
+
+@_typing.final
+class ControlMissionRequest(_message.Message):
+    """Asks something of a mission's execution."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ROLL_BACK_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    mission_id: _builtins.str
+    """The mission, or a prefix of its id that no other has."""
+    action: _executor_pb2.ControlAction.ValueType
+    """What is wanted."""
+    reason: _builtins.str
+    """Why, in the caller's words."""
+    roll_back: _builtins.bool
+    """With STOP: undo everything."""
+    @_builtins.property
+    def document(self) -> _sealed_pb2.Sealed:
+        """With APPROVE_STEP the sealed step approval, with RECONCILE the sealed reconciliation."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        action: _executor_pb2.ControlAction.ValueType = ...,
+        reason: _builtins.str = ...,
+        roll_back: _builtins.bool = ...,
+        document: _sealed_pb2.Sealed | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "document", b"document", "mission_id", b"mission_id", "reason", b"reason", "request_id", b"request_id", "roll_back", b"roll_back"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlMissionRequest: _TypeAlias = ControlMissionRequest  # noqa: Y015
+
+@_typing.final
+class ControlMissionResponse(_message.Message):
+    """The mission then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mission(self) -> Global___Mission:
+        """The mission."""
+
+    def __init__(
+        self,
+        *,
+        mission: Global___Mission | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ControlMissionResponse: _TypeAlias = ControlMissionResponse  # noqa: Y015
+
+@_typing.final
+class RepairMissionRequest(_message.Message):
+    """Gives a mission a repair plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    DRAFT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    mission_id: _builtins.str
+    """The mission, or a prefix of its id that no other has."""
+    dry_run: _builtins.bool
+    """Dry-run it at once."""
+    @_builtins.property
+    def draft(self) -> _plan_pb2.PlanDraft:
+        """The rest of the work; unset asks the repair proposer for it."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        draft: _plan_pb2.PlanDraft | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["draft", b"draft"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draft", b"draft", "dry_run", b"dry_run", "mission_id", b"mission_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairMissionRequest: _TypeAlias = RepairMissionRequest  # noqa: Y015
+
+@_typing.final
+class RepairMissionResponse(_message.Message):
+    """The mission with its repair plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    explanation: _builtins.str
+    """Where the plan comes from, and what it does, in words."""
+    @_builtins.property
+    def mission(self) -> Global___Mission:
+        """The mission."""
+
+    @_builtins.property
+    def plan(self) -> _sealed_pb2.Sealed:
+        """The sealed repair plan."""
+
+    @_builtins.property
+    def report(self) -> _sealed_pb2.Sealed:
+        """The sealed report, where a dry run was asked for."""
+
+    def __init__(
+        self,
+        *,
+        mission: Global___Mission | None = ...,
+        plan: _sealed_pb2.Sealed | None = ...,
+        report: _sealed_pb2.Sealed | None = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission", "plan", b"plan", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation", "mission", b"mission", "plan", b"plan", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepairMissionResponse: _TypeAlias = RepairMissionResponse  # noqa: Y015
+
+@_typing.final
+class RecordFeedbackRequest(_message.Message):
+    """Says what a person thinks of a mission's result."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    RATING_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    mission_id: _builtins.str
+    """The mission, or a prefix of its id that no other has."""
+    rating: _events_pb2.Rating.ValueType
+    """How good it is."""
+    text: _builtins.str
+    """Why; may be empty."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        mission_id: _builtins.str = ...,
+        rating: _events_pb2.Rating.ValueType = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id", "rating", b"rating", "request_id", b"request_id", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFeedbackRequest: _TypeAlias = RecordFeedbackRequest  # noqa: Y015
+
+@_typing.final
+class RecordFeedbackResponse(_message.Message):
+    """The mission."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mission(self) -> Global___Mission:
+        """The mission."""
+
+    def __init__(
+        self,
+        *,
+        mission: Global___Mission | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission", b"mission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFeedbackResponse: _TypeAlias = RecordFeedbackResponse  # noqa: Y015
+
+@_typing.final
+class GetQueueRequest(_message.Message):
+    """Asks what waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    workspace_id: _builtins.str
+    """Of one workspace only; empty means all."""
+    def __init__(
+        self,
+        *,
+        workspace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQueueRequest: _TypeAlias = GetQueueRequest  # noqa: Y015
+
+@_typing.final
+class QueuedMission(_message.Message):
+    """One mission that waits for its turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    QUEUED_AT_FIELD_NUMBER: _builtins.int
+    NOT_BEFORE_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    mission_id: _builtins.str
+    """The mission."""
+    objective: _builtins.str
+    """What it is for."""
+    workspace_id: _builtins.str
+    """The workspace."""
+    tenant: _builtins.str
+    """Who queued it."""
+    priority: _builtins.int
+    """Its priority."""
+    position: _builtins.int
+    """Its place in its workspace's line as things are now, from 1."""
+    waiting_for: _builtins.str
+    """Why it is not handed over now, in words."""
+    @_builtins.property
+    def queued_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was queued."""
+
+    @_builtins.property
+    def not_before(self) -> _timestamp_pb2.Timestamp:
+        """Not before."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Not from then on."""
+
+    def __init__(
+        self,
+        *,
+        mission_id: _builtins.str = ...,
+        objective: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        queued_at: _timestamp_pb2.Timestamp | None = ...,
+        not_before: _timestamp_pb2.Timestamp | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        position: _builtins.int = ...,
+        waiting_for: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "not_before", b"not_before", "queued_at", b"queued_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "mission_id", b"mission_id", "not_before", b"not_before", "objective", b"objective", "position", b"position", "priority", b"priority", "queued_at", b"queued_at", "tenant", b"tenant", "waiting_for", b"waiting_for", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueuedMission: _TypeAlias = QueuedMission  # noqa: Y015
+
+@_typing.final
+class GetQueueResponse(_message.Message):
+    """What waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSIONS_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    depth: _builtins.int
+    """How many wait in all."""
+    @_builtins.property
+    def missions(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueuedMission]:
+        """Line by line, each in its order; at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        missions: _abc.Iterable[Global___QueuedMission] | None = ...,
+        depth: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "missions", b"missions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetQueueResponse: _TypeAlias = GetQueueResponse  # noqa: Y015
+
+@_typing.final
+class ListMissionProcessesRequest(_message.Message):
+    """Asks for the programs that keep running."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSION_ID_FIELD_NUMBER: _builtins.int
+    mission_id: _builtins.str
+    """Of one mission only; empty means all."""
+    def __init__(
+        self,
+        *,
+        mission_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mission_id", b"mission_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMissionProcessesRequest: _TypeAlias = ListMissionProcessesRequest  # noqa: Y015
+
+@_typing.final
+class ListMissionProcessesResponse(_message.Message):
+    """The programs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def processes(self) -> _containers.RepeatedCompositeFieldContainer[_executor_pb2.LiveProcess]:
+        """The newest first."""
+
+    def __init__(
+        self,
+        *,
+        processes: _abc.Iterable[_executor_pb2.LiveProcess] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes", b"processes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMissionProcessesResponse: _TypeAlias = ListMissionProcessesResponse  # noqa: Y015
+
+@_typing.final
+class StopMissionProcessRequest(_message.Message):
+    """Ends a program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Unique per request."""
+    process_id: _builtins.str
+    """The program."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        process_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process_id", b"process_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopMissionProcessRequest: _TypeAlias = StopMissionProcessRequest  # noqa: Y015
+
+@_typing.final
+class StopMissionProcessResponse(_message.Message):
+    """The program then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def process(self) -> _executor_pb2.LiveProcess:
+        """The program."""
+
+    def __init__(
+        self,
+        *,
+        process: _executor_pb2.LiveProcess | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["process", b"process"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StopMissionProcessResponse: _TypeAlias = StopMissionProcessResponse  # noqa: Y015
+
+@_typing.final
+class GetSignalsRequest(_message.Message):
+    """Asks what outcomes have taught."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Of one step kind only."""
+    tool: _builtins.str
+    """Of one tool only: a program, a server and its tool, a host or a database."""
+    workspace_id: _builtins.str
+    """Of one workspace only."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "tool", b"tool", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSignalsRequest: _TypeAlias = GetSignalsRequest  # noqa: Y015
+
+@_typing.final
+class SignalRate(_message.Message):
+    """How often something worked. Rates are in hundredths of a percent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    INSUFFICIENT_FIELD_NUMBER: _builtins.int
+    SUCCESS_RATE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    CENSORED_FIELD_NUMBER: _builtins.int
+    MEDIAN_DURATION_MS_FIELD_NUMBER: _builtins.int
+    P95_DURATION_MS_FIELD_NUMBER: _builtins.int
+    DRIFTS_FIELD_NUMBER: _builtins.int
+    DIVERGENCES_FIELD_NUMBER: _builtins.int
+    ROLLBACKS_FIELD_NUMBER: _builtins.int
+    RATED_GOOD_FIELD_NUMBER: _builtins.int
+    RATED_BAD_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The step kind."""
+    tool: _builtins.str
+    """The tool; empty where it uses none."""
+    workspace_id: _builtins.str
+    """The workspace."""
+    samples: _builtins.int
+    """Outcomes seen, those that count neither way left out."""
+    insufficient: _builtins.bool
+    """Fewer than five outcomes: no rate is given."""
+    success_rate: _builtins.int
+    """Mean of the Beta distribution in which older outcomes weigh less."""
+    low: _builtins.int
+    """Lower end of the interval that holds the rate with 95 percent."""
+    high: _builtins.int
+    """Upper end."""
+    censored: _builtins.int
+    """Outcomes that nobody let happen."""
+    median_duration_ms: _builtins.int
+    """Median duration in milliseconds."""
+    p95_duration_ms: _builtins.int
+    """The duration that 95 percent stay under."""
+    drifts: _builtins.int
+    """Executions that did not find the workspace as the report said."""
+    divergences: _builtins.int
+    """Results that were not as the report said."""
+    rollbacks: _builtins.int
+    """Steps that were undone."""
+    rated_good: _builtins.int
+    """What persons said."""
+    rated_bad: _builtins.int
+    """What persons said."""
+    weight: _builtins.int
+    """Sum of the weights after decay, in hundredths."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        workspace_id: _builtins.str = ...,
+        samples: _builtins.int = ...,
+        insufficient: _builtins.bool = ...,
+        success_rate: _builtins.int = ...,
+        low: _builtins.int = ...,
+        high: _builtins.int = ...,
+        censored: _builtins.int = ...,
+        median_duration_ms: _builtins.int = ...,
+        p95_duration_ms: _builtins.int = ...,
+        drifts: _builtins.int = ...,
+        divergences: _builtins.int = ...,
+        rollbacks: _builtins.int = ...,
+        rated_good: _builtins.int = ...,
+        rated_bad: _builtins.int = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["censored", b"censored", "divergences", b"divergences", "drifts", b"drifts", "high", b"high", "insufficient", b"insufficient", "kind", b"kind", "low", b"low", "median_duration_ms", b"median_duration_ms", "p95_duration_ms", b"p95_duration_ms", "rated_bad", b"rated_bad", "rated_good", b"rated_good", "rollbacks", b"rollbacks", "samples", b"samples", "success_rate", b"success_rate", "tool", b"tool", "weight", b"weight", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SignalRate: _TypeAlias = SignalRate  # noqa: Y015
+
+@_typing.final
+class ReliabilityBin(_message.Message):
+    """Missions whose confidence was stated within one tenth, and how they ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    REALISED_FIELD_NUMBER: _builtins.int
+    low: _builtins.int
+    """Lower end of the tenth, in hundredths of a percent."""
+    high: _builtins.int
+    """Upper end."""
+    samples: _builtins.int
+    """How many."""
+    stated: _builtins.int
+    """Mean of what was stated."""
+    realised: _builtins.int
+    """How many of them succeeded, in hundredths of a percent."""
+    def __init__(
+        self,
+        *,
+        low: _builtins.int = ...,
+        high: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        stated: _builtins.int = ...,
+        realised: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["high", b"high", "low", b"low", "realised", b"realised", "samples", b"samples", "stated", b"stated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReliabilityBin: _TypeAlias = ReliabilityBin  # noqa: Y015
+
+@_typing.final
+class Calibration(_message.Message):
+    """How what was stated compares with what came."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    BRIER_FIELD_NUMBER: _builtins.int
+    BRIER_OF_MEAN_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    BINS_FIELD_NUMBER: _builtins.int
+    samples: _builtins.int
+    """Missions with a stated confidence that ended."""
+    brier: _builtins.int
+    """Brier score times 10,000; 0 is perfect."""
+    brier_of_mean: _builtins.int
+    """The same for always stating the mean."""
+    calibration_error: _builtins.int
+    """Expected calibration error times 10,000."""
+    @_builtins.property
+    def bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReliabilityBin]:
+        """Ten bins."""
+
+    def __init__(
+        self,
+        *,
+        samples: _builtins.int = ...,
+        brier: _builtins.int = ...,
+        brier_of_mean: _builtins.int = ...,
+        calibration_error: _builtins.int = ...,
+        bins: _abc.Iterable[Global___ReliabilityBin] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bins", b"bins", "brier", b"brier", "brier_of_mean", b"brier_of_mean", "calibration_error", b"calibration_error", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
+
+@_typing.final
+class RecurringFailure(_message.Message):
+    """Something that goes wrong again and again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    LAST_MISSION_ID_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The step kind."""
+    reason: _builtins.str
+    """Stable reason."""
+    path: _builtins.str
+    """The path it is about; empty where it is about none."""
+    count: _builtins.int
+    """How often."""
+    last_mission_id: _builtins.str
+    """The last mission in which it happened."""
+    message: _builtins.str
+    """In the words of that last time."""
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp:
+        """When that was."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        path: _builtins.str = ...,
+        count: _builtins.int = ...,
+        last_mission_id: _builtins.str = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_time", b"last_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "last_mission_id", b"last_mission_id", "last_time", b"last_time", "message", b"message", "path", b"path", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecurringFailure: _TypeAlias = RecurringFailure  # noqa: Y015
+
+@_typing.final
+class StageDuration(_message.Message):
+    """How long missions spend in one stage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    MEDIAN_MS_FIELD_NUMBER: _builtins.int
+    P95_MS_FIELD_NUMBER: _builtins.int
+    stage: _plan_pb2.Stage.ValueType
+    """The stage."""
+    samples: _builtins.int
+    """How many."""
+    median_ms: _builtins.int
+    """Median in milliseconds."""
+    p95_ms: _builtins.int
+    """95 percent stay under it."""
+    def __init__(
+        self,
+        *,
+        stage: _plan_pb2.Stage.ValueType = ...,
+        samples: _builtins.int = ...,
+        median_ms: _builtins.int = ...,
+        p95_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["median_ms", b"median_ms", "p95_ms", b"p95_ms", "samples", b"samples", "stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageDuration: _TypeAlias = StageDuration  # noqa: Y015
+
+@_typing.final
+class GetSignalsResponse(_message.Message):
+    """What outcomes have taught."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATES_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___SignalRate]:
+        """By step kind, tool and workspace; the most seen first; at most 500."""
+
+    @_builtins.property
+    def calibration(self) -> Global___Calibration:
+        """Stated against realised."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecurringFailure]:
+        """The most frequent first; at most 50."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageDuration]:
+        """The slowest first."""
+
+    def __init__(
+        self,
+        *,
+        rates: _abc.Iterable[Global___SignalRate] | None = ...,
+        calibration: Global___Calibration | None = ...,
+        failures: _abc.Iterable[Global___RecurringFailure] | None = ...,
+        stages: _abc.Iterable[Global___StageDuration] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "failures", b"failures", "rates", b"rates", "stages", b"stages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSignalsResponse: _TypeAlias = GetSignalsResponse  # noqa: Y015

@@ -220,6 +220,36 @@ class MissionServiceStub(object):
                 request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionRequest.SerializeToString,
                 response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionResponse.FromString,
                 _registered_method=True)
+        self.ControlMission = channel.unary_unary(
+                '/gonogo.v1.MissionService/ControlMission',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ControlMissionRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ControlMissionResponse.FromString,
+                _registered_method=True)
+        self.RepairMission = channel.unary_unary(
+                '/gonogo.v1.MissionService/RepairMission',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.RepairMissionRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.RepairMissionResponse.FromString,
+                _registered_method=True)
+        self.RecordFeedback = channel.unary_unary(
+                '/gonogo.v1.MissionService/RecordFeedback',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.RecordFeedbackRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.RecordFeedbackResponse.FromString,
+                _registered_method=True)
+        self.GetQueue = channel.unary_unary(
+                '/gonogo.v1.MissionService/GetQueue',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetQueueRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetQueueResponse.FromString,
+                _registered_method=True)
+        self.ListMissionProcesses = channel.unary_unary(
+                '/gonogo.v1.MissionService/ListMissionProcesses',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ListMissionProcessesRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ListMissionProcessesResponse.FromString,
+                _registered_method=True)
+        self.StopMissionProcess = channel.unary_unary(
+                '/gonogo.v1.MissionService/StopMissionProcess',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.StopMissionProcessRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.StopMissionProcessResponse.FromString,
+                _registered_method=True)
 
 
 class MissionServiceServicer(object):
@@ -317,6 +347,49 @@ class MissionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ControlMission(self, request, context):
+        """Has a mission's execution pause, go on, stop or roll back, or hands in a person's signed word about one of its steps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RepairMission(self, request, context):
+        """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+        new plan. It needs its own dry run and its own approvals.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordFeedback(self, request, context):
+        """Records what a person thinks of a mission's result.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetQueue(self, request, context):
+        """Shows what waits for its turn.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMissionProcesses(self, request, context):
+        """Lists the programs that live steps started and that keep running.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopMissionProcess(self, request, context):
+        """Ends such a program.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MissionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -384,6 +457,36 @@ def add_MissionServiceServicer_to_server(servicer, server):
                     servicer.ExportMission,
                     request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionRequest.FromString,
                     response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionResponse.SerializeToString,
+            ),
+            'ControlMission': grpc.unary_unary_rpc_method_handler(
+                    servicer.ControlMission,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ControlMissionRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ControlMissionResponse.SerializeToString,
+            ),
+            'RepairMission': grpc.unary_unary_rpc_method_handler(
+                    servicer.RepairMission,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.RepairMissionRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.RepairMissionResponse.SerializeToString,
+            ),
+            'RecordFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordFeedback,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.RecordFeedbackRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.RecordFeedbackResponse.SerializeToString,
+            ),
+            'GetQueue': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetQueue,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetQueueRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetQueueResponse.SerializeToString,
+            ),
+            'ListMissionProcesses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMissionProcesses,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.ListMissionProcessesRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.ListMissionProcessesResponse.SerializeToString,
+            ),
+            'StopMissionProcess': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopMissionProcess,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.StopMissionProcessRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.StopMissionProcessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -738,6 +841,244 @@ class MissionService(object):
             '/gonogo.v1.MissionService/ExportMission',
             gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionRequest.SerializeToString,
             gonogo_dot_v1_dot_orchestrator__pb2.ExportMissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ControlMission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/ControlMission',
+            gonogo_dot_v1_dot_orchestrator__pb2.ControlMissionRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.ControlMissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RepairMission(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/RepairMission',
+            gonogo_dot_v1_dot_orchestrator__pb2.RepairMissionRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.RepairMissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/RecordFeedback',
+            gonogo_dot_v1_dot_orchestrator__pb2.RecordFeedbackRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.RecordFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetQueue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/GetQueue',
+            gonogo_dot_v1_dot_orchestrator__pb2.GetQueueRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.GetQueueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMissionProcesses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/ListMissionProcesses',
+            gonogo_dot_v1_dot_orchestrator__pb2.ListMissionProcessesRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.ListMissionProcessesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopMissionProcess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.MissionService/StopMissionProcess',
+            gonogo_dot_v1_dot_orchestrator__pb2.StopMissionProcessRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.StopMissionProcessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class SignalServiceStub(object):
+    """Says what outcomes have taught. It can only ever ask for more care, never for less.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetSignals = channel.unary_unary(
+                '/gonogo.v1.SignalService/GetSignals',
+                request_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetSignalsRequest.SerializeToString,
+                response_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetSignalsResponse.FromString,
+                _registered_method=True)
+
+
+class SignalServiceServicer(object):
+    """Says what outcomes have taught. It can only ever ask for more care, never for less.
+    """
+
+    def GetSignals(self, request, context):
+        """Returns rates, durations, calibration and recurring failures.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SignalServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetSignals': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSignals,
+                    request_deserializer=gonogo_dot_v1_dot_orchestrator__pb2.GetSignalsRequest.FromString,
+                    response_serializer=gonogo_dot_v1_dot_orchestrator__pb2.GetSignalsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'gonogo.v1.SignalService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('gonogo.v1.SignalService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SignalService(object):
+    """Says what outcomes have taught. It can only ever ask for more care, never for less.
+    """
+
+    @staticmethod
+    def GetSignals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gonogo.v1.SignalService/GetSignals',
+            gonogo_dot_v1_dot_orchestrator__pb2.GetSignalsRequest.SerializeToString,
+            gonogo_dot_v1_dot_orchestrator__pb2.GetSignalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

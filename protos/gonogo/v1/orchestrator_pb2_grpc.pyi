@@ -102,6 +102,20 @@ class MissionServiceStub:
     """Adds the proposer's signature to a mission's plan."""
     ExportMission: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ExportMissionRequest, _orchestrator_pb2.ExportMissionResponse]
     """Returns all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
+    ControlMission: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ControlMissionRequest, _orchestrator_pb2.ControlMissionResponse]
+    """Has a mission's execution pause, go on, stop or roll back, or hands in a person's signed word about one of its steps."""
+    RepairMission: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RepairMissionRequest, _orchestrator_pb2.RepairMissionResponse]
+    """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+    new plan. It needs its own dry run and its own approvals.
+    """
+    RecordFeedback: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RecordFeedbackRequest, _orchestrator_pb2.RecordFeedbackResponse]
+    """Records what a person thinks of a mission's result."""
+    GetQueue: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetQueueRequest, _orchestrator_pb2.GetQueueResponse]
+    """Shows what waits for its turn."""
+    ListMissionProcesses: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ListMissionProcessesRequest, _orchestrator_pb2.ListMissionProcessesResponse]
+    """Lists the programs that live steps started and that keep running."""
+    StopMissionProcess: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.StopMissionProcessRequest, _orchestrator_pb2.StopMissionProcessResponse]
+    """Ends such a program."""
 
 @_typing.type_check_only
 class MissionServiceAsyncStub(MissionServiceStub):
@@ -134,6 +148,20 @@ class MissionServiceAsyncStub(MissionServiceStub):
     """Adds the proposer's signature to a mission's plan."""
     ExportMission: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ExportMissionRequest, _orchestrator_pb2.ExportMissionResponse]  # type: ignore[assignment]
     """Returns all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
+    ControlMission: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ControlMissionRequest, _orchestrator_pb2.ControlMissionResponse]  # type: ignore[assignment]
+    """Has a mission's execution pause, go on, stop or roll back, or hands in a person's signed word about one of its steps."""
+    RepairMission: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RepairMissionRequest, _orchestrator_pb2.RepairMissionResponse]  # type: ignore[assignment]
+    """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+    new plan. It needs its own dry run and its own approvals.
+    """
+    RecordFeedback: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RecordFeedbackRequest, _orchestrator_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
+    """Records what a person thinks of a mission's result."""
+    GetQueue: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetQueueRequest, _orchestrator_pb2.GetQueueResponse]  # type: ignore[assignment]
+    """Shows what waits for its turn."""
+    ListMissionProcesses: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ListMissionProcessesRequest, _orchestrator_pb2.ListMissionProcessesResponse]  # type: ignore[assignment]
+    """Lists the programs that live steps started and that keep running."""
+    StopMissionProcess: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.StopMissionProcessRequest, _orchestrator_pb2.StopMissionProcessResponse]  # type: ignore[assignment]
+    """Ends such a program."""
 
 class MissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps missions from proposal to receipt."""
@@ -242,7 +270,88 @@ class MissionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_orchestrator_pb2.ExportMissionResponse, _abc.Awaitable[_orchestrator_pb2.ExportMissionResponse]]:
         """Returns all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
 
+    @_abc_1.abstractmethod
+    def ControlMission(
+        self,
+        request: _orchestrator_pb2.ControlMissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ControlMissionResponse, _abc.Awaitable[_orchestrator_pb2.ControlMissionResponse]]:
+        """Has a mission's execution pause, go on, stop or roll back, or hands in a person's signed word about one of its steps."""
+
+    @_abc_1.abstractmethod
+    def RepairMission(
+        self,
+        request: _orchestrator_pb2.RepairMissionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.RepairMissionResponse, _abc.Awaitable[_orchestrator_pb2.RepairMissionResponse]]:
+        """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+        new plan. It needs its own dry run and its own approvals.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordFeedback(
+        self,
+        request: _orchestrator_pb2.RecordFeedbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.RecordFeedbackResponse, _abc.Awaitable[_orchestrator_pb2.RecordFeedbackResponse]]:
+        """Records what a person thinks of a mission's result."""
+
+    @_abc_1.abstractmethod
+    def GetQueue(
+        self,
+        request: _orchestrator_pb2.GetQueueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.GetQueueResponse, _abc.Awaitable[_orchestrator_pb2.GetQueueResponse]]:
+        """Shows what waits for its turn."""
+
+    @_abc_1.abstractmethod
+    def ListMissionProcesses(
+        self,
+        request: _orchestrator_pb2.ListMissionProcessesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.ListMissionProcessesResponse, _abc.Awaitable[_orchestrator_pb2.ListMissionProcessesResponse]]:
+        """Lists the programs that live steps started and that keep running."""
+
+    @_abc_1.abstractmethod
+    def StopMissionProcess(
+        self,
+        request: _orchestrator_pb2.StopMissionProcessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.StopMissionProcessResponse, _abc.Awaitable[_orchestrator_pb2.StopMissionProcessResponse]]:
+        """Ends such a program."""
+
 def add_MissionServiceServicer_to_server(servicer: MissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class SignalServiceStub:
+    """Says what outcomes have taught. It can only ever ask for more care, never for less."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SignalServiceAsyncStub: ...
+    GetSignals: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.GetSignalsRequest, _orchestrator_pb2.GetSignalsResponse]
+    """Returns rates, durations, calibration and recurring failures."""
+
+@_typing.type_check_only
+class SignalServiceAsyncStub(SignalServiceStub):
+    """Says what outcomes have taught. It can only ever ask for more care, never for less."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetSignals: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.GetSignalsRequest, _orchestrator_pb2.GetSignalsResponse]  # type: ignore[assignment]
+    """Returns rates, durations, calibration and recurring failures."""
+
+class SignalServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Says what outcomes have taught. It can only ever ask for more care, never for less."""
+
+    @_abc_1.abstractmethod
+    def GetSignals(
+        self,
+        request: _orchestrator_pb2.GetSignalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_orchestrator_pb2.GetSignalsResponse, _abc.Awaitable[_orchestrator_pb2.GetSignalsResponse]]:
+        """Returns rates, durations, calibration and recurring failures."""
+
+def add_SignalServiceServicer_to_server(servicer: SignalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class AuditServiceStub:
     """Shows the audit logs of both services."""

@@ -104,6 +104,50 @@ TEST_EXPECTATION_FAIL: TestExpectation.ValueType  # 2
 TEST_EXPECTATION_ANY: TestExpectation.ValueType  # 3
 Global___TestExpectation: _TypeAlias = TestExpectation  # noqa: Y015
 
+class _LiveAccess:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LiveAccessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LiveAccess.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIVE_ACCESS_UNSPECIFIED: _LiveAccess.ValueType  # 0
+    LIVE_ACCESS_NETWORK: _LiveAccess.ValueType  # 1
+    """In the sandbox, with nothing but the plan's listed domains."""
+    LIVE_ACCESS_HOST: _LiveAccess.ValueType  # 2
+    """The executor's host as the executor itself sees it."""
+
+class LiveAccess(_LiveAccess, metaclass=_LiveAccessEnumTypeWrapper):
+    """What a program that runs for real may reach. The workspace is read-only to it either way."""
+
+LIVE_ACCESS_UNSPECIFIED: LiveAccess.ValueType  # 0
+LIVE_ACCESS_NETWORK: LiveAccess.ValueType  # 1
+"""In the sandbox, with nothing but the plan's listed domains."""
+LIVE_ACCESS_HOST: LiveAccess.ValueType  # 2
+"""The executor's host as the executor itself sees it."""
+Global___LiveAccess: _TypeAlias = LiveAccess  # noqa: Y015
+
+class _PauseDefault:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PauseDefaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PauseDefault.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAUSE_DEFAULT_UNSPECIFIED: _PauseDefault.ValueType  # 0
+    PAUSE_DEFAULT_ROLL_BACK: _PauseDefault.ValueType  # 1
+    """All committed steps are undone, newest first."""
+    PAUSE_DEFAULT_STOP: _PauseDefault.ValueType  # 2
+    """What is committed stays."""
+
+class PauseDefault(_PauseDefault, metaclass=_PauseDefaultEnumTypeWrapper):
+    """What becomes of a paused execution when nobody decides before its deadline."""
+
+PAUSE_DEFAULT_UNSPECIFIED: PauseDefault.ValueType  # 0
+PAUSE_DEFAULT_ROLL_BACK: PauseDefault.ValueType  # 1
+"""All committed steps are undone, newest first."""
+PAUSE_DEFAULT_STOP: PauseDefault.ValueType  # 2
+"""What is committed stays."""
+Global___PauseDefault: _TypeAlias = PauseDefault  # noqa: Y015
+
 class _LadderLevel:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -142,9 +186,9 @@ class Scope(_message.Message):
     network: Global___NetworkAccess.ValueType
     """Network the steps may reach; the default is none."""
     max_pages: _builtins.int
-    """Pages a fetch may follow; default 1."""
+    """Pages that the plan's fetches may read together, redirects not counted; default 1."""
     max_duration_seconds: _builtins.int
-    """Seconds one command or test run may take; default 30."""
+    """Seconds one command, test run, fetch or live step may take; default 30."""
     max_bytes: _builtins.str
     """Bytes the whole change set may hold, as decimal text (sealed documents hold no 64-bit integers); default is the executor's."""
     min_ladder_level: Global___LadderLevel.ValueType
@@ -663,6 +707,354 @@ class UndoStep(_message.Message):
 Global___UndoStep: _TypeAlias = UndoStep  # noqa: Y015
 
 @_typing.final
+class FetchUrl(_message.Message):
+    """Reads a page with GET or HEAD. Its body is kept by digest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URL_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    EXTRACT_TEXT_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """Absolute http or https address; its host must be in the scope's domains and in the executor's policy."""
+    head: _builtins.bool
+    """Ask with HEAD: the status and the headers, no body."""
+    extract_text: _builtins.bool
+    """Extract the readable text of an HTML page; it is kept and can be searched."""
+    max_bytes: _builtins.str
+    """Most bytes of the decoded body, as decimal text; default is the executor's."""
+    def __init__(
+        self,
+        *,
+        url: _builtins.str = ...,
+        head: _builtins.bool = ...,
+        extract_text: _builtins.bool = ...,
+        max_bytes: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extract_text", b"extract_text", "head", b"head", "max_bytes", b"max_bytes", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchUrl: _TypeAlias = FetchUrl  # noqa: Y015
+
+@_typing.final
+class SearchBodies(_message.Message):
+    """Searches the texts of pages that fetches of the same workspace have kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """Words to look for, as in SQLite's FTS5: words, "phrases", AND, OR, NOT, prefix*."""
+    limit: _builtins.int
+    """Most matches; default 20."""
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchBodies: _TypeAlias = SearchBodies  # noqa: Y015
+
+@_typing.final
+class HttpHeader(_message.Message):
+    """One header of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name."""
+    value: _builtins.str
+    """Value, or a secret's reference."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HttpHeader: _TypeAlias = HttpHeader  # noqa: Y015
+
+@_typing.final
+class HttpRequest(_message.Message):
+    """Sends one request that has effects. It is not simulated; it is sent once, after approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    SUCCESS_CODES_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_HEADER_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """"POST", "PUT", "PATCH", "DELETE", or any other method in capitals."""
+    url: _builtins.str
+    """Absolute http or https address; its host must be in the scope's domains and in the executor's policy."""
+    content: _builtins.str
+    """Text, sent as UTF-8."""
+    data: _builtins.bytes
+    """Bytes, where the content is not text."""
+    idempotency_header: _builtins.str
+    """Header in which the far side takes an idempotency key, such as "Idempotency-Key"; empty where it takes none."""
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedCompositeFieldContainer[Global___HttpHeader]:
+        """Headers besides those that the executor sets."""
+
+    @_builtins.property
+    def success_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Status codes that count as success; empty means 200 to 299."""
+
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        url: _builtins.str = ...,
+        headers: _abc.Iterable[Global___HttpHeader] | None = ...,
+        content: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        success_codes: _abc.Iterable[_builtins.int] | None = ...,
+        idempotency_header: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content", b"content", "data", b"data"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "content", b"content", "data", b"data", "headers", b"headers", "idempotency_header", b"idempotency_header", "method", b"method", "success_codes", b"success_codes", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["content", "data"]  # noqa: Y015
+    _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
+
+Global___HttpRequest: _TypeAlias = HttpRequest  # noqa: Y015
+
+@_typing.final
+class ReadinessCheck(_message.Message):
+    """When a program that keeps running counts as ready: one of the two checks, or that it still runs after the time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """Port of the loopback interface that accepts a connection."""
+    output: _builtins.str
+    """Text that its output holds."""
+    seconds: _builtins.int
+    """Seconds it may take to become ready; default 10."""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        output: _builtins.str = ...,
+        seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "port", b"port", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadinessCheck: _TypeAlias = ReadinessCheck  # noqa: Y015
+
+@_typing.final
+class RunLive(_message.Message):
+    """Runs a program with effects outside of the workspace. It is not simulated; it is run once, after approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EnvEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ARGV_FIELD_NUMBER: _builtins.int
+    CWD_FIELD_NUMBER: _builtins.int
+    ENV_FIELD_NUMBER: _builtins.int
+    SUCCESS_CODES_FIELD_NUMBER: _builtins.int
+    ACCESS_FIELD_NUMBER: _builtins.int
+    KEEP_RUNNING_FIELD_NUMBER: _builtins.int
+    cwd: _builtins.str
+    """Directory to start in, relative to the workspace."""
+    access: Global___LiveAccess.ValueType
+    """What it may reach."""
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments; never a shell line."""
+
+    @_builtins.property
+    def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Variables added to the short list that a program gets; a value may be a secret's reference."""
+
+    @_builtins.property
+    def success_codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Exit codes that count as success; empty means 0 only."""
+
+    @_builtins.property
+    def keep_running(self) -> Global___ReadinessCheck:
+        """Start it and let it run: the step is done when it is ready. Unset means that the step waits for its end."""
+
+    def __init__(
+        self,
+        *,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        cwd: _builtins.str = ...,
+        env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        success_codes: _abc.Iterable[_builtins.int] | None = ...,
+        access: Global___LiveAccess.ValueType = ...,
+        keep_running: Global___ReadinessCheck | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keep_running", b"keep_running"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access", b"access", "argv", b"argv", "cwd", b"cwd", "env", b"env", "keep_running", b"keep_running", "success_codes", b"success_codes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLive: _TypeAlias = RunLive  # noqa: Y015
+
+@_typing.final
+class CallTool(_message.Message):
+    """Calls a tool of an MCP server that the executor's trust file names. It is not simulated; it is called once, after approval."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_FIELD_NUMBER: _builtins.int
+    TOOL_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    server: _builtins.str
+    """The server's name in the trust file."""
+    tool: _builtins.str
+    """The tool's name."""
+    arguments: _builtins.str
+    """The arguments, a JSON object as text. A string value may be a secret's reference."""
+    def __init__(
+        self,
+        *,
+        server: _builtins.str = ...,
+        tool: _builtins.str = ...,
+        arguments: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "server", b"server", "tool", b"tool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallTool: _TypeAlias = CallTool  # noqa: Y015
+
+@_typing.final
+class RunSql(_message.Message):
+    """Runs one statement on a database that the executor's trust file names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    """The database's name in the trust file."""
+    statement: _builtins.str
+    """The statement."""
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters in the order of their placeholders (%s for PostgreSQL, ? for SQLite), each a JSON value as text."""
+
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        statement: _builtins.str = ...,
+        parameters: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "parameters", b"parameters", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunSql: _TypeAlias = RunSql  # noqa: Y015
+
+@_typing.final
+class Compensation(_message.Message):
+    """What makes up for a step's effect when the mission is rolled back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    HTTP_REQUEST_FIELD_NUMBER: _builtins.int
+    RUN_LIVE_FIELD_NUMBER: _builtins.int
+    CALL_TOOL_FIELD_NUMBER: _builtins.int
+    RUN_SQL_FIELD_NUMBER: _builtins.int
+    description: _builtins.str
+    """What it is for, in a person's words."""
+    @_builtins.property
+    def http_request(self) -> Global___HttpRequest:
+        """Sends a request."""
+
+    @_builtins.property
+    def run_live(self) -> Global___RunLive:
+        """Runs a program."""
+
+    @_builtins.property
+    def call_tool(self) -> Global___CallTool:
+        """Calls a tool."""
+
+    @_builtins.property
+    def run_sql(self) -> Global___RunSql:
+        """Runs a statement."""
+
+    def __init__(
+        self,
+        *,
+        description: _builtins.str = ...,
+        http_request: Global___HttpRequest | None = ...,
+        run_live: Global___RunLive | None = ...,
+        call_tool: Global___CallTool | None = ...,
+        run_sql: Global___RunSql | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "call_tool", b"call_tool", "http_request", b"http_request", "run_live", b"run_live", "run_sql", b"run_sql"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "call_tool", b"call_tool", "description", b"description", "http_request", b"http_request", "run_live", b"run_live", "run_sql", b"run_sql"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["http_request", "run_live", "call_tool", "run_sql"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___Compensation: _TypeAlias = Compensation  # noqa: Y015
+
+@_typing.final
 class Step(_message.Message):
     """One typed action."""
 
@@ -671,6 +1063,8 @@ class Step(_message.Message):
     STEP_ID_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     STAGE_FIELD_NUMBER: _builtins.int
+    NEEDS_APPROVAL_FIELD_NUMBER: _builtins.int
+    COMPENSATION_FIELD_NUMBER: _builtins.int
     READ_FILE_FIELD_NUMBER: _builtins.int
     LIST_DIRECTORY_FIELD_NUMBER: _builtins.int
     SEARCH_FILES_FIELD_NUMBER: _builtins.int
@@ -686,12 +1080,24 @@ class Step(_message.Message):
     REPLACE_TEXT_FIELD_NUMBER: _builtins.int
     APPEND_TEXT_FIELD_NUMBER: _builtins.int
     UNDO_STEP_FIELD_NUMBER: _builtins.int
+    FETCH_URL_FIELD_NUMBER: _builtins.int
+    SEARCH_BODIES_FIELD_NUMBER: _builtins.int
+    HTTP_REQUEST_FIELD_NUMBER: _builtins.int
+    RUN_LIVE_FIELD_NUMBER: _builtins.int
+    CALL_TOOL_FIELD_NUMBER: _builtins.int
+    RUN_SQL_FIELD_NUMBER: _builtins.int
     step_id: _builtins.str
     """Unique within the plan, such as "s1"."""
     description: _builtins.str
     """What the step is for, in a person's words."""
     stage: Global___Stage.ValueType
     """The part of the work it belongs to."""
+    needs_approval: _builtins.bool
+    """Pause before the step is committed, show what it would do, and wait for a signature over just that."""
+    @_builtins.property
+    def compensation(self) -> Global___Compensation:
+        """What makes up for a live step's effect; without it such a step is irreversible."""
+
     @_builtins.property
     def read_file(self) -> Global___ReadFile:
         """Reads one file."""
@@ -752,12 +1158,38 @@ class Step(_message.Message):
     def undo_step(self) -> Global___UndoStep:
         """Takes back a step of an ended mission."""
 
+    @_builtins.property
+    def fetch_url(self) -> Global___FetchUrl:
+        """Reads a page."""
+
+    @_builtins.property
+    def search_bodies(self) -> Global___SearchBodies:
+        """Searches pages that were kept."""
+
+    @_builtins.property
+    def http_request(self) -> Global___HttpRequest:
+        """Sends a request with effects."""
+
+    @_builtins.property
+    def run_live(self) -> Global___RunLive:
+        """Runs a program with effects outside of the workspace."""
+
+    @_builtins.property
+    def call_tool(self) -> Global___CallTool:
+        """Calls a tool of an MCP server."""
+
+    @_builtins.property
+    def run_sql(self) -> Global___RunSql:
+        """Runs a statement on a database."""
+
     def __init__(
         self,
         *,
         step_id: _builtins.str = ...,
         description: _builtins.str = ...,
         stage: Global___Stage.ValueType = ...,
+        needs_approval: _builtins.bool = ...,
+        compensation: Global___Compensation | None = ...,
         read_file: Global___ReadFile | None = ...,
         list_directory: Global___ListDirectory | None = ...,
         search_files: Global___SearchFiles | None = ...,
@@ -773,16 +1205,52 @@ class Step(_message.Message):
         replace_text: Global___ReplaceText | None = ...,
         append_text: Global___AppendText | None = ...,
         undo_step: Global___UndoStep | None = ...,
+        fetch_url: Global___FetchUrl | None = ...,
+        search_bodies: Global___SearchBodies | None = ...,
+        http_request: Global___HttpRequest | None = ...,
+        run_live: Global___RunLive | None = ...,
+        call_tool: Global___CallTool | None = ...,
+        run_sql: Global___RunSql | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "list_directory", b"list_directory", "move_path", b"move_path", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_tests", b"run_tests", "search_files", b"search_files", "set_mode", b"set_mode", "undo_step", b"undo_step", "write_file", b"write_file"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "call_tool", b"call_tool", "compensation", b"compensation", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "fetch_url", b"fetch_url", "http_request", b"http_request", "list_directory", b"list_directory", "move_path", b"move_path", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_live", b"run_live", "run_sql", b"run_sql", "run_tests", b"run_tests", "search_bodies", b"search_bodies", "search_files", b"search_files", "set_mode", b"set_mode", "undo_step", b"undo_step", "write_file", b"write_file"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "description", b"description", "list_directory", b"list_directory", "move_path", b"move_path", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_tests", b"run_tests", "search_files", b"search_files", "set_mode", b"set_mode", "stage", b"stage", "step_id", b"step_id", "undo_step", b"undo_step", "write_file", b"write_file"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append_text", b"append_text", "call_tool", b"call_tool", "compensation", b"compensation", "create_directory", b"create_directory", "create_file", b"create_file", "delete_path", b"delete_path", "description", b"description", "fetch_url", b"fetch_url", "http_request", b"http_request", "list_directory", b"list_directory", "move_path", b"move_path", "needs_approval", b"needs_approval", "patch_file", b"patch_file", "read_file", b"read_file", "replace_text", b"replace_text", "run_command", b"run_command", "run_live", b"run_live", "run_sql", b"run_sql", "run_tests", b"run_tests", "search_bodies", b"search_bodies", "search_files", b"search_files", "set_mode", b"set_mode", "stage", b"stage", "step_id", b"step_id", "undo_step", b"undo_step", "write_file", b"write_file"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["read_file", "list_directory", "search_files", "create_file", "create_directory", "write_file", "patch_file", "move_path", "delete_path", "set_mode", "run_command", "run_tests", "replace_text", "append_text", "undo_step"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["read_file", "list_directory", "search_files", "create_file", "create_directory", "write_file", "patch_file", "move_path", "delete_path", "set_mode", "run_command", "run_tests", "replace_text", "append_text", "undo_step", "fetch_url", "search_bodies", "http_request", "run_live", "call_tool", "run_sql"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class PauseRules(_message.Message):
+    """How long a paused execution waits for a person, and what happens then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEADLINE_SECONDS_FIELD_NUMBER: _builtins.int
+    DEFAULT_ACTION_FIELD_NUMBER: _builtins.int
+    STEP_APPROVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    deadline_seconds: _builtins.int
+    """Seconds that a pause waits; default 86,400."""
+    default_action: Global___PauseDefault.ValueType
+    """What happens at the deadline; default roll_back."""
+    step_approval_seconds: _builtins.int
+    """Seconds that a step waits for its own approval; default 3,600. Then the execution stops."""
+    def __init__(
+        self,
+        *,
+        deadline_seconds: _builtins.int = ...,
+        default_action: Global___PauseDefault.ValueType = ...,
+        step_approval_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_seconds", b"deadline_seconds", "default_action", b"default_action", "step_approval_seconds", b"step_approval_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseRules: _TypeAlias = PauseRules  # noqa: Y015
 
 @_typing.final
 class PlanDraft(_message.Message):
@@ -795,12 +1263,13 @@ class PlanDraft(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     FAILURE_POLICY_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
     objective: _builtins.str
     """One line that says what the mission is for."""
     workspace: _builtins.str
     """Id of the workspace on the executor."""
     failure_policy: Global___FailurePolicy.ValueType
-    """What happens when a step fails; default roll_back."""
+    """What happens when a step fails; default pause."""
     @_builtins.property
     def scope(self) -> Global___Scope:
         """The contract the plan may not leave."""
@@ -808,6 +1277,10 @@ class PlanDraft(_message.Message):
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """The steps in order."""
+
+    @_builtins.property
+    def pause(self) -> Global___PauseRules:
+        """How long pauses wait."""
 
     def __init__(
         self,
@@ -817,10 +1290,11 @@ class PlanDraft(_message.Message):
         scope: Global___Scope | None = ...,
         failure_policy: Global___FailurePolicy.ValueType = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
+        pause: Global___PauseRules | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pause", b"pause", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_policy", b"failure_policy", "objective", b"objective", "scope", b"scope", "steps", b"steps", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure_policy", b"failure_policy", "objective", b"objective", "pause", b"pause", "scope", b"scope", "steps", b"steps", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -846,6 +1320,10 @@ class Plan(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     FAILURE_POLICY_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    PAUSE_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    JOURNAL_DIGEST_FIELD_NUMBER: _builtins.int
     plan_id: _builtins.str
     """Id of this plan."""
     mission_id: _builtins.str
@@ -868,6 +1346,12 @@ class Plan(_message.Message):
     """Who asked, as the orchestrator says; proven only by a signature of that person on this document."""
     failure_policy: Global___FailurePolicy.ValueType
     """What happens when a step fails."""
+    segment: _builtins.int
+    """Which stretch of the execution it is for: 0 for the mission's first plan, each repair plan opens the next."""
+    execution_id: _builtins.str
+    """The paused execution that a repair plan goes on with; empty for segment 0."""
+    journal_digest: _builtins.str
+    """Digest of what that execution has done so far, as the executor said when it paused; empty for segment 0."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it was sealed."""
@@ -879,6 +1363,10 @@ class Plan(_message.Message):
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
         """The steps in order, 1 to 1,000."""
+
+    @_builtins.property
+    def pause(self) -> Global___PauseRules:
+        """How long pauses wait, all defaults filled in."""
 
     def __init__(
         self,
@@ -897,10 +1385,14 @@ class Plan(_message.Message):
         scope: Global___Scope | None = ...,
         failure_policy: Global___FailurePolicy.ValueType = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
+        pause: Global___PauseRules | None = ...,
+        segment: _builtins.int = ...,
+        execution_id: _builtins.str = ...,
+        journal_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "scope", b"scope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "pause", b"pause", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloned_from", b"cloned_from", "created_at", b"created_at", "executor_id", b"executor_id", "failure_policy", b"failure_policy", "intent_id", b"intent_id", "message_id", b"message_id", "mission_id", b"mission_id", "objective", b"objective", "plan_id", b"plan_id", "proposer", b"proposer", "scope", b"scope", "steps", b"steps", "transcription_id", b"transcription_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cloned_from", b"cloned_from", "created_at", b"created_at", "execution_id", b"execution_id", "executor_id", b"executor_id", "failure_policy", b"failure_policy", "intent_id", b"intent_id", "journal_digest", b"journal_digest", "message_id", b"message_id", "mission_id", b"mission_id", "objective", b"objective", "pause", b"pause", "plan_id", b"plan_id", "proposer", b"proposer", "scope", b"scope", "segment", b"segment", "steps", b"steps", "transcription_id", b"transcription_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,17 +27,17 @@ from gonogo.v1 import plan_pb2 as gonogo_dot_v1_dot_plan__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gonogo/v1/policy.proto\x12\tgonogo.v1\x1a\x18gonogo/v1/evidence.proto\x1a\x14gonogo/v1/plan.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\tPolicyKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12\x1e\n\x03use\x18\x04 \x01(\x0e\x32\x11.gonogo.v1.KeyUse\x12\x10\n\x08hardware\x18\x05 \x01(\x08\"x\n\x0cPolicyPerson\x12\x0e\n\x06person\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.gonogo.v1.PersonKind\x12\x0f\n\x07sponsor\x18\x03 \x01(\t\x12\"\n\x04keys\x18\x04 \x03(\x0b\x32\x14.gonogo.v1.PolicyKey\"-\n\x0bPolicyGroup\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\t\"\xf6\x01\n\x0fPolicyCondition\x12\x12\n\nstep_kinds\x18\x01 \x03(\t\x12\x12\n\nrisk_facts\x18\x02 \x03(\t\x12&\n\x08min_risk\x18\x03 \x01(\x0e\x32\x14.gonogo.v1.RiskLevel\x12\x12\n\nworkspaces\x18\x04 \x03(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x0bmin_changes\x18\x06 \x01(\r\x12\x11\n\tmin_bytes\x18\x07 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x08 \x03(\t\x12\r\n\x05hours\x18\t \x01(\t\x12*\n\tproposers\x18\n \x03(\x0e\x32\x17.gonogo.v1.ProposerKind\"\xe3\x01\n\nPolicyRule\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12(\n\x04when\x18\x02 \x01(\x0b\x32\x1a.gonogo.v1.PolicyCondition\x12\'\n\x07require\x18\x03 \x03(\x0b\x32\x16.gonogo.v1.Requirement\x12\x30\n\x10min_ladder_level\x18\x04 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12\x14\n\x0chardware_key\x18\x05 \x01(\x08\x12\x1c\n\x14max_approval_seconds\x18\x06 \x01(\r\x12\x0e\n\x06refuse\x18\x07 \x01(\x08\"7\n\x0fWorkspaceLabels\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\"\x8d\x03\n\x06Policy\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x15\n\rtrust_version\x18\x02 \x01(\r\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x61pprovals_required\x18\x04 \x01(\r\x12.\n\rself_approval\x18\x05 \x01(\x0e\x32\x17.gonogo.v1.SelfApproval\x12\x1c\n\x14max_approval_seconds\x18\x06 \x01(\r\x12(\n\x07persons\x18\x07 \x03(\x0b\x32\x17.gonogo.v1.PolicyPerson\x12&\n\x06groups\x18\x08 \x03(\x0b\x32\x16.gonogo.v1.PolicyGroup\x12$\n\x05rules\x18\t \x03(\x0b\x32\x15.gonogo.v1.PolicyRule\x12.\n\nworkspaces\x18\n \x03(\x0b\x32\x1a.gonogo.v1.WorkspaceLabels\x12\x15\n\rlimits_digest\x18\x0b \x01(\t*X\n\nPersonKind\x12\x1b\n\x17PERSON_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12PERSON_KIND_PERSON\x10\x01\x12\x15\n\x11PERSON_KIND_AGENT\x10\x02*K\n\x06KeyUse\x12\x17\n\x13KEY_USE_UNSPECIFIED\x10\x00\x12\x13\n\x0fKEY_USE_APPROVE\x10\x01\x12\x13\n\x0fKEY_USE_PROPOSE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16gonogo/v1/policy.proto\x12\tgonogo.v1\x1a\x18gonogo/v1/evidence.proto\x1a\x14gonogo/v1/plan.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"q\n\tPolicyKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0e\n\x06scheme\x18\x02 \x01(\t\x12\x12\n\npublic_key\x18\x03 \x01(\t\x12\x1e\n\x03use\x18\x04 \x01(\x0e\x32\x11.gonogo.v1.KeyUse\x12\x10\n\x08hardware\x18\x05 \x01(\x08\"x\n\x0cPolicyPerson\x12\x0e\n\x06person\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.gonogo.v1.PersonKind\x12\x0f\n\x07sponsor\x18\x03 \x01(\t\x12\"\n\x04keys\x18\x04 \x03(\x0b\x32\x14.gonogo.v1.PolicyKey\"-\n\x0bPolicyGroup\x12\r\n\x05group\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\t\"\xf6\x01\n\x0fPolicyCondition\x12\x12\n\nstep_kinds\x18\x01 \x03(\t\x12\x12\n\nrisk_facts\x18\x02 \x03(\t\x12&\n\x08min_risk\x18\x03 \x01(\x0e\x32\x14.gonogo.v1.RiskLevel\x12\x12\n\nworkspaces\x18\x04 \x03(\t\x12\x0e\n\x06labels\x18\x05 \x03(\t\x12\x13\n\x0bmin_changes\x18\x06 \x01(\r\x12\x11\n\tmin_bytes\x18\x07 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x08 \x03(\t\x12\r\n\x05hours\x18\t \x01(\t\x12*\n\tproposers\x18\n \x03(\x0e\x32\x17.gonogo.v1.ProposerKind\"\xfa\x01\n\nPolicyRule\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12(\n\x04when\x18\x02 \x01(\x0b\x32\x1a.gonogo.v1.PolicyCondition\x12\'\n\x07require\x18\x03 \x03(\x0b\x32\x16.gonogo.v1.Requirement\x12\x30\n\x10min_ladder_level\x18\x04 \x01(\x0e\x32\x16.gonogo.v1.LadderLevel\x12\x14\n\x0chardware_key\x18\x05 \x01(\x08\x12\x1c\n\x14max_approval_seconds\x18\x06 \x01(\r\x12\x0e\n\x06refuse\x18\x07 \x01(\x08\x12\x15\n\rapprove_steps\x18\x08 \x01(\x08\"7\n\x0fWorkspaceLabels\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\"\x8d\x03\n\x06Policy\x12\x13\n\x0b\x65xecutor_id\x18\x01 \x01(\t\x12\x15\n\rtrust_version\x18\x02 \x01(\r\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\x12\x61pprovals_required\x18\x04 \x01(\r\x12.\n\rself_approval\x18\x05 \x01(\x0e\x32\x17.gonogo.v1.SelfApproval\x12\x1c\n\x14max_approval_seconds\x18\x06 \x01(\r\x12(\n\x07persons\x18\x07 \x03(\x0b\x32\x17.gonogo.v1.PolicyPerson\x12&\n\x06groups\x18\x08 \x03(\x0b\x32\x16.gonogo.v1.PolicyGroup\x12$\n\x05rules\x18\t \x03(\x0b\x32\x15.gonogo.v1.PolicyRule\x12.\n\nworkspaces\x18\n \x03(\x0b\x32\x1a.gonogo.v1.WorkspaceLabels\x12\x15\n\rlimits_digest\x18\x0b \x01(\t*X\n\nPersonKind\x12\x1b\n\x17PERSON_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12PERSON_KIND_PERSON\x10\x01\x12\x15\n\x11PERSON_KIND_AGENT\x10\x02*K\n\x06KeyUse\x12\x17\n\x13KEY_USE_UNSPECIFIED\x10\x00\x12\x13\n\x0fKEY_USE_APPROVE\x10\x01\x12\x13\n\x0fKEY_USE_PROPOSE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gonogo.v1.policy_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERSONKIND']._serialized_start=1338
-  _globals['_PERSONKIND']._serialized_end=1426
-  _globals['_KEYUSE']._serialized_start=1428
-  _globals['_KEYUSE']._serialized_end=1503
+  _globals['_PERSONKIND']._serialized_start=1361
+  _globals['_PERSONKIND']._serialized_end=1449
+  _globals['_KEYUSE']._serialized_start=1451
+  _globals['_KEYUSE']._serialized_end=1526
   _globals['_POLICYKEY']._serialized_start=118
   _globals['_POLICYKEY']._serialized_end=231
   _globals['_POLICYPERSON']._serialized_start=233
@@ -47,9 +47,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICYCONDITION']._serialized_start=403
   _globals['_POLICYCONDITION']._serialized_end=649
   _globals['_POLICYRULE']._serialized_start=652
-  _globals['_POLICYRULE']._serialized_end=879
-  _globals['_WORKSPACELABELS']._serialized_start=881
-  _globals['_WORKSPACELABELS']._serialized_end=936
-  _globals['_POLICY']._serialized_start=939
-  _globals['_POLICY']._serialized_end=1336
+  _globals['_POLICYRULE']._serialized_end=902
+  _globals['_WORKSPACELABELS']._serialized_start=904
+  _globals['_WORKSPACELABELS']._serialized_end=959
+  _globals['_POLICY']._serialized_start=962
+  _globals['_POLICY']._serialized_end=1359
 # @@protoc_insertion_point(module_scope)

@@ -245,6 +245,7 @@ class PolicyRule(_message.Message):
     HARDWARE_KEY_FIELD_NUMBER: _builtins.int
     MAX_APPROVAL_SECONDS_FIELD_NUMBER: _builtins.int
     REFUSE_FIELD_NUMBER: _builtins.int
+    APPROVE_STEPS_FIELD_NUMBER: _builtins.int
     rule: _builtins.str
     """Id."""
     min_ladder_level: _plan_pb2.LadderLevel.ValueType
@@ -255,6 +256,10 @@ class PolicyRule(_message.Message):
     """The longest lifetime of an approval in seconds; 0 leaves it to the others."""
     refuse: _builtins.bool
     """Refuses whoever approves."""
+    approve_steps: _builtins.bool
+    """The matching steps need a signature of their own before they are committed: those of `when.step_kinds`, all steps
+    where it names none.
+    """
     @_builtins.property
     def when(self) -> Global___PolicyCondition:
         """Where it matches; nothing given matches always."""
@@ -273,10 +278,11 @@ class PolicyRule(_message.Message):
         hardware_key: _builtins.bool = ...,
         max_approval_seconds: _builtins.int = ...,
         refuse: _builtins.bool = ...,
+        approve_steps: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["when", b"when"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hardware_key", b"hardware_key", "max_approval_seconds", b"max_approval_seconds", "min_ladder_level", b"min_ladder_level", "refuse", b"refuse", "require", b"require", "rule", b"rule", "when", b"when"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_steps", b"approve_steps", "hardware_key", b"hardware_key", "max_approval_seconds", b"max_approval_seconds", "min_ladder_level", b"min_ladder_level", "refuse", b"refuse", "require", b"require", "rule", b"rule", "when", b"when"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,6 +33,16 @@ def framed_digest(parts: Iterable[bytes]) -> str:
     return digest(framed(parts))
 
 
+def step_digest(report_digest: str, step_id: str) -> str:
+    """Return what a step's own approval names: the step exactly as one report has it, change set and all.
+
+    Args:
+        report_digest: names the sealed report.
+        step_id: the step in it.
+    """
+    return framed_digest((b"step", report_digest.encode(), step_id.encode()))
+
+
 def pre_authentication_encoding(media_type: str, body: bytes) -> bytes:
     """Return what a signature over a sealed document is made over (DSSE v1, PAE).
 

@@ -129,7 +129,8 @@ class Rule:
     max_approval_seconds: int | None = None
     refuse: bool = False
     approve_steps: bool = False
-    """The matching steps need a signature of their own before they are committed."""
+    """The matching steps need a signature of their own before they are committed: those of the condition's kinds, or
+    all where it names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +192,8 @@ class Facts:
     """Bytes of all changed files as they will be."""
     at: datetime
     proposer: Proposer = Proposer()
+    steps: tuple[tuple[str, str], ...] | None = None
+    """Id and kind of each step, in the plan's order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +253,9 @@ def demand_of(policy: Policy, facts: Facts) -> Demand:
         hardware_key=any(rule.hardware_key for rule in matching),
         min_ladder_level=max(levels, default=None),
         refused=_refused(policy, matching, sure=bool(base or certain), requirements=requirements)
-        or _refused_for_its_proposer(policy, matching, certain, facts.proposer),
+        or _refused_for_its_proposer(policy, matching, certain, facts.proposer)
+        or _refused_for_its_steps(matching, facts),
+        approve_steps=_steps_to_approve(matching, facts.steps or ()),
     )
 
 
@@ -402,6 +407,20 @@ def _refused_for_its_proposer(
     return (
         f"nobody has proven to be the plan's proposer, and whether rule {allowing[0].rule_id} is about this is unknown"
     )
+
+
+def _refused_for_its_steps(matching: Sequence[Rule], facts: Facts) -> str:
+    """Refuse where some steps need a signature of their own and nobody can say which."""
+    marking = [rule for rule in matching if rule.approve_steps]
+    if facts.steps is not None or not marking:
+        return ""
+    return f"which steps rule {marking[0].rule_id} wants approved one by one is unknown"
+
+
+def _steps_to_approve(matching: Iterable[Rule], steps: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the ids of the steps that rules mark, in the plan's order: those of the rule's kinds, or all."""
+    marking = [rule.when.step_kinds for rule in matching if rule.approve_steps]
+    return tuple(step_id for step_id, kind in steps if any(not kinds or kind in kinds for kinds in marking))
 
 
 def _may_be_the_proposer(policy: Policy, demand: Demand, proposer: Proposer) -> bool:

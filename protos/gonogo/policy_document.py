@@ -150,6 +150,7 @@ def demand_to_proto(demand: Demand) -> evidence_pb2.Demand:
         hardware_key=demand.hardware_key,
         min_ladder_level=_LEVELS[demand.min_ladder_level],
         refused=demand.refused,
+        approve_steps=demand.approve_steps,
     )
 
 
@@ -166,6 +167,7 @@ def demand_from_proto(message: evidence_pb2.Demand) -> Demand:
         hardware_key=message.hardware_key,
         min_ladder_level=_known("ladder level", _LEVELS, message.min_ladder_level),
         refused=message.refused,
+        approve_steps=tuple(message.approve_steps),
     )
 
 
@@ -251,6 +253,7 @@ def _rule_to_proto(rule: Rule) -> policy_pb2.PolicyRule:
         hardware_key=rule.hardware_key,
         max_approval_seconds=rule.max_approval_seconds or 0,
         refuse=rule.refuse,
+        approve_steps=rule.approve_steps,
     )
 
 
@@ -263,6 +266,7 @@ def _rule_from_proto(message: policy_pb2.PolicyRule) -> Rule:
         hardware_key=message.hardware_key,
         max_approval_seconds=message.max_approval_seconds or None,
         refuse=message.refuse,
+        approve_steps=message.approve_steps,
     )
 
 

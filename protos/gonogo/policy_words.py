@@ -31,6 +31,8 @@ def demand_words(demand: Demand) -> tuple[str, ...]:
     if demand.min_ladder_level is not None:
         lines.append(f"dry run at ladder level L{demand.min_ladder_level} or better")
     lines.append(f"approvals hold for at most {demand.max_approval_seconds} seconds")
+    if demand.approve_steps:
+        lines.append(f"approved once more, each before it is committed: {', '.join(demand.approve_steps)}")
     if demand.refused:
         lines.append(f"refused, whoever approves: {demand.refused}")
     return tuple(lines)
@@ -73,6 +75,8 @@ def _asked(rule: Rule) -> Iterator[str]:
         yield f"dry run at L{rule.min_ladder_level} or better"
     if rule.max_approval_seconds is not None:
         yield f"approvals hold for at most {rule.max_approval_seconds} seconds"
+    if rule.approve_steps:
+        yield "each such step approved once more before it is committed"
     if rule.refuse:
         yield "refused, whoever approves"
 

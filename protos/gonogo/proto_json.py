@@ -15,8 +15,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
-# A step without evidence is an edit: its change set says all there is.
-OPTIONAL_ONEOFS = frozenset({"gonogo.v1.StepReport.evidence"})
+# A step without evidence is an edit: its change set says all there is. A request need not send anything.
+OPTIONAL_ONEOFS = frozenset({"gonogo.v1.StepReport.evidence", "gonogo.v1.HttpRequest.body"})
 
 Convert = Callable[[Any], Any]
 

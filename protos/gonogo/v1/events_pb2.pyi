@@ -98,6 +98,44 @@ RATING_GOOD: Rating.ValueType  # 1
 RATING_BAD: Rating.ValueType  # 2
 Global___Rating: _TypeAlias = Rating  # noqa: Y015
 
+class _ControlAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ControlActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ControlAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTROL_ACTION_UNSPECIFIED: _ControlAction.ValueType  # 0
+    CONTROL_ACTION_PAUSE: _ControlAction.ValueType  # 1
+    """Begin no further step until somebody says so."""
+    CONTROL_ACTION_RESUME: _ControlAction.ValueType  # 2
+    """Go on after a pause that somebody asked for."""
+    CONTROL_ACTION_STOP: _ControlAction.ValueType  # 3
+    """End it: kill what runs, undo the step that it interrupts, keep what is committed; with roll_back undo all."""
+    CONTROL_ACTION_RETRY: _ControlAction.ValueType  # 4
+    """Run the step again that failed: the same approved bytes."""
+    CONTROL_ACTION_APPROVE_STEP: _ControlAction.ValueType  # 5
+    """Take a signed approval of the step that waits for one."""
+    CONTROL_ACTION_RECONCILE: _ControlAction.ValueType  # 6
+    """Take a signed word on whether an effect happened."""
+
+class ControlAction(_ControlAction, metaclass=_ControlActionEnumTypeWrapper):
+    """What somebody wants of an execution."""
+
+CONTROL_ACTION_UNSPECIFIED: ControlAction.ValueType  # 0
+CONTROL_ACTION_PAUSE: ControlAction.ValueType  # 1
+"""Begin no further step until somebody says so."""
+CONTROL_ACTION_RESUME: ControlAction.ValueType  # 2
+"""Go on after a pause that somebody asked for."""
+CONTROL_ACTION_STOP: ControlAction.ValueType  # 3
+"""End it: kill what runs, undo the step that it interrupts, keep what is committed; with roll_back undo all."""
+CONTROL_ACTION_RETRY: ControlAction.ValueType  # 4
+"""Run the step again that failed: the same approved bytes."""
+CONTROL_ACTION_APPROVE_STEP: ControlAction.ValueType  # 5
+"""Take a signed approval of the step that waits for one."""
+CONTROL_ACTION_RECONCILE: ControlAction.ValueType  # 6
+"""Take a signed word on whether an effect happened."""
+Global___ControlAction: _TypeAlias = ControlAction  # noqa: Y015
+
 class _PauseKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1004,7 +1042,7 @@ class DiffProposed(_message.Message):
     change_count: _builtins.int
     """Paths it changes."""
     risk: _evidence_pb2.RiskLevel.ValueType
-    """The report's level of risk."""
+    """How much care its changes ask for, as the report says of them."""
     def __init__(
         self,
         *,
@@ -1143,6 +1181,8 @@ class ExecutionPaused(_message.Message):
     DEFAULT_ACTION_FIELD_NUMBER: _builtins.int
     RESULTS_DIGEST_FIELD_NUMBER: _builtins.int
     CHANGE_SET_DIGEST_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    REPAIRABLE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """Why."""
     kind: Global___PauseKind.ValueType
@@ -1155,9 +1195,15 @@ class ExecutionPaused(_message.Message):
     """What it has done so far: what a repair plan, a step's approval or a reconciliation names."""
     change_set_digest: _builtins.str
     """What the step would do: what its approval names."""
+    repairable: _builtins.bool
+    """A repair plan is taken then."""
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
         """When the default is done; unset where it waits for ever."""
+
+    @_builtins.property
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___ControlAction.ValueType]:
+        """What can be asked of it then."""
 
     def __init__(
         self,
@@ -1169,10 +1215,12 @@ class ExecutionPaused(_message.Message):
         default_action: _plan_pb2.PauseDefault.ValueType = ...,
         results_digest: _builtins.str = ...,
         change_set_digest: _builtins.str = ...,
+        actions: _abc.Iterable[Global___ControlAction.ValueType] | None = ...,
+        repairable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_set_digest", b"change_set_digest", "deadline", b"deadline", "default_action", b"default_action", "kind", b"kind", "reason", b"reason", "results_digest", b"results_digest", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "change_set_digest", b"change_set_digest", "deadline", b"deadline", "default_action", b"default_action", "kind", b"kind", "reason", b"reason", "repairable", b"repairable", "results_digest", b"results_digest", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

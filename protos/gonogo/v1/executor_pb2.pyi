@@ -45,44 +45,6 @@ EXECUTION_STATE_PAUSED: ExecutionState.ValueType  # 2
 EXECUTION_STATE_ENDED: ExecutionState.ValueType  # 3
 Global___ExecutionState: _TypeAlias = ExecutionState  # noqa: Y015
 
-class _ControlAction:
-    ValueType = _typing.NewType("ValueType", _builtins.int)
-    V: _TypeAlias = ValueType  # noqa: Y015
-
-class _ControlActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ControlAction.ValueType], _builtins.type):
-    DESCRIPTOR: _descriptor.EnumDescriptor
-    CONTROL_ACTION_UNSPECIFIED: _ControlAction.ValueType  # 0
-    CONTROL_ACTION_PAUSE: _ControlAction.ValueType  # 1
-    """Begin no further step until somebody says so."""
-    CONTROL_ACTION_RESUME: _ControlAction.ValueType  # 2
-    """Go on after a pause that somebody asked for."""
-    CONTROL_ACTION_STOP: _ControlAction.ValueType  # 3
-    """End it: kill what runs, undo the step that it interrupts, keep what is committed; with roll_back undo all."""
-    CONTROL_ACTION_RETRY: _ControlAction.ValueType  # 4
-    """Run the step again that failed: the same approved bytes."""
-    CONTROL_ACTION_APPROVE_STEP: _ControlAction.ValueType  # 5
-    """Take a signed approval of the step that waits for one."""
-    CONTROL_ACTION_RECONCILE: _ControlAction.ValueType  # 6
-    """Take a signed word on whether an effect happened."""
-
-class ControlAction(_ControlAction, metaclass=_ControlActionEnumTypeWrapper):
-    """What somebody wants of an execution."""
-
-CONTROL_ACTION_UNSPECIFIED: ControlAction.ValueType  # 0
-CONTROL_ACTION_PAUSE: ControlAction.ValueType  # 1
-"""Begin no further step until somebody says so."""
-CONTROL_ACTION_RESUME: ControlAction.ValueType  # 2
-"""Go on after a pause that somebody asked for."""
-CONTROL_ACTION_STOP: ControlAction.ValueType  # 3
-"""End it: kill what runs, undo the step that it interrupts, keep what is committed; with roll_back undo all."""
-CONTROL_ACTION_RETRY: ControlAction.ValueType  # 4
-"""Run the step again that failed: the same approved bytes."""
-CONTROL_ACTION_APPROVE_STEP: ControlAction.ValueType  # 5
-"""Take a signed approval of the step that waits for one."""
-CONTROL_ACTION_RECONCILE: ControlAction.ValueType  # 6
-"""Take a signed word on whether an effect happened."""
-Global___ControlAction: _TypeAlias = ControlAction  # noqa: Y015
-
 @_typing.final
 class RevokeRequest(_message.Message):
     """Hands in a revocation."""
@@ -617,7 +579,7 @@ class ControlExecutionRequest(_message.Message):
     """Unique per request; the same id with the same body returns the first answer."""
     mission_id: _builtins.str
     """The mission."""
-    action: Global___ControlAction.ValueType
+    action: _events_pb2.ControlAction.ValueType
     """What is wanted."""
     actor: _builtins.str
     """Who wants it, as the orchestrator knows them."""
@@ -634,7 +596,7 @@ class ControlExecutionRequest(_message.Message):
         *,
         request_id: _builtins.str = ...,
         mission_id: _builtins.str = ...,
-        action: Global___ControlAction.ValueType = ...,
+        action: _events_pb2.ControlAction.ValueType = ...,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         roll_back: _builtins.bool = ...,
@@ -858,7 +820,7 @@ class Pause(_message.Message):
         """When the default is done; unset where it waits for ever."""
 
     @_builtins.property
-    def actions(self) -> _containers.RepeatedScalarFieldContainer[Global___ControlAction.ValueType]:
+    def actions(self) -> _containers.RepeatedScalarFieldContainer[_events_pb2.ControlAction.ValueType]:
         """What can be asked of it now."""
 
     def __init__(
@@ -871,7 +833,7 @@ class Pause(_message.Message):
         default_action: _plan_pb2.PauseDefault.ValueType = ...,
         results_digest: _builtins.str = ...,
         change_set_digest: _builtins.str = ...,
-        actions: _abc.Iterable[Global___ControlAction.ValueType] | None = ...,
+        actions: _abc.Iterable[_events_pb2.ControlAction.ValueType] | None = ...,
         repairable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline"]  # noqa: Y015

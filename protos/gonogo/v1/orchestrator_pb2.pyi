@@ -1886,7 +1886,7 @@ class ControlMissionRequest(_message.Message):
     """Unique per request."""
     mission_id: _builtins.str
     """The mission, or a prefix of its id that no other has."""
-    action: _executor_pb2.ControlAction.ValueType
+    action: _events_pb2.ControlAction.ValueType
     """What is wanted."""
     reason: _builtins.str
     """Why, in the caller's words."""
@@ -1901,7 +1901,7 @@ class ControlMissionRequest(_message.Message):
         *,
         request_id: _builtins.str = ...,
         mission_id: _builtins.str = ...,
-        action: _executor_pb2.ControlAction.ValueType = ...,
+        action: _events_pb2.ControlAction.ValueType = ...,
         reason: _builtins.str = ...,
         roll_back: _builtins.bool = ...,
         document: _sealed_pb2.Sealed | None = ...,

@@ -8,7 +8,7 @@ PROTO_FILES := $(wildcard protos/gonogo/v1/*.proto)
 UV ?= uv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test long faults cases unprivileged filters check format lint types imports protos check-protos bench lock clean large image image-test
+.PHONY: help setup far-sides demo test long faults cases unprivileged filters check format lint types imports protos check-protos bench lock clean large image image-test
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -33,9 +33,15 @@ test: setup ## Run the whole test suite
 faults: setup ## Cut commits, undos, recoveries and missions at every system call; race an editor; lose power
 	@$(BIN)/python -m pytest -q -m "" tests/faults
 
-long: setup ## Run the longer suites: roles, secrets, proofs and attacks over the wire end to end, all examples of the properties
+far-sides: setup ## Install what the long suites speak to: PostgreSQL, and an MCP server from npm
+	@deploy/far-sides.sh build/far-sides
+
+long: far-sides ## Run the longer suites: roles, secrets, proofs and attacks over the wire end to end, all examples of the properties
 	@$(BIN)/python -m pytest -q -m long -n 2 --dist loadfile
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/property
+
+kills: setup ## Kill both services at 200 random moments, under missions of every kind, and print the figures
+	@GONOGO_KILL_ROUNDS=$${GONOGO_KILL_ROUNDS:-200} $(BIN)/python -m pytest -q -m long tests/e2e/test_kills.py
 
 cases: setup ## Run the adversarial cases, each by its id
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/cases

@@ -49,6 +49,9 @@ if [ "${#by_hand[@]}" -gt 0 ] && ! install "${by_hand[@]}"; then
     if [ "${CI:-}" = true ]; then exit 1; fi
 fi
 
+# The tests of databases and tools want them, and are skipped by name without; on CI they are run.
+if [ "${CI:-}" = true ]; then "$(dirname "$0")/far-sides.sh" build/far-sides; fi
+
 echo "setup: Python environment in $venv"
 "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }

@@ -24,10 +24,14 @@ RISK_FACTS = (
     "binary",
     "delete",
     "executable",
+    "irreversible",
+    "keeps_running",
     "large",
+    "live_effect",
     "many_changes",
     "mode",
     "move",
+    "network_read",
     "runs_later",
     "runs_when_built",
     "symlink",
@@ -78,6 +82,11 @@ def risk_facts(changes: Iterable[Change], around: Around = ALONE) -> tuple[RiskF
     if len(kept) > MANY_CHANGES:
         facts.append(_fact("many_changes", "", f"{len(kept)} paths change", RiskLevel.MEDIUM))
     facts += _unversioned(kept, around)
+    return ranked(facts)
+
+
+def ranked(facts: Iterable[RiskFact]) -> tuple[RiskFact, ...]:
+    """Return facts, the highest level first, then by path."""
     return tuple(sorted(facts, key=lambda fact: (-fact.level, fact.path, fact.kind)))
 
 

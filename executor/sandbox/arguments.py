@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from executor.sandbox import files, view
+from executor.sandbox import files, gateway, view
 from executor.sandbox.sandbox import CommandSpec, Limits, SandboxRefusedError
 from gonogo.safe_text import shown_path
 
@@ -85,7 +85,8 @@ class Inside:
     def environment(self, spec: CommandSpec) -> dict[str, str]:
         """A command's variables: what every program expects, and the plan's."""
         usual = {"PATH": ":".join(self.search_path), "HOME": view.HOME, "LANG": "C.UTF-8", "TERM": "dumb"}
-        return {**usual, **spec.env}
+        proxy = {} if spec.gateway is None else gateway.variables()
+        return {**usual, **proxy, **spec.env}
 
     def arguments(
         self, *, bound: str, cwd: str, covers: Sequence["Cover"], environment: Mapping[str, str]

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from executor.domain.cancel import NEVER, Cancel
 from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.sandbox.output import StreamCapture
 from executor.sandbox.sandbox import CapturedOutput, OutputListener
+from executor.sandbox.waking import Waking, woken_by
 
 _BLOCK = 1 << 16
 # After the launcher has ended its pipes end with it. Where they do not, something of the command is still there.
@@ -20,6 +22,9 @@ _LINGER_SECONDS = 3.0
 _LOOK_SECONDS = 0.2
 _SIGNALLED = 128
 _LAST_SIGNAL = 64
+_NOT_WAITED_FOR = frozenset({"mark", "stopped"})
+# After these the rest ends by itself, or something of the command holds a pipe.
+_LAST_SIGNS = frozenset({"exited", "stopped"})
 
 
 class ChildlessError(Exception):
@@ -57,7 +62,8 @@ class RunningCommand:
     sandbox stands and the command is next, and then opens /dev/null in its place. So no other descriptor has to be
     passed in, and none can leak.
 
-    `overflows` is asked now and then whether the command took more space than it may, and then ends it.
+    `overflows` is asked now and then whether the command took more space than it may, and then ends it. `cancel` ends
+    it from another thread.
     """
 
     def __init__(
@@ -69,7 +75,9 @@ class RunningCommand:
         pass_fds: Sequence[int] = (),
         overflows: Callable[[], bool] | None = None,
         redactor: Redactor = NO_SECRETS,
+        cancel: Cancel = NEVER,
     ) -> None:
+        self._cancel = cancel
         self._captures = {name: StreamCapture(keep=keep, redactor=redactor) for name in ("stdout", "stderr")}
         self._hard_limit = hard_limit
         self._started = False
@@ -97,12 +105,31 @@ class RunningCommand:
         finally:
             os.close(mark)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the launcher is gone."""
+        return self._process.poll() is not None
+
+    def inner_pid(self) -> int | None:
+        """Pid 1 inside as this process sees it; None while it is not there."""
+        try:
+            return _only_child(_only_child(self._process.pid))
+        except (ChildlessError, OSError, ValueError):
+            return None
+
+    def abandon(self) -> None:
+        """Ends it before it was waited for, and everything that it started."""
+        self._end()
+        self._reap()
+        self._close()
+
     def wait(self, timeout: float, on_output: OutputListener | None) -> Ending:
         """Reads until the end, or until a limit; then everything of the command is dead or dying."""
         exited = os.pidfd_open(self._process.pid)
         try:
-            with selectors.DefaultSelector() as selector:
-                lingering = self._pump(selector, exited, self._began + timeout, on_output or _silent)
+            with selectors.DefaultSelector() as selector, woken_by(self._cancel) as waking:
+                self._register(selector, exited, waking)
+                lingering = self._pump(selector, self._began + timeout, on_output or _silent)
         except BaseException:
             self._end()
             raise
@@ -120,15 +147,14 @@ class RunningCommand:
             duration_ms=round((time.monotonic() - self._began) * 1000),
         )
 
-    def _pump(self, selector: selectors.BaseSelector, exited: int, deadline: float, on_output: OutputListener) -> bool:
+    def _pump(self, selector: selectors.BaseSelector, deadline: float, on_output: OutputListener) -> bool:
         """Serves the pipes until launcher and streams have ended; True where a stream outlives the launcher."""
-        self._register(selector, exited)
-        while any(key.data != "mark" for key in selector.get_map().values()):
+        while any(key.data not in _NOT_WAITED_FOR for key in selector.get_map().values()):
             for key, _ in selector.select(max(0.0, min(deadline, self._next_look) - time.monotonic())):
                 if self._serve(key.data, key.fd, on_output):
                     continue
                 selector.unregister(key.fileobj)
-                if key.data == "exited":
+                if key.data in _LAST_SIGNS:
                     deadline = time.monotonic() + _LINGER_SECONDS
             self._look()
             if time.monotonic() < deadline:
@@ -140,17 +166,22 @@ class RunningCommand:
             deadline = time.monotonic() + _LINGER_SECONDS
         return self._forced
 
-    def _register(self, selector: selectors.BaseSelector, exited: int) -> None:
+    def _register(self, selector: selectors.BaseSelector, exited: int, waking: Waking | None) -> None:
         for name, stream in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
             if stream is not None:
                 selector.register(stream, selectors.EVENT_READ, name)
         selector.register(self._mark, selectors.EVENT_READ, "mark")
         selector.register(exited, selectors.EVENT_READ, "exited")
+        if waking is not None:
+            selector.register(waking.fd, selectors.EVENT_READ, "stopped")
 
     def _serve(self, name: str, fd: int, on_output: OutputListener) -> bool:
         """Handles one readable descriptor; False where nothing more comes from it."""
         if name == "mark":
             self._started = bool(os.read(fd, 1))
+            return False
+        if name == "stopped":
+            self._kill("stopped")
             return False
         return name != "exited" and self._read(fd, name, on_output)
 

@@ -1,11 +1,14 @@
 """The sandbox port: what it is asked, what it answers, how it refuses."""
 
+import socket
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from executor.domain.cancel import NEVER, Cancel
 from executor.domain.errors import StepBlockedError
 from executor.domain.ladder import LadderLevel
 from executor.domain.redaction import NO_SECRETS, Redactor
@@ -23,6 +26,14 @@ class SandboxRefusedError(StepBlockedError):
 
 class SandboxFullError(StepBlockedError):
     """The command took more space than the session may have, where only measuring shows it: nothing of it counts."""
+
+
+class Gateway(Protocol):
+    """What a command reaches a network through, and nothing beside it."""
+
+    def serve(self, listener: socket.socket) -> AbstractContextManager[None]:
+        """Serves who connects to a port on a sandbox's own loopback, until the context ends; closes the listener."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +85,7 @@ class CommandSpec:
     `cwd` and `collect` are relative to the workspace. With `discard_changes` the command's writes are thrown away when
     it ends; the files named in `collect` are read back before that, each only if this very command wrote it.
     `redactor` takes out of what it prints what nobody may see, before it is digested, kept or heard.
+    Without a `gateway` it has no network at all. `cancel` ends it from another thread, with all that it started.
     """
 
     argv: tuple[str, ...]
@@ -83,6 +95,8 @@ class CommandSpec:
     discard_changes: bool = False
     collect: tuple[bytes, ...] = ()
     redactor: Redactor = NO_SECRETS
+    gateway: Gateway | None = None
+    cancel: Cancel = NEVER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +114,7 @@ class CapturedOutput:
 class CommandResult:
     """How a command ended.
 
-    `exit_code` is None when the sandbox killed it, and `killed_reason` says why: `timeout`, `output_limit`.
+    `exit_code` is None when the sandbox killed it, and `killed_reason` says why: `timeout`, `output_limit`, `stopped`.
     A death by signal N shows, as in a shell, as exit code 128 + N, with `signal` set.
     `collected` holds the files asked for; `uncollected` says why one is missing there.
     `hint` explains a failure that the sandbox, rather than the command, is known to cause.

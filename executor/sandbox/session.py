@@ -15,6 +15,7 @@ from executor.sandbox import files, launch, view
 from executor.sandbox.arguments import Inside, init_script
 from executor.sandbox.cgroups import Cgroups, Slot
 from executor.sandbox.command import Ending, RunningCommand
+from executor.sandbox.gateway import Gate
 from executor.sandbox.holder import Holder, Launchers
 from executor.sandbox.requests import check_command, check_relative
 from executor.sandbox.sandbox import (
@@ -232,17 +233,24 @@ class BubblewrapSession:
             *spec.argv,
         ]
         slot = None if self._slot is None else self._slot.slot
-        with launch.passed(self._seccomp.program) as seccomp, launch.passed(launch.packed(options)) as given:
+        with contextlib.ExitStack() as around:
+            seccomp = around.enter_context(launch.passed(self._seccomp.program))
+            given = around.enter_context(launch.passed(launch.packed(options)))
+            gate = None if spec.gateway is None else around.enter_context(Gate(spec.gateway))
             argv = [*(slot.prefix if slot else ()), *self._enter(ground.mounts), self._launchers.bwrap]
+            argv += [] if gate is None else gate.options
             with slot.joined() if slot else contextlib.nullcontext():
                 running = RunningCommand(
                     [*argv, "--args", str(given), "--seccomp", str(seccomp), "--", *inside],
                     keep=limits.output_bytes,
                     hard_limit=limits.output_hard_bytes,
-                    pass_fds=(seccomp, given),
+                    pass_fds=(seccomp, given, *(() if gate is None else gate.descriptors)),
                     overflows=None if self._place is None else self._place.overflows,
                     redactor=spec.redactor,
+                    cancel=spec.cancel,
                 )
+            if gate is not None:
+                gate.open(running)
             return running.wait(min(spec.timeout_seconds, limits.max_duration_seconds), on_output)
 
     def _check_ending(self, ending: Ending) -> None:

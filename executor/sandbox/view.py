@@ -43,6 +43,12 @@ def etc_arguments(made_up: str) -> list[str]:
     return arguments
 
 
+def machine_etc_arguments() -> list[str]:
+    """As `etc_arguments`, from the machine's own files one by one; names of users and hosts are not among them."""
+    places = [f"/etc/{name}" for name in (*_ETC_FILES, *_ETC_FOLDERS)]
+    return [word for place in places for word in ("--ro-bind-try", place, place)]
+
+
 def make_etc(etc: Path, accounts: Mapping[str, str]) -> None:
     """Fills a session's own /etc, the places of the folders to bind included."""
     for name in ("", "ssl", *_ETC_FOLDERS):

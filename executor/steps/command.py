@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from executor.domain.cancel import NEVER, Cancel
 from executor.domain.errors import StepFailedError
 from executor.domain.plan import RunCommand, RunTests, TestExpectation
 from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import CommandEvidence, Excerpt, TestEvidence, TestVerdict
-from executor.sandbox.sandbox import CapturedOutput, CommandResult, CommandSpec, SandboxSession
+from executor.sandbox.sandbox import CapturedOutput, CommandResult, CommandSpec, Gateway, SandboxSession
 from executor.steps.junit import TestCounts, read_junit
 from gonogo.safe_text import excerpt, shown_argv
 
@@ -27,6 +28,10 @@ class SandboxRun:
     timeout_seconds: int
     on_output: OnOutput
     redactor: Redactor = NO_SECRETS
+    gateway: Gateway | None = None
+    told: Callable[[], tuple[str, ...]] = tuple
+    """Returns what the program reached through the gateway, a line each."""
+    cancel: Cancel = NEVER
 
 
 def run_command(run: SandboxRun, action: RunCommand) -> tuple[CommandEvidence, StepFailedError | None]:
@@ -72,8 +77,13 @@ def _run(run: SandboxRun, action: RunCommand | RunTests, *, collect: tuple[bytes
         collect=collect,
         timeout_seconds=run.timeout_seconds,
         redactor=run.redactor,
+        gateway=run.gateway,
+        cancel=run.cancel,
     )
-    return run.session.run(spec, run.on_output)
+    result = run.session.run(spec, run.on_output)
+    for line in run.told():
+        run.on_output("stderr", f"[network] {line}\n".encode())
+    return result
 
 
 def _tests(result: CommandResult, counts: TestCounts, verdict: TestVerdict) -> TestEvidence:
@@ -84,6 +94,7 @@ def _tests(result: CommandResult, counts: TestCounts, verdict: TestVerdict) -> T
         failures=counts.failures,
         errors=counts.errors,
         skipped=counts.skipped,
+        cases=counts.cases,
     )
 
 

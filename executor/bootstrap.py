@@ -20,6 +20,7 @@ from executor.adapters.trust_watch import TrustRecords, TrustWatch, admit
 from executor.adapters.wire import WireDocuments
 from executor.domain.policy import Trust
 from executor.machines import Machines
+from executor.outside_world import Outside
 from executor.runner.audit import Audit, LogSigner
 from executor.runner.clock import EffectiveClock, wall_time
 from executor.runner.drift import FindDrift
@@ -66,7 +67,16 @@ def build_core(settings: Settings, closing: ExitStack) -> ExecutorCore:
     objects = ObjectStore(settings.own / "objects", record.ledger.small_object)
     objects.clean()
     machines = Machines.open(settings, record.trust, objects, closing)
-    core = ExecutorCore(_parts(settings, key, record, machines))
+    outside = Outside.open(
+        settings,
+        trust=record.trust,
+        secrets=record.secrets,
+        ledger=record.ledger,
+        objects=objects,
+        probed=machines.probed,
+        closing=closing,
+    )
+    core = ExecutorCore(_parts(settings, key, record, machines, outside))
     core.start()
     closing.callback(core.close)
     record.watch.start()
@@ -91,7 +101,7 @@ def _record(settings: Settings, key: SigningKey, closing: ExitStack) -> _Record:
     )
 
 
-def _parts(settings: Settings, key: SigningKey, record: _Record, machines: Machines) -> Parts:
+def _parts(settings: Settings, key: SigningKey, record: _Record, machines: Machines, outside: Outside) -> Parts:
     ledger, trust, secrets, now = record.ledger, record.trust, record.secrets, record.clock.now
     objects, workspaces = machines.objects, machines.workspaces
     kept_steps = LedgerSteps(ledger=ledger, objects=objects, lifetime=trust.checkpoint_lifetime, now=now)
@@ -101,9 +111,9 @@ def _parts(settings: Settings, key: SigningKey, record: _Record, machines: Machi
         documents=WireDocuments(),
         signer=DocumentSigner(key),
         workspaces=workspaces,
-        simulator=machines.simulator(trust, kept_steps, secrets),
+        simulator=machines.simulator(trust, kept_steps, secrets, outside.far_sides, outside.dry_run_network),
         find_drift=FindDrift(objects=objects, redactor=lambda: secrets.redactor),
-        executioner=machines.executioner(trust, record.anchor.settle, secrets),
+        executioner=machines.executioner(trust, record.anchor.settle, secrets, outside.far_sides, outside.network),
         recovery=JournalRecovery(workspaces=workspaces, objects=objects, ledger=ledger),
         objects=objects,
         capabilities=machines.capabilities(),
@@ -112,7 +122,15 @@ def _parts(settings: Settings, key: SigningKey, record: _Record, machines: Machi
         continues=record.audit.holds,
         spool=RevocationSpool(settings.spool),
         secrets=secrets,
-        retention=Retention(records=ledger, objects=objects, workspaces=workspaces, limits=trust.limits, now=now),
+        processes=outside.processes,
+        retention=Retention(
+            records=ledger,
+            objects=objects,
+            workspaces=workspaces,
+            limits=trust.limits,
+            now=now,
+            texts=outside.bodies,
+        ),
     )
 
 

@@ -11,9 +11,12 @@ from typing import Self
 from executor.domain.errors import ExecutorError
 from executor.domain.ladder import LadderLevel
 from executor.domain.policy import Limits, Trust
+from executor.outside.installed import live_extra
+from executor.runner.command_network import NO_NETWORK, CommandNetwork
 from executor.runner.execute import Executioner
 from executor.runner.kept_steps import LedgerSteps
 from executor.runner.limited import LimitedExecutioner, LimitedSimulator
+from executor.runner.outside import NOTHING_OUTSIDE, FarSides
 from executor.runner.ports import Capabilities, Finding, WorkspaceStanding
 from executor.runner.secrets import Secrets
 from executor.runner.simulate import Simulator
@@ -59,7 +62,14 @@ class Machines:
         sandbox = _sandbox(settings, probed, cgroups, closing)
         return cls(workspaces=workspaces, objects=objects, probed=probed, sandbox=sandbox, tools=settings.tools)
 
-    def simulator(self, trust: TrustInForce, kept_steps: LedgerSteps, secrets: Secrets) -> LimitedSimulator:
+    def simulator(
+        self,
+        trust: TrustInForce,
+        kept_steps: LedgerSteps,
+        secrets: Secrets,
+        far_sides: FarSides = NOTHING_OUTSIDE,
+        network: CommandNetwork = NO_NETWORK,
+    ) -> LimitedSimulator:
         """Return what dry-runs plans."""
 
         def within(limits: Limits) -> Simulator:
@@ -72,12 +82,19 @@ class Machines:
                 tools=self.tools,
                 kept_steps=kept_steps,
                 redactor=secrets.redactor,
+                far_sides=far_sides,
+                network=network,
             )
 
         return LimitedSimulator(limits=trust.limits, within=within)
 
     def executioner(
-        self, trust: TrustInForce, before_effects: Callable[[], None], secrets: Secrets
+        self,
+        trust: TrustInForce,
+        before_effects: Callable[[], None],
+        secrets: Secrets,
+        far_sides: FarSides = NOTHING_OUTSIDE,
+        network: CommandNetwork = NO_NETWORK,
     ) -> LimitedExecutioner:
         """Return what executes missions; `before_effects` is waited for before anything is changed."""
 
@@ -89,6 +106,8 @@ class Machines:
                 tools=self.tools,
                 before_effects=before_effects,
                 redactor=secrets.redactor,
+                far_sides=far_sides,
+                network=network,
             )
 
         return LimitedExecutioner(limits=trust.limits, within=within)
@@ -98,7 +117,10 @@ class Machines:
         found = self.probed.findings
         return Capabilities(
             ladder_level=self.probed.level,
-            findings=tuple(Finding(name=one.name, ok=one.ok, detail=one.detail, remedy=one.remedy) for one in found),
+            findings=(
+                *(Finding(name=one.name, ok=one.ok, detail=one.detail, remedy=one.remedy) for one in found),
+                live_extra(),
+            ),
             workspaces=tuple(_standing(self.probed, one, self.objects) for one in self.workspaces.values()),
         )
 

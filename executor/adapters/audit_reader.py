@@ -6,7 +6,7 @@ All of it is read as it was at one moment, over a connection that can not write.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 from executor.adapters.ledger_audit import AuditRows
@@ -36,12 +36,15 @@ def read_audit(path: Path) -> Iterator["AuditReader | None"]:
         raise _unreadable(error) from error
 
 
+QUERIES: Final = ("ledger.sql", "audit.sql", "control.sql")
+
+
 class AuditReader(AuditRows):
     """The log's rows over one connection; nothing is assumed to belong together."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._sql = named_queries("ledger.sql") | named_queries("audit.sql")
+        self._sql = {name: text for file in QUERIES for name, text in named_queries(file).items()}
         self._tail = Frontier()
         self._epoch = ""
         self._sign_root = None

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from executor.adapters.ledger_audit import Rows, StoredEntry
 from executor.adapters.ledger_claims import claim_from_json
+from executor.adapters.ledger_controls import CONTROL, control_of, control_said
+from executor.adapters.ledger_effects import EFFECT_CLAIMED, EFFECT_SETTLED, effect_said, settlement_said
 from executor.adapters.ledger_entries import (
     CLAIMED,
     EVENTS_RECORDED,
@@ -26,10 +28,13 @@ from executor.adapters.ledger_entries import (
 )
 from executor.adapters.ledger_revocations import REVOKED, revocation_said
 from executor.runner.ports import RequestRecord
+from executor.runner.requests import CONTROL as CONTROL_REQUEST
 from gonogo.digests import digest
 
 COUNTED: Final = (REPORT_ISSUED, CLAIMED, EVENTS_RECORDED, EXECUTION_ENDED, REFUSED)
 """The kinds whose rows `recorded_rows` counts, in its order."""
+COUNTED_OF_CONTROL: Final = (CLAIMED, CONTROL, EFFECT_CLAIMED, EFFECT_SETTLED)
+"""Those of `recorded_control_rows`: claims here are those of later segments."""
 
 
 class GoneError(LookupError):
@@ -48,6 +53,9 @@ class Records:
             EXECUTION_ENDED: self._end,
             REFUSED: self._refusal,
             REVOKED: self._revocation,
+            CONTROL: self._control,
+            EFFECT_CLAIMED: self._effect,
+            EFFECT_SETTLED: self._settlement,
         }
 
     def fault_of(self, entry: StoredEntry) -> str:
@@ -87,7 +95,9 @@ class Records:
         return entry_text(REPORT_ISSUED, mission_id, issued_at, value)
 
     def _claim(self, said: Mapping[str, Any]) -> str:
-        mission_id, segment, report_digest, claimed_at, text = self._one("audited_claim", said["execution_id"])
+        place = (said["execution_id"], said["segment"])
+        row = self._one("audited_segment", *place) if said["segment"] else self._one("audited_claim", place[0])
+        mission_id, segment, report_digest, claimed_at, text = row
         claim = claim_from_json(text)
         if (claim.mission_id, claim.segment, claim.report_digest) != (mission_id, segment, report_digest):
             return ""
@@ -134,3 +144,21 @@ class Records:
         row = self._one("audited_revocation", said["mission_id"], said["person"], said["kind"])
         recorded_at, value = revocation_said(row)
         return entry_text(REVOKED, said["mission_id"], recorded_at, value)
+
+    def _control(self, said: Mapping[str, Any]) -> str:
+        row = self._one("control", said["request_id"])
+        kind, body_digest, reference = self._one("audited_request", said["request_id"])
+        mission_id, recorded_at, value = control_said(row)
+        if (kind, body_digest, reference) != (CONTROL_REQUEST, value["request_digest"], value["execution_id"]):
+            return ""
+        if value["document_id"]:
+            self._one("audited_approval", value["document_id"], control_of(row).nonce, value["execution_id"])
+        return entry_text(CONTROL, mission_id, recorded_at, value)
+
+    def _effect(self, said: Mapping[str, Any]) -> str:
+        return entry_text(EFFECT_CLAIMED, *effect_said(self._one("effect", said["effect_id"])))
+
+    def _settlement(self, said: Mapping[str, Any]) -> str:
+        place = (said["effect_id"], said["settlement"])
+        row, settled = self._one("effect", place[0]), self._one("audited_settlement", *place)
+        return entry_text(EFFECT_SETTLED, *settlement_said(row, place[1], settled))

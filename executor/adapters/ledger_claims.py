@@ -35,6 +35,7 @@ def claim_to_json(claim: Claim) -> str:
         "gates": [[gate.gate, gate.name, gate.detail] for gate in claim.gates],
         "proposer": None if claim.proposer is None else _proposer_to_value(claim.proposer),
         "demand": None if claim.demand is None else _demand_to_value(claim.demand),
+        "journal_digest": claim.journal_digest,
     }
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
@@ -65,6 +66,7 @@ def claim_from_json(text: str) -> Claim:
         gates=tuple(GateRecord(gate=gate, name=name, detail=detail) for gate, name, detail in value.get("gates", ())),
         proposer=_proposer_from_value(value.get("proposer")),
         demand=_demand_from_value(value.get("demand")),
+        journal_digest=value.get("journal_digest", ""),
     )
 
 
@@ -112,6 +114,7 @@ def _demand_to_value(demand: Demand) -> dict[str, object]:
         "max_approval_seconds": demand.max_approval_seconds,
         "hardware_key": demand.hardware_key,
         "min_ladder_level": demand.min_ladder_level,
+        "approve_steps": demand.approve_steps,
     }
 
 
@@ -125,4 +128,5 @@ def _demand_from_value(value: Mapping[str, Any] | None) -> Demand | None:
         max_approval_seconds=value["max_approval_seconds"],
         hardware_key=value["hardware_key"],
         min_ladder_level=value["min_ladder_level"],
+        approve_steps=tuple(value.get("approve_steps", ())),
     )

@@ -82,6 +82,10 @@ class ObjectUses(ABC):
         """Tell whether any report that was gone through named an object, and that has not been forgotten."""
         return bool(self._rows("known_object", digest))
 
+    def reports_with_pages(self, after: int, limit: int) -> tuple[tuple[int, bytes], ...]:
+        """Return the next reports whose steps may have read pages, each with its number, from a number on."""
+        return tuple((number, bytes(body)) for number, body in self._rows("reports_with_pages", after, limit))
+
     @abstractmethod
     def _commit(self, at: int) -> AbstractContextManager[Execute]: ...
 

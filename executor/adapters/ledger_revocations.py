@@ -15,7 +15,6 @@ from executor.runner.ports import Revoked, Standing
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_SEGMENT: Final = 0
 
 REVOKED: Final = "revoked"
 """The kind of these entries in the audit log."""
@@ -58,7 +57,8 @@ class Revocations(AuditRows):
         return next((one for one in kept if (one.person, one.kind) == (record.person, record.kind)), None)
 
     def _standing(self, mission_id: str) -> tuple[Standing, tuple[str, ...]]:
-        rows = self._rows("claim_and_outcome", mission_id, _SEGMENT)
+        """Return how a mission stands, and on whose approvals: those of the newest stretch of its execution."""
+        rows = self._rows("last_claim_and_outcome", mission_id)
         if not rows:
             return Standing.FREE, ()
         [(claim, outcome)] = rows

@@ -21,6 +21,8 @@ from typing import Any, Final
 from executor.adapters.ledger_audit import AuditRows, SignRoot, append_entry, state_after, stored_hashes
 from executor.adapters.ledger_checkpoints import Checkpoints, insert_checkpoint
 from executor.adapters.ledger_claims import claim_from_json, claim_to_json
+from executor.adapters.ledger_controls import Controls
+from executor.adapters.ledger_effects import Effects
 from executor.adapters.ledger_entries import (
     CLAIMED,
     EVENTS_RECORDED,
@@ -36,6 +38,7 @@ from executor.adapters.ledger_entries import (
 )
 from executor.adapters.ledger_retention import ObjectUses
 from executor.adapters.ledger_revocations import Revocations
+from executor.adapters.ledger_segments import CONFLICTS, Segments, insert_claim, why_not
 from executor.adapters.ledger_trust import TrustSeen
 from executor.adapters.migrations import migrate
 from executor.adapters.sql_files import named_queries
@@ -57,10 +60,10 @@ LOG_BYTES: Final = (CHECKPOINT_PAGES + 200) * (4096 + 24)
 EPOCH_OF_TIME: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 UNSEEN: Final = -1
-QUERIES: Final = ("ledger.sql", "trust.sql", "retention.sql", "revocations.sql", "audit.sql")
+QUERIES: Final = ("ledger.sql", "trust.sql", "retention.sql", "revocations.sql", "audit.sql", "control.sql")
 
 
-class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
+class SqliteLedger(Segments, Controls, Effects, Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
     """The port `executor.runner.ports.Ledger` on one SQLite file."""
 
     def __init__(self, path: Path, *, sign_root: SignRoot | None = None) -> None:
@@ -107,12 +110,6 @@ class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
             return None
         return RequestRecord(request_id=row[0], kind=row[1], body_digest=row[2], reference=row[3])
 
-    def standing(self, mission_id: str, segment: int = 0) -> Standing:
-        row = self._row("standing", mission_id, segment)
-        if row is None:
-            return Standing.FREE
-        return Standing.CLAIMED if row[0] is None else Standing.EXECUTED
-
     def issue_report(
         self,
         report: Report,
@@ -150,23 +147,14 @@ class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
         row = self._row("small_object", digest)
         return None if row is None else bytes(row[0])
 
-    def claim(self, claim: Claim, request: RequestRecord) -> ClaimConflict | None:
+    def claim(self, claim: Claim, request: RequestRecord, plan: SealedBytes) -> ClaimConflict | None:
         claimed_at = _micros(claim.claimed_at)
         text = claim_to_json(claim)
         if self._anchor is not None:
             self._anchor.check()
         try:
             with self._commit(claimed_at) as execute:
-                inserted = execute(
-                    "insert_execution",
-                    claim.mission_id,
-                    claim.segment,
-                    claim.execution_id,
-                    claim.report_digest,
-                    claimed_at,
-                    text,
-                )
-                _check_inserted(inserted)
+                _check_inserted(insert_claim(execute, claim, text, plan))
                 for approval, nonce in zip(claim.approvals, claim.nonces, strict=True):
                     execute("insert_used_approval", approval.approval_id, nonce, claim.execution_id)
                 execute("insert_request", *_request(request))
@@ -177,8 +165,8 @@ class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
             if isinstance(error.__cause__, sqlite3.IntegrityError):
                 return self._conflict(claim, error)
             raise
-        except _TakenBackError:
-            return ClaimConflict.REVOKED
+        except _DoesNotFitError:
+            return self._why_not(claim) or ClaimConflict.REVOKED
         if self._anchor is not None:
             self._anchor.move(state)
         return None
@@ -273,14 +261,16 @@ class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
 
     def _conflict(self, claim: Claim, error: StoreError) -> ClaimConflict:
         standing = self.standing(claim.mission_id, claim.segment)
-        if standing is Standing.CLAIMED:
-            return ClaimConflict.MISSION_CLAIMED
-        if standing is Standing.EXECUTED:
-            return ClaimConflict.MISSION_EXECUTED
+        if standing is not Standing.FREE:
+            return CONFLICTS[standing]
         for approval, nonce in zip(claim.approvals, claim.nonces, strict=True):
             if self._row("used_approval", approval.approval_id, nonce) is not None:
                 return ClaimConflict.APPROVAL_USED
         raise error
+
+    def _why_not(self, claim: Claim) -> ClaimConflict | None:
+        first, own = self.standing(claim.mission_id), self.standing(claim.mission_id, claim.segment)
+        return why_not(claim, first, own, self.revocations(claim.mission_id))
 
     @contextmanager
     def _commit(self, at: int) -> Iterator["_Execute"]:
@@ -339,8 +329,8 @@ class SqliteLedger(Checkpoints, ObjectUses, Revocations, TrustSeen, AuditRows):
                 raise _store_error(error) from error
 
 
-class _TakenBackError(Exception):
-    """Leaves a transaction in which a claim met a revocation."""
+class _DoesNotFitError(Exception):
+    """Leaves a transaction in which a claim met a revocation, or another segment than the one before it."""
 
 
 class _Execute:
@@ -406,9 +396,9 @@ def _lengthen(fd: int) -> None:
         os.fsync(fd)
 
 
-def _check_inserted(rows: int) -> None:
-    if not rows:
-        raise _TakenBackError
+def _check_inserted(inserted: bool) -> None:
+    if not inserted:
+        raise _DoesNotFitError
 
 
 def _one(rows: int) -> None:

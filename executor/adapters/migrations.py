@@ -14,7 +14,14 @@ from executor.adapters.sqlite_driver import sqlite3
 
 APPLICATION_ID: Final = 0x676F_6E78  # "gonx": what `file` and a person's sqlite3 see
 _SET: Final = "gonogo_executor"
-_STEPS: Final = ("0001_ledger", "0002_checkpoints", "0003_object_uses", "0004_audit", "0005_revocations")
+_STEPS: Final = (
+    "0001_ledger",
+    "0002_checkpoints",
+    "0003_object_uses",
+    "0004_audit",
+    "0005_revocations",
+    "0006_control",
+)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

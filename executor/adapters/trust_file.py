@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from executor.adapters.trust_far_sides import read_databases, read_servers
+from executor.adapters.trust_network import read_domains, read_network
 from executor.adapters.trust_persons import read_groups, read_persons
-from executor.adapters.trust_rules import read_labels, read_rules
+from executor.adapters.trust_rules import read_rules
 from executor.adapters.trust_tables import (
     Table,
     TrustFileError,
+    absolute_path,
     byte_count,
     choice,
     each,
@@ -22,7 +25,8 @@ from executor.adapters.trust_tables import (
     text,
     texts,
 )
-from executor.domain.policy import Limits, Orchestrator, SecretSource, Trust, limits_digest
+from executor.adapters.trust_workspaces import Workspaces, read_workspaces
+from executor.domain.policy import Limits, Network, Orchestrator, SecretSource, Trust, limits_digest
 from executor.domain.report import SelfApproval
 from executor.workspace.globs import Globs
 from executor.workspace.paths import PathInvalidError
@@ -92,10 +96,14 @@ def _trust(document: dict[str, Any]) -> Trust:
     settings = table.take_or("policy", _settings, _Settings())
     persons = table.take("persons", read_persons)
     groups = table.take_or("groups", lambda place, value: read_groups(place, value, persons), ())
-    labels = table.take_or("workspaces", read_labels, {})
+    workspaces = table.take_or("workspaces", read_workspaces, Workspaces())
+    labels, live_access = workspaces.labels, workspaces.live_access
     rules = table.take_or("rules", lambda place, value: read_rules(place, value, groups, labels), ())
     secrets = table.take_or("secrets", _secrets, ())
-    domains = table.take_or("domains", texts, ())
+    domains = table.take_or("domains", read_domains, ())
+    network = table.take_or("network", read_network, Network())
+    servers = table.take_or("mcp_servers", read_servers, ())
+    databases = table.take_or("databases", read_databases, ())
     table.check_empty()
     _check_dry_runners(settings.limits, orchestrators)
     _check_somebody_decides(settings, rules, written="policy" in document)
@@ -116,10 +124,16 @@ def _trust(document: dict[str, Any]) -> Trust:
             groups=groups,
             rules=rules,
             labels=labels,
-            limits_digest=limits_digest(settings.limits, secrets, domains),
+            limits_digest=limits_digest(
+                settings.limits, secrets, domains, network, (*servers, *databases), live_access
+            ),
         ),
         secrets=secrets,
         domains=domains,
+        network=network,
+        servers=servers,
+        databases=databases,
+        live_access=live_access,
     )
 
 
@@ -226,7 +240,7 @@ def _secret(place: str, value: object) -> SecretSource:
     found = SecretSource(
         name=table.take("name", identifier),
         workspaces=table.take("workspaces", identifiers),
-        file=table.take_or("file", _absolute, ""),
+        file=table.take_or("file", absolute_path, ""),
         environment=table.take_or("environment", _variable, ""),
     )
     table.check_empty()
@@ -235,13 +249,6 @@ def _secret(place: str, value: object) -> SecretSource:
             f"{place}: secret {found.name} has no source, or two", "write either file or environment, not the value"
         )
     return found
-
-
-def _absolute(place: str, value: object) -> str:
-    path = text(place, value)
-    if not Path(path).is_absolute() or "\0" in path:
-        raise TrustFileError(f"{place} is no absolute path", "write the whole path from /")
-    return path
 
 
 def _variable(place: str, value: object) -> str:

@@ -14,7 +14,6 @@ from executor.adapters.trust_tables import (
     flag,
     identifier,
     identifiers,
-    listed,
     number,
     persons,
     text,
@@ -46,23 +45,6 @@ def read_rules(
     return rules
 
 
-def read_labels(place: str, value: object) -> dict[str, tuple[str, ...]]:
-    """Read the workspaces' labels, by workspace."""
-
-    def workspace(place: str, value: object) -> tuple[str, ...]:
-        table = Table(place, value)
-        labels = table.take("labels", listed(identifier))
-        table.check_empty()
-        if len(set(labels)) != len(labels):
-            raise TrustFileError(f"labels in {place} names a label twice", "name each once")
-        return labels
-
-    found = Table(place, value).take_all(workspace)
-    for name in found:
-        identifier(f"the name of a workspace in {place}", name)
-    return found
-
-
 def _check_known(rule: Rule, what: str, unknown: Collection[str], where: str) -> None:
     if unknown:
         raise TrustFileError(
@@ -82,12 +64,13 @@ def _rule(place: str, value: object) -> Rule:
         hardware_key=table.take_or("hardware_key", flag, False),
         max_approval_seconds=table.take_or("max_approval_seconds", number, None),
         refuse=table.take_or("refuse", flag, False),
+        approve_steps=table.take_or("approve_steps", flag, False),
     )
     table.check_empty()
     if rule == Rule(rule_id=rule.rule_id, when=rule.when):
         raise TrustFileError(
             f"{place}: rule {rule.rule_id} asks for nothing",
-            "write require, min_ladder_level, hardware_key, max_approval_seconds or refuse, or remove the rule",
+            "write require, min_ladder_level, hardware_key, max_approval_seconds, approve_steps or refuse",
         )
     return rule
 

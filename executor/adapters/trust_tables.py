@@ -7,6 +7,7 @@ hold. Every error names the place and what to write there.
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any, Final, TypeVar
 
 from executor.domain.errors import ExecutorError
@@ -122,6 +123,14 @@ def text(place: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise TrustFileError(f"{place} is not a text", 'write it in quotes, such as "owner"')
     return value
+
+
+def absolute_path(place: str, value: object) -> str:
+    """Read a path from the root."""
+    path = text(place, value)
+    if not PurePosixPath(path).is_absolute() or "\0" in path:
+        raise TrustFileError(f"{place} is no absolute path", "write the whole path from /")
+    return path
 
 
 def flag(place: str, value: object) -> bool:

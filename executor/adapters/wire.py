@@ -8,14 +8,16 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from executor.adapters.wire_plan import plan_from_proto
-from executor.adapters.wire_receipt import (
-    approval_from_proto,
-    receipt_to_proto,
-    refusal_to_proto,
-    revocation_from_proto,
-)
+from executor.adapters.wire_receipt import receipt_to_proto, refusal_to_proto
 from executor.adapters.wire_report import report_from_proto, report_to_proto
+from executor.adapters.wire_words import (
+    approval_from_proto,
+    reconciliation_from_proto,
+    revocation_from_proto,
+    step_approval_from_proto,
+)
 from executor.domain.approval import Approval
+from executor.domain.control import Reconciliation, StepApproval
 from executor.domain.errors import RequestMalformedError
 from executor.domain.plan import Plan
 from executor.domain.receipt import Receipt, Refusal
@@ -43,6 +45,12 @@ class WireDocuments:
 
     def open_revocation(self, body: bytes) -> Revocation:
         return revocation_from_proto(_open(body, evidence_pb2.Revocation))
+
+    def open_step_approval(self, body: bytes) -> StepApproval:
+        return step_approval_from_proto(_open(body, evidence_pb2.StepApproval))
+
+    def open_reconciliation(self, body: bytes) -> Reconciliation:
+        return reconciliation_from_proto(_open(body, evidence_pb2.Reconciliation))
 
     def seal_report(self, report: Report) -> bytes:
         return sealing.seal(report_to_proto(report))

@@ -7,7 +7,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from executor.adapters.wire_enums import CHANGE_KINDS, NODE_TYPES
-from executor.adapters.wire_plan import mode_from_text, number_from_text
+from executor.adapters.wire_texts import mode_from_text, number_from_text
 from executor.domain.changes import Change, Node, NodeType
 from executor.domain.errors import RequestMalformedError
 from gonogo.safe_text import path_bytes, path_fields

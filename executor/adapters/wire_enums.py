@@ -7,13 +7,14 @@ from google.protobuf.descriptor import EnumDescriptor
 
 from executor.domain.approval import Decision
 from executor.domain.changes import ChangeKind, NodeType
+from executor.domain.control import ControlAction, ExecutionState, PauseKind
 from executor.domain.errors import RequestMalformedError
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import FailurePolicy, NetworkAccess, Stage, TestExpectation
-from executor.domain.receipt import Outcome
-from executor.domain.report import ReportStatus, RiskLevel, SelfApproval, TestVerdict
+from executor.domain.plan import FailurePolicy, LiveAccess, NetworkAccess, PauseDefault, Stage, TestExpectation
+from executor.domain.receipt import EffectState, Outcome
+from executor.domain.report import ReportStatus, RiskLevel, SelfApproval, TestCaseStatus, TestVerdict
 from executor.domain.revocation import RevocationKind
-from gonogo.v1 import events_pb2, evidence_pb2, plan_pb2
+from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2, plan_pb2
 
 D = TypeVar("D")
 W = TypeVar("W", bound=int)
@@ -188,6 +189,73 @@ STREAMS: Final = EnumTable(
     events_pb2.OutputStream.DESCRIPTOR,
     {"stdout": events_pb2.OUTPUT_STREAM_STDOUT, "stderr": events_pb2.OUTPUT_STREAM_STDERR},
 )
+LIVE_ACCESSES: Final = EnumTable(
+    "access of a live program",
+    plan_pb2.LiveAccess.DESCRIPTOR,
+    {LiveAccess.NETWORK: plan_pb2.LIVE_ACCESS_NETWORK, LiveAccess.HOST: plan_pb2.LIVE_ACCESS_HOST},
+)
+PAUSE_DEFAULTS: Final = EnumTable(
+    "default of a pause",
+    plan_pb2.PauseDefault.DESCRIPTOR,
+    {
+        PauseDefault.ROLL_BACK: plan_pb2.PAUSE_DEFAULT_ROLL_BACK,
+        PauseDefault.STOP: plan_pb2.PAUSE_DEFAULT_STOP,
+    },
+)
+PAUSE_KINDS: Final = EnumTable(
+    "kind of pause",
+    events_pb2.PauseKind.DESCRIPTOR,
+    {
+        PauseKind.REQUESTED: events_pb2.PAUSE_KIND_REQUESTED,
+        PauseKind.FAILURE: events_pb2.PAUSE_KIND_FAILURE,
+        PauseKind.STEP_APPROVAL: events_pb2.PAUSE_KIND_STEP_APPROVAL,
+        PauseKind.UNKNOWN_EFFECT: events_pb2.PAUSE_KIND_UNKNOWN_EFFECT,
+        PauseKind.REVOKED: events_pb2.PAUSE_KIND_REVOKED,
+        PauseKind.INTERRUPTED: events_pb2.PAUSE_KIND_INTERRUPTED,
+        PauseKind.UNKNOWN_OUTCOME: events_pb2.PAUSE_KIND_UNKNOWN_OUTCOME,
+    },
+)
+EFFECT_STATES: Final = EnumTable(
+    "state of an effect",
+    evidence_pb2.EffectState.DESCRIPTOR,
+    {
+        EffectState.DONE: evidence_pb2.EFFECT_STATE_DONE,
+        EffectState.NOT_DONE: evidence_pb2.EFFECT_STATE_NOT_DONE,
+        EffectState.UNKNOWN: evidence_pb2.EFFECT_STATE_UNKNOWN,
+        EffectState.COMPENSATED: evidence_pb2.EFFECT_STATE_COMPENSATED,
+    },
+)
+TEST_CASES: Final = EnumTable(
+    "status of a test case",
+    evidence_pb2.TestCaseStatus.DESCRIPTOR,
+    {
+        TestCaseStatus.PASSED: evidence_pb2.TEST_CASE_STATUS_PASSED,
+        TestCaseStatus.FAILED: evidence_pb2.TEST_CASE_STATUS_FAILED,
+        TestCaseStatus.BROKEN: evidence_pb2.TEST_CASE_STATUS_BROKEN,
+        TestCaseStatus.SKIPPED: evidence_pb2.TEST_CASE_STATUS_SKIPPED,
+    },
+)
+EXECUTION_STATES: Final = EnumTable(
+    "state of an execution",
+    executor_pb2.ExecutionState.DESCRIPTOR,
+    {
+        ExecutionState.RUNNING: executor_pb2.EXECUTION_STATE_RUNNING,
+        ExecutionState.PAUSED: executor_pb2.EXECUTION_STATE_PAUSED,
+        ExecutionState.ENDED: executor_pb2.EXECUTION_STATE_ENDED,
+    },
+)
+CONTROL_ACTIONS: Final = EnumTable(
+    "control",
+    events_pb2.ControlAction.DESCRIPTOR,
+    {
+        ControlAction.PAUSE: events_pb2.CONTROL_ACTION_PAUSE,
+        ControlAction.RESUME: events_pb2.CONTROL_ACTION_RESUME,
+        ControlAction.STOP: events_pb2.CONTROL_ACTION_STOP,
+        ControlAction.RETRY: events_pb2.CONTROL_ACTION_RETRY,
+        ControlAction.APPROVE_STEP: events_pb2.CONTROL_ACTION_APPROVE_STEP,
+        ControlAction.RECONCILE: events_pb2.CONTROL_ACTION_RECONCILE,
+    },
+)
 TABLES: Final = (
     STAGES,
     FAILURE_POLICIES,
@@ -204,4 +272,11 @@ TABLES: Final = (
     OUTCOMES,
     VERDICTS,
     STREAMS,
+    LIVE_ACCESSES,
+    PAUSE_DEFAULTS,
+    PAUSE_KINDS,
+    EFFECT_STATES,
+    TEST_CASES,
+    EXECUTION_STATES,
+    CONTROL_ACTIONS,
 )

@@ -1,17 +1,22 @@
 """Plans from the contract into the domain. Paths stay text here; the steps read them as names in the workspace."""
 
-import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from executor.adapters.wire_enums import EXPECTATIONS, FAILURE_POLICIES, LADDER, NETWORKS, STAGES
-from executor.domain.errors import RequestMalformedError
+from executor.adapters.wire_enums import (
+    EXPECTATIONS,
+    FAILURE_POLICIES,
+    LADDER,
+    NETWORKS,
+    PAUSE_DEFAULTS,
+    STAGES,
+)
+from executor.adapters.wire_live import OUTSIDE, compensation_from_proto
+from executor.adapters.wire_texts import invalid, mode_from_text, number_from_text, time_from_proto
 from executor.domain.plan import (
     Action,
     AppendText,
+    Compensation,
     CreateDirectory,
     CreateFile,
     DeletePath,
@@ -19,6 +24,7 @@ from executor.domain.plan import (
     MovePath,
     NetworkAccess,
     PatchFile,
+    PauseRules,
     Plan,
     ReadFile,
     ReplaceText,
@@ -38,9 +44,6 @@ from gonogo.v1 import plan_pb2
 FILE_MODE, DIRECTORY_MODE = "0644", "0755"
 MAX_PAGES, MAX_SECONDS = 1, 30
 
-_MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
-
 
 def plan_from_proto(message: plan_pb2.Plan) -> Plan:
     """Map a plan; raises RequestMalformedError where a value has no meaning."""
@@ -58,29 +61,22 @@ def plan_from_proto(message: plan_pb2.Plan) -> Plan:
         scope=_scope(message.scope),
         failure_policy=FAILURE_POLICIES.from_wire(message.failure_policy),
         steps=tuple(_step(step) for step in message.steps),
+        pause=_pause(message.pause),
+        segment=message.segment,
+        execution_id=message.execution_id,
+        journal_digest=message.journal_digest,
     )
 
 
-def time_from_proto(message: Any, field: str) -> datetime:
-    """Return a time that must be there, in UTC."""
-    if not message.HasField(field):
-        raise _invalid(f"{field} is missing", "set it")
-    stamp: Timestamp = getattr(message, field)
-    return stamp.ToDatetime(tzinfo=UTC)
-
-
-def number_from_text(text: str, what: str) -> int:
-    """Return a whole number that the contract carries as decimal text."""
-    if not _NUMBER.fullmatch(text):
-        raise _invalid(f"{what} is not a whole number: {text[:40]!r}", "write it in decimal digits")
-    return int(text)
-
-
-def mode_from_text(text: str) -> int:
-    """Return permission bits that the contract carries as octal text."""
-    if not _MODE.fullmatch(text):
-        raise _invalid(f"mode {text[:40]!r} is not octal", "write permission bits as 0644")
-    return int(text, 8)
+def _pause(message: plan_pb2.PauseRules) -> PauseRules:
+    """Map how long pauses wait; what a plan leaves open is as the contract says, in those of an older release all."""
+    known = PauseRules()
+    unset = message.default_action == plan_pb2.PAUSE_DEFAULT_UNSPECIFIED
+    return PauseRules(
+        deadline_seconds=message.deadline_seconds or known.deadline_seconds,
+        default_action=known.default_action if unset else PAUSE_DEFAULTS.from_wire(message.default_action),
+        step_approval_seconds=message.step_approval_seconds or known.step_approval_seconds,
+    )
 
 
 def _scope(message: plan_pb2.Scope) -> Scope:
@@ -99,13 +95,20 @@ def _scope(message: plan_pb2.Scope) -> Scope:
 def _step(message: plan_pb2.Step) -> Step:
     kind = message.WhichOneof("action")
     if kind is None:
-        raise _invalid(f"step {message.step_id[:80]!r} has no action", "name one of the kinds of the contract")
+        raise invalid(f"step {message.step_id[:80]!r} has no action", "name one of the kinds of the contract")
     return Step(
         step_id=message.step_id,
         description=message.description,
         stage=STAGES.from_wire(message.stage),
         action=ACTIONS[kind](getattr(message, kind)),
+        needs_approval=message.needs_approval,
+        compensation=_compensation(message),
     )
+
+
+def _compensation(message: plan_pb2.Step) -> Compensation | None:
+    present = message.HasField("compensation")
+    return compensation_from_proto(message.compensation, message.step_id) if present else None
 
 
 def _content(message: plan_pb2.CreateFile | plan_pb2.WriteFile) -> bytes:
@@ -115,7 +118,7 @@ def _content(message: plan_pb2.CreateFile | plan_pb2.WriteFile) -> bytes:
         case "data":
             return message.data
         case None:
-            raise _invalid("a file step has no content", "set content or data; an empty text is a content too")
+            raise invalid("a file step has no content", "set content or data; an empty text is a content too")
 
 
 def _read_file(message: plan_pb2.ReadFile) -> Action:
@@ -207,8 +210,5 @@ ACTIONS: Final[Mapping[str, Callable[[Any], Action]]] = {
     "run_command": _run_command,
     "run_tests": _run_tests,
     "undo_step": _undo_step,
+    **OUTSIDE,
 }
-
-
-def _invalid(message: str, remedy: str) -> RequestMalformedError:
-    return RequestMalformedError("PLAN_INVALID", message, remedy)

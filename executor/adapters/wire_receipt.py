@@ -1,60 +1,22 @@
-"""Approvals from the contract; receipts and refusals into it."""
+"""Receipts and refusals into the contract."""
 
 from executor.adapters.wire_changes import change_to_proto, snapshot_to_proto, time_to_proto
-from executor.adapters.wire_enums import (
-    DECISIONS,
-    LADDER,
-    OUTCOMES,
-    REVOCATION_KINDS,
-    SELF_APPROVALS,
-    STAGES,
-    VERDICTS,
+from executor.adapters.wire_enums import EFFECT_STATES, LADDER, OUTCOMES, SELF_APPROVALS, STAGES, VERDICTS
+from executor.adapters.wire_excerpts import cases_to_proto, excerpt_to_proto
+from executor.domain.receipt import (
+    ApprovalRecord,
+    ControlRecord,
+    EffectRecord,
+    GateRecord,
+    Receipt,
+    ReconciliationRecord,
+    Refusal,
+    SegmentRecord,
+    StepReceipt,
 )
-from executor.adapters.wire_plan import time_from_proto
-from executor.domain.approval import Approval
-from executor.domain.receipt import ApprovalRecord, GateRecord, Receipt, Refusal, StepReceipt
-from executor.domain.revocation import Revocation
 from gonogo.policy_document import demand_to_proto, proposer_to_proto
 from gonogo.safe_text import shown_path
 from gonogo.v1 import evidence_pb2
-
-
-def approval_from_proto(message: evidence_pb2.Approval) -> Approval:
-    """Map an approval."""
-    return Approval(
-        approval_id=message.approval_id,
-        mission_id=message.mission_id,
-        intent_id=message.intent_id,
-        plan_id=message.plan_id,
-        plan_digest=message.plan_digest,
-        report_id=message.report_id,
-        report_digest=message.report_digest,
-        executor_id=message.executor_id,
-        workspace_id=message.workspace_id,
-        approver=message.approver,
-        decision=DECISIONS.from_wire(message.decision),
-        approved_at=time_from_proto(message, "approved_at"),
-        not_before=time_from_proto(message, "not_before"),
-        expires_at=time_from_proto(message, "expires_at"),
-        nonce=message.nonce,
-        policy_digest=message.policy_digest,
-        comment=message.comment,
-        audit_checkpoint=message.audit_checkpoint,
-    )
-
-
-def revocation_from_proto(message: evidence_pb2.Revocation) -> Revocation:
-    """Map a revocation."""
-    return Revocation(
-        revocation_id=message.revocation_id,
-        executor_id=message.executor_id,
-        mission_id=message.mission_id,
-        kind=REVOCATION_KINDS.from_wire(message.kind),
-        person=message.person,
-        reason=message.reason,
-        revoked_at=time_from_proto(message, "revoked_at"),
-        nonce=message.nonce,
-    )
 
 
 def refusal_to_proto(refusal: Refusal) -> evidence_pb2.Refusal:
@@ -116,6 +78,34 @@ def receipt_to_proto(receipt: Receipt) -> evidence_pb2.Receipt:
         gates=[_gate(gate) for gate in receipt.gates],
         proposer=None if receipt.proposer is None else proposer_to_proto(receipt.proposer),
         demand=None if receipt.demand is None else demand_to_proto(receipt.demand),
+        segments=[_segment(segment) for segment in receipt.segments],
+        controls=[_control(control) for control in result.controls],
+    )
+
+
+def _segment(segment: SegmentRecord) -> evidence_pb2.SegmentRecord:
+    return evidence_pb2.SegmentRecord(
+        segment=segment.segment,
+        plan_id=segment.plan_id,
+        plan_digest=segment.plan_digest,
+        report_id=segment.report_id,
+        report_digest=segment.report_digest,
+        approvals=[_approval_record(record) for record in segment.approvals],
+        started_at=time_to_proto(segment.started_at),
+        gates=[_gate(gate) for gate in segment.gates],
+        proposer=None if segment.proposer is None else proposer_to_proto(segment.proposer),
+        demand=None if segment.demand is None else demand_to_proto(segment.demand),
+        journal_digest=segment.journal_digest,
+    )
+
+
+def _control(control: ControlRecord) -> evidence_pb2.ControlRecord:
+    return evidence_pb2.ControlRecord(
+        action=control.action,
+        actor=control.actor,
+        reason=control.reason,
+        time=time_to_proto(control.time),
+        step_id=control.step_id,
     )
 
 
@@ -157,4 +147,31 @@ def _step(step: StepReceipt) -> evidence_pb2.StepReceipt:
         test_verdict=(
             evidence_pb2.TEST_VERDICT_UNSPECIFIED if step.test_verdict is None else VERDICTS.to_wire(step.test_verdict)
         ),
+        segment=step.segment,
+        attempts=step.attempts,
+        effect=None if step.effect is None else _effect(step.effect),
+        step_approvals=[_approval_record(record) for record in step.step_approvals],
+        test_cases=cases_to_proto(step.test_cases),
+    )
+
+
+def _effect(effect: EffectRecord) -> evidence_pb2.EffectRecord:
+    return evidence_pb2.EffectRecord(
+        state=EFFECT_STATES.to_wire(effect.state),
+        idempotency_key=effect.idempotency_key,
+        summary=effect.summary,
+        answer_digest=effect.answer_digest,
+        answer=None if effect.answer is None else excerpt_to_proto(effect.answer),
+        reconciliation=None if effect.reconciliation is None else _reconciliation(effect.reconciliation),
+        compensation=effect.compensation,
+    )
+
+
+def _reconciliation(record: ReconciliationRecord) -> evidence_pb2.ReconciliationRecord:
+    return evidence_pb2.ReconciliationRecord(
+        reconciliation_id=record.reconciliation_id,
+        reconciliation_digest=record.reconciliation_digest,
+        person=record.person,
+        key_id=record.key_id,
+        happened=record.happened,
     )

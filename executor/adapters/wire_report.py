@@ -1,31 +1,17 @@
 """Reports between the contract and the domain."""
 
-from executor.adapters.wire_changes import (
-    change_from_proto,
-    change_to_proto,
-    node_from_proto,
-    node_to_proto,
-    path_from_proto,
-    snapshot_to_proto,
-    time_to_proto,
-)
-from executor.adapters.wire_enums import LADDER, RISKS, SELF_APPROVALS, STAGES, STATUSES, VERDICTS
-from executor.adapters.wire_plan import number_from_text, time_from_proto
+from executor.adapters.wire_changes import change_from_proto, change_to_proto, time_to_proto
+from executor.adapters.wire_enums import LADDER, RISKS, SELF_APPROVALS, STAGES, STATUSES
+from executor.adapters.wire_evidence import evidence_from_proto, set_evidence
+from executor.adapters.wire_texts import time_from_proto
 from executor.domain.errors import RequestMalformedError
 from executor.domain.report import (
-    CommandEvidence,
-    Evidence,
-    Excerpt,
-    ListEvidence,
+    CompensationReport,
     Notice,
     Problem,
-    ReadEvidence,
     Report,
     RiskFact,
-    SearchEvidence,
-    SearchMatch,
     StepReport,
-    TestEvidence,
 )
 from gonogo.policy import Demand, Proposer
 from gonogo.policy_document import demand_from_proto, demand_to_proto, proposer_from_proto, proposer_to_proto
@@ -161,24 +147,14 @@ def _step_to_proto(step: StepReport) -> evidence_pb2.StepReport:
         success=step.success,
         changes=[change_to_proto(change) for change in step.changes],
         duration_ms=step.duration_ms,
+        not_simulated=step.not_simulated,
+        irreversible=step.irreversible,
+        needs_approval=step.needs_approval,
+        compensation=None if step.compensation is None else _compensation_to_proto(step.compensation),
     )
     if step.evidence is not None:
-        _set_evidence(message, step.evidence)
+        set_evidence(message, step.evidence)
     return message
-
-
-def _set_evidence(message: evidence_pb2.StepReport, evidence: Evidence) -> None:
-    match evidence:
-        case ReadEvidence():
-            message.read.CopyFrom(_read_to_proto(evidence))
-        case ListEvidence():
-            message.listing.CopyFrom(_listing_to_proto(evidence))
-        case SearchEvidence():
-            message.search.CopyFrom(_search_to_proto(evidence))
-        case CommandEvidence():
-            message.command.CopyFrom(_command_to_proto(evidence))
-        case TestEvidence():
-            message.tests.CopyFrom(_tests_to_proto(evidence))
 
 
 def _step_from_proto(message: evidence_pb2.StepReport) -> StepReport:
@@ -188,128 +164,28 @@ def _step_from_proto(message: evidence_pb2.StepReport) -> StepReport:
         stage=STAGES.from_wire(message.stage),
         success=message.success,
         changes=tuple(change_from_proto(change) for change in message.changes),
-        evidence=_evidence_from_proto(message),
+        evidence=evidence_from_proto(message),
         duration_ms=message.duration_ms,
+        not_simulated=message.not_simulated,
+        irreversible=message.irreversible,
+        needs_approval=message.needs_approval,
+        compensation=_compensation_from_proto(message.compensation) if message.HasField("compensation") else None,
     )
 
 
-def _evidence_from_proto(message: evidence_pb2.StepReport) -> Evidence | None:
-    match message.WhichOneof("evidence"):
-        case "read":
-            return _read_from_proto(message.read)
-        case "listing":
-            return _listing_from_proto(message.listing)
-        case "search":
-            return _search_from_proto(message.search)
-        case "command":
-            return _command_from_proto(message.command)
-        case "tests":
-            return _tests_from_proto(message.tests)
-        case None:
-            return None
-
-
-def _read_to_proto(evidence: ReadEvidence) -> evidence_pb2.ReadEvidence:
-    return evidence_pb2.ReadEvidence(node=node_to_proto(evidence.node), preview=_excerpt_to_proto(evidence.preview))
-
-
-def _read_from_proto(message: evidence_pb2.ReadEvidence) -> ReadEvidence:
-    return ReadEvidence(node=node_from_proto(message.node), preview=_excerpt_from_proto(message.preview))
-
-
-def _listing_to_proto(evidence: ListEvidence) -> evidence_pb2.ListEvidence:
-    return evidence_pb2.ListEvidence(
-        entries=[snapshot_to_proto(path, node) for path, node in evidence.entries],
-        count=evidence.count,
-        digest=evidence.digest,
+def _compensation_to_proto(compensation: CompensationReport) -> evidence_pb2.CompensationReport:
+    return evidence_pb2.CompensationReport(
+        kind=compensation.kind,
+        target=compensation.target,
+        description=compensation.description,
+        not_simulated=compensation.not_simulated,
     )
 
 
-def _listing_from_proto(message: evidence_pb2.ListEvidence) -> ListEvidence:
-    return ListEvidence(
-        entries=tuple(
-            (path_from_proto(entry.path, entry.raw_path), node_from_proto(entry.node)) for entry in message.entries
-        ),
-        count=message.count,
-        digest=message.digest,
-    )
-
-
-def _search_to_proto(evidence: SearchEvidence) -> evidence_pb2.SearchEvidence:
-    return evidence_pb2.SearchEvidence(
-        count=evidence.count,
-        matches=[
-            evidence_pb2.SearchMatch(path=match.path, line=match.line, text=match.text) for match in evidence.matches
-        ],
-        digest=evidence.digest,
-    )
-
-
-def _search_from_proto(message: evidence_pb2.SearchEvidence) -> SearchEvidence:
-    return SearchEvidence(
-        count=message.count,
-        matches=tuple(SearchMatch(path=match.path, line=match.line, text=match.text) for match in message.matches),
-        digest=message.digest,
-    )
-
-
-def _command_to_proto(evidence: CommandEvidence) -> evidence_pb2.CommandEvidence:
-    return evidence_pb2.CommandEvidence(
-        exit_code=evidence.exit_code,
-        signal=evidence.signal,
-        timed_out=evidence.timed_out,
-        stdout=_excerpt_to_proto(evidence.stdout),
-        stderr=_excerpt_to_proto(evidence.stderr),
-    )
-
-
-def _command_from_proto(message: evidence_pb2.CommandEvidence) -> CommandEvidence:
-    return CommandEvidence(
-        exit_code=message.exit_code if message.HasField("exit_code") else None,
-        signal=message.signal,
-        timed_out=message.timed_out,
-        stdout=_excerpt_from_proto(message.stdout),
-        stderr=_excerpt_from_proto(message.stderr),
-    )
-
-
-def _tests_to_proto(evidence: TestEvidence) -> evidence_pb2.TestEvidence:
-    return evidence_pb2.TestEvidence(
-        verdict=VERDICTS.to_wire(evidence.verdict),
-        command=_command_to_proto(evidence.command),
-        tests=evidence.tests,
-        failures=evidence.failures,
-        errors=evidence.errors,
-        skipped=evidence.skipped,
-    )
-
-
-def _tests_from_proto(message: evidence_pb2.TestEvidence) -> TestEvidence:
-    return TestEvidence(
-        verdict=VERDICTS.from_wire(message.verdict),
-        command=_command_from_proto(message.command),
-        tests=message.tests,
-        failures=message.failures,
-        errors=message.errors,
-        skipped=message.skipped,
-    )
-
-
-def _excerpt_to_proto(excerpt: Excerpt) -> evidence_pb2.Excerpt:
-    return evidence_pb2.Excerpt(
-        head=excerpt.head,
-        tail=excerpt.tail,
-        total_bytes=str(excerpt.total_bytes),
-        digest=excerpt.digest,
-        truncated=excerpt.truncated,
-    )
-
-
-def _excerpt_from_proto(message: evidence_pb2.Excerpt) -> Excerpt:
-    return Excerpt(
-        head=message.head,
-        tail=message.tail,
-        total_bytes=number_from_text(message.total_bytes, "total_bytes"),
-        digest=message.digest,
-        truncated=message.truncated,
+def _compensation_from_proto(message: evidence_pb2.CompensationReport) -> CompensationReport:
+    return CompensationReport(
+        kind=message.kind,
+        target=message.target,
+        description=message.description,
+        not_simulated=message.not_simulated,
     )

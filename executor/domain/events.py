@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from executor.domain.control import PauseKind
+from executor.domain.control import ControlAction, PauseKind
 from executor.domain.plan import PauseDefault, Stage
 from executor.domain.receipt import Outcome
 from executor.domain.report import RiskLevel
@@ -109,6 +109,9 @@ class ExecutionPaused:
     default_action: PauseDefault | None = None
     results_digest: str = ""
     change_set_digest: str = ""
+    actions: tuple[ControlAction, ...] = ()
+    """What can be asked of it then."""
+    repairable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

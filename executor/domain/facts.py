@@ -41,6 +41,7 @@ def facts_of(
         size=sum(size_after(step) for step in steps),
         at=at,
         proposer=proposer,
+        steps=tuple((step.step_id, step.kind) for step in plan.steps),
     )
 
 

@@ -31,6 +31,7 @@ def gate_records(seen: Seen) -> tuple[GateRecord, ...]:
     """Return one record for each of the seven gates, in their order."""
     plan, report = seen.plan, seen.report
     number = len(seen.given)
+    segment = f", segment {plan.segment}," if plan.segment else ""
     approvals = "1 approval" if number == 1 else f"{number} approvals"
     return (
         _record(
@@ -48,7 +49,7 @@ def gate_records(seen: Seen) -> tuple[GateRecord, ...]:
             f"executor {plan.executor_id}, in request, plan, report and {approvals}",
         ),
         _record(DRIFT, "no_drift", _base(seen)),
-        _record(ONCE, "once", f"{plan.mission_id} claimed by {seen.execution_id}"),
+        _record(ONCE, "once", f"{plan.mission_id}{segment} claimed by {seen.execution_id}"),
     )
 
 

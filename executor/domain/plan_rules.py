@@ -3,17 +3,23 @@
 from collections.abc import Container
 
 from executor.domain.errors import RequestMalformedError
+from executor.domain.live_rules import check_network, check_outside
 from executor.domain.plan import (
+    DAY_SECONDS,
     Action,
     AppendText,
+    CallTool,
     CreateFile,
-    FailurePolicy,
-    NetworkAccess,
+    HttpRequest,
+    Live,
+    Outside,
     PatchFile,
     Plan,
     ReplaceText,
     RunCommand,
     RunTests,
+    Scope,
+    SearchBodies,
     Step,
     UndoStep,
     WriteFile,
@@ -23,6 +29,7 @@ from gonogo.secret_shapes import REFERENCE, find_secret_in
 MAX_STEPS = 1000
 MAX_ID_LENGTH = 128
 MAX_STEP_ID_LENGTH = 64
+MAX_PAUSE_SECONDS = 30 * DAY_SECONDS
 
 
 def check_plan(plan: Plan, *, executor_id: str, workspaces: Container[str], max_content_bytes: int) -> None:
@@ -33,7 +40,9 @@ def check_plan(plan: Plan, *, executor_id: str, workspaces: Container[str], max_
     """
     _check_ids(plan)
     _check_place(plan, executor_id, workspaces)
-    _check_supported(plan)
+    _check_pauses(plan)
+    _check_segment(plan)
+    check_network(plan)
     _check_said(plan)
     _check_steps(plan, max_content_bytes)
 
@@ -71,16 +80,27 @@ def _check_place(plan: Plan, executor_id: str, workspaces: Container[str]) -> No
         )
 
 
-def _check_supported(plan: Plan) -> None:
-    if plan.failure_policy is FailurePolicy.PAUSE:
+def _check_pauses(plan: Plan) -> None:
+    for name, seconds in (
+        ("deadline_seconds", plan.pause.deadline_seconds),
+        ("step_approval_seconds", plan.pause.step_approval_seconds),
+    ):
+        if not 1 <= seconds <= MAX_PAUSE_SECONDS:
+            raise RequestMalformedError(
+                "PLAN_INVALID",
+                f"the plan's pause.{name} is {seconds}",
+                f"use 1 to {MAX_PAUSE_SECONDS} seconds, which is 30 days",
+            )
+
+
+def _check_segment(plan: Plan) -> None:
+    """Refuse a plan that is half a repair plan."""
+    said = (bool(plan.segment), bool(plan.execution_id), bool(plan.journal_digest))
+    if len(set(said)) != 1 or (plan.execution_id and not is_identifier(plan.execution_id)):
         raise RequestMalformedError(
-            "UNSUPPORTED",
-            "failure policy pause arrives with mission control",
-            "use roll_back, stop or continue",
-        )
-    if plan.scope.network is not NetworkAccess.NONE or plan.scope.domains:
-        raise RequestMalformedError(
-            "UNSUPPORTED", "no step can reach a network yet", "set the scope's network to none and list no domains"
+            "PLAN_INVALID",
+            "the plan does not say whether it goes on with an execution",
+            "a repair plan names segment, execution and journal digest; any other plan names none of them",
         )
 
 
@@ -104,6 +124,7 @@ def _check_steps(plan: Plan, max_content_bytes: int) -> None:
     seen: set[str] = set()
     for step in plan.steps:
         _check_step(step, seen, max_content_bytes)
+        _check_reach(step, plan.scope, max_content_bytes)
         seen.add(step.step_id)
 
 
@@ -118,13 +139,7 @@ def _check_step(step: Step, seen: set[str], max_content_bytes: int) -> None:
         raise RequestMalformedError(
             "PLAN_INVALID", f"two steps have the id {step.step_id!r}", "give each step an id of its own"
         )
-    size = _content_size(step.action)
-    if size > max_content_bytes:
-        raise RequestMalformedError(
-            "TOO_LARGE",
-            f"step {step.step_id} carries {size} bytes; one step may carry {max_content_bytes}",
-            "let a command make large files, or raise max_content_bytes in the executor's trust file",
-        )
+    _check_size(step.step_id, step.action, max_content_bytes)
     _check_no_secret(step)
     if isinstance(step.action, RunCommand | RunTests) and not (step.action.argv and step.action.argv[0]):
         raise RequestMalformedError(
@@ -132,6 +147,33 @@ def _check_step(step: Step, seen: set[str], max_content_bytes: int) -> None:
         )
     if isinstance(step.action, UndoStep):
         _check_undone(step.step_id, step.action)
+
+
+def _check_reach(step: Step, scope: Scope, max_content_bytes: int) -> None:
+    """Judge what a step does outside of the workspace, and what would make up for it."""
+    where = f"step {step.step_id}"
+    if isinstance(step.action, Outside | SearchBodies):
+        check_outside(where, step.action, scope)
+    if step.compensation is None:
+        return
+    if not isinstance(step.action, Live):
+        raise RequestMalformedError(
+            "PLAN_INVALID",
+            f"{where} is a {step.kind} step and has a compensation",
+            "leave it out: only a live step's effect has to be made up for",
+        )
+    _check_size(step.step_id, step.compensation.action, max_content_bytes)
+    check_outside(f"the compensation of {where}", step.compensation.action, scope)
+
+
+def _check_size(step_id: str, action: Action, max_content_bytes: int) -> None:
+    size = _content_size(action)
+    if size > max_content_bytes:
+        raise RequestMalformedError(
+            "TOO_LARGE",
+            f"step {step_id} carries {size} bytes; one step may carry {max_content_bytes}",
+            "let a command make large files, or raise max_content_bytes in the executor's trust file",
+        )
 
 
 def _check_no_secret(step: Step) -> None:
@@ -162,14 +204,20 @@ def _check_undone(step_id: str, action: UndoStep) -> None:
 
 
 def _content_size(action: Action) -> int:
+    return sum(len(part if isinstance(part, bytes) else part.encode()) for part in _content(action))
+
+
+def _content(action: Action) -> tuple[str | bytes, ...]:
     match action:
-        case CreateFile() | WriteFile():
-            return len(action.content)
+        case CreateFile() | WriteFile() | AppendText():
+            return (action.content,)
         case PatchFile():
-            return len(action.patch.encode())
+            return (action.patch,)
         case ReplaceText():
-            return len(action.old.encode()) + len(action.new.encode())
-        case AppendText():
-            return len(action.content.encode())
+            return (action.old, action.new)
+        case HttpRequest():
+            return (action.content or b"",)
+        case CallTool():
+            return (action.arguments,)
         case _:
-            return 0
+            return ()

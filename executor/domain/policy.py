@@ -1,10 +1,12 @@
 """Whom the executor trusts and what it demands, as its operator wrote it into the trust file."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
+from executor.domain.far_sides import Database, FarSide, McpServer
 from executor.domain.report import SelfApproval
 from gonogo.digests import digest
 from gonogo.policy import Policy
@@ -63,6 +65,22 @@ class SecretSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How steps reach a network; which hosts they may reach, the trust file's domains say."""
+
+    fetch_in_dry_run: bool = True
+    """Whether a dry run reads pages; a read can carry data out before anybody approved of it."""
+    commands_in_dry_run: bool = False
+    """Whether commands of a dry run, of which nobody has approved yet, reach the listed domains."""
+    max_fetch_bytes: int = 16 * MIB
+    """Of one decoded body."""
+    private_addresses: tuple[str, ...] = ()
+    """Networks beside the public ones in which an allowed host's addresses may lie."""
+    ca_file: str = ""
+    """Certificates of the authorities to believe instead of the system's; empty for those."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trust:
     """The whole trust file."""
 
@@ -74,6 +92,19 @@ class Trust:
     policy: Policy
     secrets: tuple[SecretSource, ...] = ()
     domains: tuple[str, ...] = ()
+    network: Network = Network()
+    servers: tuple[McpServer, ...] = ()
+    databases: tuple[Database, ...] = ()
+    live_access: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What programs that run for real may reach, by workspace: "network", "host", or both."""
+
+    @property
+    def far_sides(self) -> tuple[FarSide, ...]:
+        """What live steps may use, without how it is reached."""
+        domains = [FarSide(kind="domain", name=name) for name in self.domains]
+        servers = [FarSide(kind="mcp_server", name=one.name, workspaces=one.workspaces) for one in self.servers]
+        databases = [FarSide(kind="database", name=one.name, workspaces=one.workspaces) for one in self.databases]
+        return (*domains, *servers, *databases)
 
     @property
     def callers(self) -> frozenset[str]:
@@ -92,6 +123,8 @@ class Trust:
         named = [*self.policy.labels]
         named += [name for rule in self.policy.rules for name in rule.when.workspaces]
         named += [name for secret in self.secrets for name in secret.workspaces]
+        named += [name for side in self.far_sides for name in side.workspaces]
+        named += self.live_access
         return frozenset(named)
 
     @property
@@ -100,7 +133,14 @@ class Trust:
         return SelfApproval.ALLOWED if self.policy.self_approval else SelfApproval.REFUSED
 
 
-def limits_digest(limits: Limits, secrets: Sequence[SecretSource] = (), domains: Sequence[str] = ()) -> str:
+def limits_digest(
+    limits: Limits,
+    secrets: Sequence[SecretSource] = (),
+    domains: Sequence[str] = (),
+    network: Network = Network(),
+    far_sides: Sequence[McpServer | Database] = (),
+    live_access: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> str:
     """Name everything that a dry run depends on and that the sealed policy does not spell out.
 
     It goes into the policy, so that whoever approves a report approves it under these limits.
@@ -116,5 +156,14 @@ def limits_digest(limits: Limits, secrets: Sequence[SecretSource] = (), domains:
         "checkpoint_seconds": limits.checkpoint_seconds,
         "secrets": {one.name: [sorted(one.workspaces), one.file, one.environment] for one in secrets},
         "domains": sorted(domains),
+        "network": {
+            "fetch_in_dry_run": network.fetch_in_dry_run,
+            "commands_in_dry_run": network.commands_in_dry_run,
+            "max_fetch_bytes": network.max_fetch_bytes,
+            "private_addresses": sorted(network.private_addresses),
+            "ca_file": network.ca_file,
+        },
+        "far_sides": [one.described for one in far_sides],
+        "live_access": {name: sorted(some) for name, some in live_access.items()},
     }
     return digest(json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode())

@@ -6,15 +6,27 @@ from importlib import metadata
 
 from executor.adapters.wire import sealed_from_proto, sealed_to_proto
 from executor.adapters.wire_changes import time_to_proto
-from executor.adapters.wire_enums import LADDER, OUTCOMES, SELF_APPROVALS
+from executor.adapters.wire_enums import (
+    CONTROL_ACTIONS,
+    EXECUTION_STATES,
+    LADDER,
+    OUTCOMES,
+    PAUSE_DEFAULTS,
+    PAUSE_KINDS,
+    SELF_APPROVALS,
+)
 from executor.adapters.wire_events import event_to_proto
+from executor.domain.control import Pause
 from executor.domain.gates import NamedIds
 from executor.runner.audit import Extract
-from executor.runner.ports import Event, ExecutionRecord
+from executor.runner.control_requests import ControlInput
+from executor.runner.live_processes import LiveProcess
+from executor.runner.ports import Event
 from executor.runner.requests import ExecuteInput
+from executor.runner.run import Progress
 from executor.runner.service import Description
 from gonogo.policy import KeyUse, Person
-from gonogo.v1 import audit_pb2, events_pb2, evidence_pb2, executor_pb2
+from gonogo.v1 import audit_pb2, events_pb2, evidence_pb2, executor_pb2, plan_pb2
 
 BATCH = 200
 
@@ -42,8 +54,23 @@ def execute_input(request: executor_pb2.ExecuteRequest, caller: str) -> ExecuteI
     )
 
 
-def execution_message(record: ExecutionRecord) -> executor_pb2.Execution:
+def control_input(request: executor_pb2.ControlExecutionRequest, caller: str) -> ControlInput:
+    """Map a control and who brought it; the document stays the bytes that were carried."""
+    return ControlInput(
+        request_id=request.request_id,
+        mission_id=request.mission_id,
+        action=CONTROL_ACTIONS.from_wire(request.action),
+        actor=request.actor,
+        reason=request.reason,
+        roll_back=request.roll_back,
+        document=sealed_from_proto(request.document) if request.HasField("document") else None,
+        caller=caller,
+    )
+
+
+def execution_message(progress: Progress) -> executor_pb2.Execution:
     """Map how an execution stands."""
+    record, pause = progress.record, progress.pause
     outcome = evidence_pb2.OUTCOME_UNSPECIFIED if record.outcome is None else OUTCOMES.to_wire(record.outcome)
     return executor_pb2.Execution(
         execution_id=record.execution_id,
@@ -53,6 +80,38 @@ def execution_message(record: ExecutionRecord) -> executor_pb2.Execution:
         started_at=time_to_proto(record.claimed_at),
         completed_at=None if record.ended_at is None else time_to_proto(record.ended_at),
         last_sequence=record.last_sequence,
+        state=EXECUTION_STATES.to_wire(progress.state),
+        pause=None if pause is None else _pause_message(pause),
+        segment=progress.segment,
+    )
+
+
+def _pause_message(pause: Pause) -> executor_pb2.Pause:
+    default = pause.default_action
+    return executor_pb2.Pause(
+        kind=PAUSE_KINDS.to_wire(pause.kind),
+        reason=pause.reason,
+        step_id=pause.step_id,
+        deadline=None if pause.deadline is None else time_to_proto(pause.deadline),
+        default_action=plan_pb2.PAUSE_DEFAULT_UNSPECIFIED if default is None else PAUSE_DEFAULTS.to_wire(default),
+        results_digest=pause.results_digest,
+        change_set_digest=pause.change_set_digest,
+        actions=[CONTROL_ACTIONS.to_wire(action) for action in pause.actions],
+        repairable=pause.repairable,
+    )
+
+
+def process_message(process: LiveProcess) -> executor_pb2.LiveProcess:
+    """Map a program that keeps running."""
+    return executor_pb2.LiveProcess(
+        process_id=process.process_id,
+        mission_id=process.mission_id,
+        step_id=process.step_id,
+        workspace_id=process.workspace_id,
+        command=process.command,
+        started_at=time_to_proto(process.started_at),
+        running=process.running,
+        ended=process.ended,
     )
 
 
@@ -88,6 +147,9 @@ def description_message(description: Description) -> executor_pb2.GetExecutorRes
         checkpoint_seconds=limits.checkpoint_seconds,
         policy=sealed_to_proto(description.in_force.sealed_policy),
         log_origin=description.log_origin,
+        far_sides=[
+            executor_pb2.FarSide(kind=one.kind, name=one.name, workspaces=one.workspaces) for one in trust.far_sides
+        ],
     )
 
 

@@ -6,6 +6,7 @@ when its caller has gone.
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,25 +16,30 @@ from typing import Final
 from executor.adapters.wire import sealed_from_proto, sealed_to_proto
 from executor.entrypoints import resume_tokens
 from executor.entrypoints.grpc_messages import (
+    control_input,
     description_message,
     event_batches,
     execute_input,
     execution_message,
     extract_message,
+    process_message,
 )
 from executor.entrypoints.grpc_peers import Peers, streaming, unary
 from executor.entrypoints.work import Work
-from executor.runner.executions import AnyRun
 from executor.runner.requests import malformed
 from executor.runner.run import Progress, Recorder, Run
 from executor.runner.service import ExecutorCore
+from executor.runner.stored_run import AnyRun
 from gonogo.v1 import events_pb2, executor_pb2, executor_pb2_grpc
 
 TICK_SECONDS: Final = 0.02
 HEARTBEAT_SECONDS: Final = 15.0
 READERS: Final = 8
 RUNNERS: Final = 256
+CONTROLLERS: Final = 16
+"""Threads of their own: the others may all be with executions that wait for just these calls."""
 DRY_RUNNERS: Final = 128
+_LAST: Final = sys.maxsize  # after every event: only how it stands is asked for
 
 
 class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
@@ -48,6 +54,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._dry_runners = ThreadPoolExecutor(DRY_RUNNERS, thread_name_prefix="dry-run")
         self._runners = ThreadPoolExecutor(RUNNERS, thread_name_prefix="run")
+        self._controllers = ThreadPoolExecutor(CONTROLLERS, thread_name_prefix="control")
 
     def drain(self) -> None:
         """End the streams that watch, each with a token to go on from; what runs goes on."""
@@ -98,7 +105,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
             yield executor_pb2.ExecuteResponse(
                 events=events,
                 resume_token=token,
-                execution=execution_message(progress.record),
+                execution=execution_message(progress),
                 receipt=sealed_to_proto(progress.receipt) if progress.receipt else None,
             )
 
@@ -113,7 +120,7 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
             yield executor_pb2.WatchExecutionResponse(
                 events=events,
                 resume_token=token,
-                execution=execution_message(progress.record),
+                execution=execution_message(progress),
                 receipt=sealed_to_proto(progress.receipt) if progress.receipt else None,
             )
 
@@ -123,7 +130,15 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
     ) -> executor_pb2.GetExecutionResponse:
         run = await self._find(request.execution_id, request.mission_id)
         progress = await self._progress(run, 0)
-        return executor_pb2.GetExecutionResponse(execution=execution_message(progress.record))
+        return executor_pb2.GetExecutionResponse(execution=execution_message(progress))
+
+    @unary
+    async def ControlExecution(
+        self, request: executor_pb2.ControlExecutionRequest, caller: str
+    ) -> executor_pb2.ControlExecutionResponse:
+        run = await Work(self._controllers, self._core.control, control_input(request, caller)).answer()
+        progress = await self._progress(run, _LAST)
+        return executor_pb2.ControlExecutionResponse(execution=execution_message(progress))
 
     @unary
     async def GetReceipt(self, request: executor_pb2.GetReceiptRequest, caller: str) -> executor_pb2.GetReceiptResponse:
@@ -135,6 +150,21 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         work = Work(self._readers, self._core.get_object, request.digest, request.offset, request.limit)
         data, size = await work.answer()
         return executor_pb2.GetObjectResponse(data=data, total_bytes=size)
+
+    @unary
+    async def ListProcesses(
+        self, request: executor_pb2.ListProcessesRequest, caller: str
+    ) -> executor_pb2.ListProcessesResponse:
+        found = await Work(self._readers, self._core.list_processes, request.mission_id).answer()
+        return executor_pb2.ListProcessesResponse(processes=map(process_message, found))
+
+    @unary
+    async def StopProcess(
+        self, request: executor_pb2.StopProcessRequest, caller: str
+    ) -> executor_pb2.StopProcessResponse:
+        stop = self._core.stop_process
+        found = await Work(self._controllers, stop, request.request_id, request.process_id, request.actor).answer()
+        return executor_pb2.StopProcessResponse(process=process_message(found))
 
     @unary
     async def ExchangeCheckpoints(
@@ -169,12 +199,15 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
     async def _follow(
         self, run: AnyRun, after: int
     ) -> AsyncGenerator[tuple[Sequence[events_pb2.Event], Progress, str], None]:
-        """Yield what comes after a place, batch by batch, to the end; an empty batch is a heartbeat."""
+        """Yield what comes after a place, batch by batch, to the end.
+
+        An empty batch is a heartbeat, or tells that it waits for something else than before, or goes on.
+        """
         wake = asyncio.Event()
         leave = run.watch(_from_threads(wake))
         self._wakes.add(wake)
         try:
-            idle = False
+            idle, waits_for = False, None
             while True:
                 wake.clear()
                 progress = await self._progress(run, after)
@@ -184,7 +217,8 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
                 for batch in first:
                     after = batch[-1].sequence
                     yield batch, replace(progress, receipt=None), resume_tokens.encode(run.execution_id, after)
-                if last or progress.ended or idle or self._draining:
+                if last or progress.ended or idle or self._draining or progress.pause != waits_for:
+                    waits_for = progress.pause
                     after = last[-1].sequence if last else after
                     yield last, progress, resume_tokens.encode(run.execution_id, after)
                 if progress.ended or self._draining:

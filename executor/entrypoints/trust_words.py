@@ -1,13 +1,16 @@
 """What a trust file says, as lines for people and as JSON for scripts, and what somebody should look at in it."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from executor.domain.policy import Orchestrator, SecretSource, Trust
+from executor.domain.far_sides import Database, McpServer
+from executor.domain.policy import Network, Orchestrator, SecretSource, Trust
 from executor.runner.trust import moment_words
 from gonogo.policy import EVERYBODY, Group, Person, Policy, Requirement, shown
 from gonogo.policy_words import key_words, person_words, rule_words
+from gonogo.safe_text import shown_argv
 from gonogo.signatures import load_public_key
 
 SOON = timedelta(days=30)
@@ -51,8 +54,12 @@ def trust_json(trust: Trust) -> Mapping[str, Any]:
         "groups": [{"id": one.group_id, "members": one.members} for one in policy.groups],
         "rules": [{"id": rule.rule_id, "says": rule_words(rule)} for rule in policy.rules],
         "workspaces": {name: {"labels": labels} for name, labels in sorted(policy.labels.items())},
+        "live_access": {name: sorted(access) for name, access in sorted(trust.live_access.items())},
         "secrets": [{"name": one.name, "workspaces": one.workspaces, "source": _source(one)} for one in trust.secrets],
         "domains": trust.domains,
+        "network": dataclasses.asdict(trust.network),
+        "mcp_servers": [one.described for one in trust.servers],
+        "databases": [one.described for one in trust.databases],
     }
 
 
@@ -93,10 +100,26 @@ def _statements(trust: Trust) -> Iterator[str]:
     yield from map(rule_words, trust.policy.rules)
     for name, labels in sorted(trust.policy.labels.items()):
         yield f"workspace {name} is labelled {', '.join(labels) or 'nothing'}"
+    for name, access in sorted(trust.live_access.items()):
+        yield f"live programs of workspace {name} may reach the {' and the '.join(sorted(access))}"
     yield from map(_secret_words, trust.secrets)
     if trust.domains:
         yield f"domains {', '.join(trust.domains)}"
+        yield from _network_statements(trust.network)
+    yield from map(_server_words, trust.servers)
+    yield from map(_database_words, trust.databases)
     yield from _limit_statements(trust)
+
+
+def _network_statements(network: Network) -> Iterator[str]:
+    when = "dry runs and executions" if network.fetch_in_dry_run else "executions alone"
+    yield f"pages are read by {when}, each of {network.max_fetch_bytes} bytes at most"
+    if network.commands_in_dry_run:
+        yield "commands of dry runs reach the domains, before anybody approved of them"
+    if network.private_addresses:
+        yield f"addresses that are not public, in {', '.join(network.private_addresses)}, may be reached"
+    if network.ca_file:
+        yield f"the authorities in {network.ca_file} are believed instead of the system's"
 
 
 def _policy_statements(trust: Trust) -> Iterator[str]:
@@ -138,6 +161,18 @@ def _fingerprint(line: str) -> str:
 
 def _members(group: Group) -> str:
     return ", ".join(group.members) or "nobody"
+
+
+def _server_words(server: McpServer) -> str:
+    place = server.url or shown_argv(server.command)
+    return (
+        f"tools {', '.join(server.tools) or '(none)'} of {server.name} at {place}, for {', '.join(server.workspaces)}"
+    )
+
+
+def _database_words(database: Database) -> str:
+    place = database.path or database.dsn
+    return f"database {database.name}, {database.engine.value} at {place}, for {', '.join(database.workspaces)}"
 
 
 def _secret_words(secret: SecretSource) -> str:

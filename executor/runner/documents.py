@@ -5,6 +5,7 @@ from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from executor.domain.approval import Approval
+from executor.domain.control import Reconciliation, StepApproval
 from executor.domain.plan import Plan
 from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes
@@ -78,3 +79,11 @@ class OpenDocuments:
     def approval(self, sealed: SealedBytes) -> Approval:
         """Open an approval whose signature was verified; raises RequestMalformedError."""
         return self._documents.open_approval(sealed.body)
+
+    def step_approval(self, sealed: SealedBytes) -> StepApproval:
+        """Open a step's approval whose signature was verified; raises RequestMalformedError."""
+        return self._documents.open_step_approval(sealed.body)
+
+    def reconciliation(self, sealed: SealedBytes) -> Reconciliation:
+        """Open a word on an effect whose signature was verified; raises RequestMalformedError."""
+        return self._documents.open_reconciliation(sealed.body)

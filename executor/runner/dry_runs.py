@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from executor.domain.errors import ExecutorError, RequestMalformedError
 from executor.domain.events import DryRunStarted
@@ -15,9 +15,11 @@ from executor.domain.redaction import Redactor
 from executor.domain.sealed import SealedBytes
 from executor.runner.approvals import proven_proposer
 from executor.runner.clock import EffectiveClock
+from executor.runner.control_ports import NothingPaused, Paused
 from executor.runner.documents import OpenDocuments
 from executor.runner.ports import Ledger, RequestRecord, Simulator, WorkspaceStanding
 from executor.runner.receipts import Issuer
+from executor.runner.repairs import Repairs
 from executor.runner.requests import DRY_RUN, RequestDesk, check_envelope, check_request_id, check_same, malformed
 from executor.runner.run import Recorder
 from executor.runner.trust import InForce, TrustInForce
@@ -89,6 +91,8 @@ class DryRuns:
     standings: Mapping[str, WorkspaceStanding]
     admission: Admission
     desk: RequestDesk
+    paused: Paused = field(default_factory=NothingPaused)
+    """Knows the executions that wait for a repair plan."""
 
     def run(self, request_id: str, sealed: SealedBytes, attached: Callable[[Recorder], None]) -> SealedBytes:
         """Dry run a plan and return the sealed report; a repeated request returns the first one.
@@ -134,6 +138,7 @@ class DryRuns:
             workspaces=self.workspaces,
             max_content_bytes=trust.limits.max_content_bytes,
         )
+        Repairs(self.ledger, self.paused).check_dry_run(plan)
         _check_level(plan, self.standings[plan.workspace_id])
         return plan
 

@@ -1,39 +1,39 @@
 """Executions: from a request through the gates to the receipt, once for each mission.
 
 An execution runs in the thread that brought the request and needs nothing of its caller any more once the mission is
-claimed: a caller that goes away stops nothing, and the same request finds the execution again.
+claimed: a caller that goes away stops nothing, and the same request finds the execution again. A request with a repair
+plan goes through the same gates; then the thread that waits goes on with it, and its caller sees that execution.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from typing import Final
 
+from executor.domain.control import ControlAction
 from executor.domain.errors import ExecutorError, NotFoundError, StepBlockedError, StoreError
-from executor.domain.events import ExecutionStarted, ReceiptIssued
 from executor.domain.ladder import LadderLevel
 from executor.domain.receipt import Receipt
-from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes
-from executor.runner.documents import OpenDocuments
-from executor.runner.flusher import Flusher
+from executor.runner.carrying_out import Carrier, Started
+from executor.runner.control_requests import CONTROL, ControlInput, check_control
 from executor.runner.gates import CheckedRequest, Gates, VerifiedRequest
-from executor.runner.ports import Claim, Ended, Event, Executioner, ExecutionRecord, Ledger, Recovery, WorkspaceStanding
-from executor.runner.receipts import Issuer, trailer_text
+from executor.runner.ports import ExecutionRecord, WorkspaceStanding
 from executor.runner.redacted import redacted_error
 from executor.runner.refusal_pace import RefusalPace
 from executor.runner.requests import EXECUTE, ExecuteInput, RequestDesk, check_execute, check_same
-from executor.runner.revocations import Revocations
-from executor.runner.run import Progress, Recorder, Run, Wake
-from executor.workspace.workspace import Workspace
+from executor.runner.restarts import Restarts
+from executor.runner.running import Live
+from executor.runner.segments import Segment
+from executor.runner.stored_run import AnyRun, StoredRun
+from executor.workspace.workspace import Workspace, WorkspaceBusyError
 
-LOCK_SECONDS = 30.0
-CLAIM_SECONDS = 1.0
-STORE_ATTEMPTS = 5
-STORE_PAUSE_SECONDS = 0.2
+LOCK_SECONDS: Final = 30.0
+LOCK_LOOK_SECONDS: Final = 0.5
+LEAVE_SECONDS: Final = 5.0
+ALWAYS_TAKEN: Final = frozenset({ControlAction.PAUSE, ControlAction.STOP})
+"""Whatever is wrong with whoever brings them: they only keep things from happening."""
 
 log = logging.getLogger(__name__)
 
@@ -48,100 +48,54 @@ class RefusedError(ExecutorError):
         self.refusal = refusal
 
 
-class StoredRun:
-    """An execution of the past, read from the ledger."""
-
-    def __init__(self, record: ExecutionRecord, ledger: Ledger) -> None:
-        self._record = record
-        self._ledger = ledger
-
-    @property
-    def execution_id(self) -> str:
-        return self._record.execution_id
-
-    @property
-    def mission_id(self) -> str:
-        return self._record.mission_id
-
-    def progress(self, after: int) -> Progress:
-        """Return the events after a place and the receipt."""
-        return Progress(
-            events=self._ledger.events(self.execution_id, after),
-            record=self._record,
-            receipt=self._ledger.receipt(self.mission_id),
-            failure=None,
-        )
-
-    def watch(self, wake: Wake) -> Callable[[], None]:
-        """Nothing new comes any more."""
-        del wake
-        return lambda: None
-
-
-AnyRun = Run | StoredRun
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Started:
-    verified: VerifiedRequest
-    workspace: Workspace
-    recorder: Recorder
-    run: Run
-
-
 class Executions:
-    """Takes requests to execute and remembers what runs."""
+    """Takes requests to execute, and controls of what runs.
+
+    Args:
+        gates: decide whether anything happens.
+        carrier: does it.
+        restarts: settle what a former process has left.
+        desk: lets requests with the same id in one after the other.
+        workspaces: those that are served.
+        standings: their ladder levels.
+        check_caller: refuses a caller whose own audit log has forked.
+        pace: how many refusals are recorded for one caller.
+    """
 
     def __init__(
         self,
         *,
         gates: Gates,
-        ledger: Ledger,
-        documents: OpenDocuments,
-        issuer: Issuer,
-        workspaces: Mapping[str, Workspace],
-        executioner: Executioner,
-        recovery: Recovery,
+        carrier: Carrier,
+        restarts: Restarts,
         desk: RequestDesk,
+        workspaces: Mapping[str, Workspace],
         standings: Mapping[str, WorkspaceStanding],
-        revocations: Revocations,
         check_caller: Callable[[str], None],
         pace: RefusalPace,
     ) -> None:
-        self._pace = pace
-        self._check_caller = check_caller
-        self._revocations = revocations
-        self._standings = standings
         self._gates = gates
-        self._ledger = ledger
-        self._documents = documents
-        self._issuer = issuer
-        self._workspaces = workspaces
-        self._executioner = executioner
-        self._recovery = recovery
+        self._carrier = carrier
+        self._restarts = restarts
         self._desk = desk
-        self._flusher = Flusher(ledger)
-        self._running: dict[str, Run] = {}
-        self._active = 0
-        self._changed = threading.Condition()
+        self._workspaces = workspaces
+        self._standings = standings
+        self._check_caller = check_caller
+        self._pace = pace
+        self._ledger = carrier.ledger
+        self._running = carrier.running
 
     def start(self) -> tuple[Receipt, ...]:
-        """Bring every execution of a process that died to its end. Call it before the first request is served.
-
-        Whoever dies in the middle of it is followed by one who does it again: an execution gets its receipt once.
-        Should there be several for one workspace, the newest goes first: its commits lie on top of the others'.
-        """
-        receipts = tuple(self._recovered(claim) for claim in reversed(self._ledger.unfinished()))
-        for workspace in self._workspaces.values():
-            with workspace.lock(LOCK_SECONDS):
-                self._recovery.tidy(workspace)
-        self._flusher.start()
+        """Settle every execution of a process that died. Call it before the first request is served."""
+        receipts = self._restarts.all()
+        self._carrier.flusher.start()
         return receipts
 
     def execute(self, request: ExecuteInput, attached: Callable[[AnyRun], None]) -> AnyRun:
         """Check the gates, claim the mission and carry it out in this thread, to its end.
 
-        A request that was taken before returns the execution it started, at once, whether that has ended or not.
+        A request that was taken before returns the execution it started, at once, whether that has ended or not; so
+        does one with a repair plan.
 
         Args:
             request: what arrived.
@@ -152,7 +106,9 @@ class Executions:
             ExecutorError: reason OVERLOADED; nothing was even looked at.
         """
         self._pace.check(request.caller)
+        started: Started | AnyRun | None = None
         with ExitStack() as held:
+            held.callback(lambda: self._done(started))  # when the workspace is free again
             try:
                 with self._desk.turn(request.request_id):
                     started = self._known(request) or self._start(request, held)
@@ -161,12 +117,38 @@ class Executions:
             except Exception as error:
                 log.exception("the gates failed on request %r", request.request_id)
                 raise self._refused(request, _internal()) from error
-            if not isinstance(started, _Started):
+            if not isinstance(started, Started):
                 attached(started)
                 return started
             attached(started.run)
-            self._carry_out(started)
+            self._carrier.carry_out(started)
             return started.run
+
+    def control(self, request: ControlInput) -> AnyRun:
+        """Have an execution pause, go on or end, or take a signed word about one of its steps; returns the execution.
+
+        A request that was taken before does nothing once more.
+
+        Raises:
+            RequestMalformedError: not a request, or its id stood for another one.
+            NotFoundError: the mission was never executed.
+            ExecutorError: it does not fit how the execution stands, or the document does not hold; nothing was done.
+        """
+        check_control(request)
+        if request.action not in ALWAYS_TAKEN:
+            self._check_caller(request.caller)
+        try:
+            with self._desk.turn(request.request_id):
+                known = self._ledger.request(request.request_id)
+                if known is None:
+                    live = self._live(request.mission_id)
+                    live.desk.take(request)
+                    return live.run
+                check_same(known, CONTROL, request.body_digest)
+                return self.find(execution_id=known.reference)
+        except ExecutorError as error:
+            redacted_error(error, self._carrier.issuer.redactor())
+            raise
 
     def find(self, *, execution_id: str = "", mission_id: str = "") -> AnyRun:
         """Return an execution by its id or its mission's.
@@ -176,22 +158,35 @@ class Executions:
         """
         record = self._record(execution_id, mission_id)
         if not record.ended:
-            with self._changed:  # a claim is in the ledger a moment before its run is in the table
-                self._changed.wait_for(lambda: record.execution_id in self._running, timeout=CLAIM_SECONDS)
-                run = self._running.get(record.execution_id)
-            if run is not None:
-                return run
+            live = self._running.find(record.execution_id)
+            if live is not None:
+                return live.run
             record = self._record(record.execution_id, "")
         return StoredRun(record, self._ledger)
 
     def drain(self, seconds: float) -> bool:
-        """Wait until nothing runs; returns whether that came in time."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._active, timeout=seconds)
+        """Wait until nothing is at work but what waits for a person; returns whether that came in time."""
+        return self._running.drain(seconds)
 
     def close(self) -> None:
-        """End what works in the background."""
-        self._flusher.close()
+        """End what works in the background, and what waits: that is on the disk."""
+        self._running.leave(LEAVE_SECONDS)
+        self._carrier.flusher.close()
+
+    def _done(self, started: Started | AnyRun | None) -> None:
+        if isinstance(started, Started):
+            self._running.done(started.run.execution_id)
+
+    def _live(self, mission_id: str) -> Live:
+        record = self._record("", mission_id)
+        live = None if record.ended else self._running.find(record.execution_id)
+        if live is None:
+            raise ExecutorError(
+                "STATE_FORBIDS",
+                "the mission's execution has ended, or its end could not be stored",
+                "look how it ended: gonogo show MISSION",
+            )
+        return live
 
     def _known(self, request: ExecuteInput) -> AnyRun | None:
         check_execute(request)
@@ -201,99 +196,44 @@ class Executions:
         check_same(known, EXECUTE, request.body_digest)
         return self.find(execution_id=known.reference)
 
-    def _start(self, request: ExecuteInput, held: ExitStack) -> _Started:
+    def _start(self, request: ExecuteInput, held: ExitStack) -> Started | AnyRun:
         self._check_caller(request.caller)
         checked = self._gates.check(request)
         _check_level(checked, self._standings[checked.plan.workspace_id])
         workspace = self._workspaces[checked.plan.workspace_id]
-        held.enter_context(workspace.lock(LOCK_SECONDS))
-        verified = self._gates.claim(checked, workspace)
-        recorder = Recorder(verified.claim.mission_id, redactor=self._issuer.redactor())
-        run = Run(_record_of(verified.claim), recorder)
-        with self._changed:
-            self._running[run.execution_id] = run
-            self._active += 1
-            self._changed.notify_all()
-        return _Started(verified=verified, workspace=workspace, recorder=recorder, run=run)
+        if checked.plan.segment:
+            return self._repair(checked, workspace)
+        self._lock(workspace, held)
+        return self._carrier.began(_segment(self._gates.claim(checked, workspace)), workspace)
 
-    def _carry_out(self, started: _Started) -> None:
-        self._flusher.add(started.run)
-        try:
-            started.recorder(ExecutionStarted(execution_id=started.run.execution_id))
-            ended = self._ended(started)
-            self._flusher.remove(started.run)
-            self._end(started, ended)
-        except Exception as error:  # the work is done and its end could not be told; a restart tells it
-            log.exception("the receipt of %s could not be issued", started.run.execution_id)
-            started.run.fail(redacted_error(_no_receipt(error), self._issuer.redactor()))
-        finally:
-            self._flusher.remove(started.run)
-            self._revocations.ended(started.run.mission_id)
-            with self._changed:
-                self._active -= 1
-                self._changed.notify_all()
+    def _repair(self, checked: CheckedRequest, workspace: Workspace) -> AnyRun:
+        """Have the execution that waits go on with a repair plan; its thread holds the workspace all along."""
+        live = self._live(checked.plan.mission_id)
+        live.desk.repair(lambda: _segment(self._gates.claim(checked, workspace)))
+        return live.run
 
-    def _ended(self, started: _Started) -> Ended:
-        verified, recorder = started.verified, started.recorder
-        claim, report = verified.claim, verified.report
-        try:
-            return self._executioner.run(
-                verified.plan,
-                report,
-                started.workspace,
-                recorder,
-                claim.execution_id,
-                partial(self._revocations.stopped, claim.mission_id),
-            )
-        except Exception as error:  # whatever it was, the mission is claimed: it is brought to its end as after a crash
-            log.exception("execution %s broke off", claim.execution_id)
-            ended = self._recovery.recover(claim, report, recorder.after(0), recorder)
-            said = self._issuer.redactor().text(str(error))  # before it is cut
-            told = f"the execution broke off: {trailer_text(said)}"
-            return replace(ended, result=replace(ended.result, errors=(told, *ended.result.errors)))
+    def _lock(self, workspace: Workspace, held: ExitStack) -> None:
+        """Take the workspace for this execution; whoever waits for a person there is not waited for.
 
-    def _end(self, started: _Started, ended: Ended) -> None:
-        receipt, sealed = self._issuer.receipt(started.verified.claim, started.verified.report, ended.result)
-        started.recorder(_issued(receipt, sealed))
-        self._store_end(receipt, sealed, started.run.pending(), ended)
-        started.run.end(_ended_record(receipt, started.recorder.count), sealed)
-        with self._changed:
-            del self._running[receipt.execution_id]
-        ended.let_go()
-
-    def _store_end(self, receipt: Receipt, sealed: SealedBytes, events: tuple[Event, ...], ended: Ended) -> None:
-        for attempt in range(1, STORE_ATTEMPTS + 1):
-            try:
-                self._ledger.finish(
-                    receipt.execution_id,
-                    outcome=receipt.result.outcome,
-                    ended_at=receipt.completed_at,
-                    receipt=sealed,
-                    events=events,
-                    checkpoints=ended.checkpoints,
+        Raises:
+            ExecutorError: reason EXECUTION_PAUSED, or the workspace was held all the time.
+        """
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            paused = self._running.paused_in(workspace.workspace_id)
+            if paused:
+                raise ExecutorError(
+                    "EXECUTION_PAUSED",
+                    f"mission {paused} waits for a person, and holds workspace {workspace.workspace_id!r}",
+                    f"have it go on or end first: gonogo show {paused} says what it waits for",
                 )
-            except StoreError:
-                if attempt == STORE_ATTEMPTS:
+            try:
+                held.enter_context(workspace.lock(LOCK_LOOK_SECONDS))
+            except WorkspaceBusyError:
+                if time.monotonic() >= until:
                     raise
-                time.sleep(STORE_PAUSE_SECONDS * attempt)
             else:
                 return
-
-    def _recovered(self, claim: Claim) -> Receipt:
-        report = self._claimed_report(claim)
-        events = self._ledger.events(claim.execution_id, 0)
-        recorder = Recorder(claim.mission_id, recorded=len(events), redactor=self._issuer.redactor())
-        with ExitStack() as held:
-            workspace = self._workspaces.get(claim.workspace_id)
-            if workspace is not None:
-                held.enter_context(workspace.lock(LOCK_SECONDS))
-            ended = self._recovery.recover(claim, report, events, recorder)
-            receipt, sealed = self._issuer.receipt(claim, report, ended.result)
-            recorder(_issued(receipt, sealed))
-            self._store_end(receipt, sealed, recorder.after(len(events)), ended)
-            ended.let_go()
-        log.warning("execution %s had not ended; its receipt says %s", claim.execution_id, ended.result.outcome.value)
-        return receipt
 
     def _record(self, execution_id: str, mission_id: str) -> ExecutionRecord:
         record = self._ledger.execution(execution_id=execution_id, mission_id=mission_id)
@@ -301,25 +241,20 @@ class Executions:
             raise NotFoundError("NOT_FOUND", "there is no such execution", "look the mission's id up")
         return record
 
-    def _claimed_report(self, claim: Claim) -> Report:
-        sealed = self._ledger.issued_report(claim.report_digest)
-        if sealed is None:
-            raise StoreError(
-                "INTERNAL",
-                f"the ledger holds execution {claim.execution_id} and not its report",
-                "restore the executor's ledger from a copy that has both",
-            )
-        return self._documents.report(sealed)
-
     def _refused(self, request: ExecuteInput, error: ExecutorError) -> RefusedError:
         self._pace.refused(request.caller)
-        redacted_error(error, self._issuer.redactor())
-        refusal, sealed = self._issuer.refusal(request, error)
+        issuer = self._carrier.issuer
+        redacted_error(error, issuer.redactor())
+        refusal, sealed = issuer.refusal(request, error)
         try:
             self._ledger.record_refusal(refusal, sealed)
         except StoreError:
             log.exception("refusal %s could not be stored", refusal.refusal_id)
         return RefusedError(error, sealed)
+
+
+def _segment(verified: VerifiedRequest) -> Segment:
+    return Segment(claim=verified.claim, plan=verified.plan, report=verified.report)
 
 
 def _check_level(checked: CheckedRequest, standing: WorkspaceStanding) -> None:
@@ -332,40 +267,6 @@ def _check_level(checked: CheckedRequest, standing: WorkspaceStanding) -> None:
             f"workspace {standing.workspace_id!r} is at ladder level {level.name} now; this mission needs more",
             standing.limitation or "start the executor with a higher --max-ladder-level, or see gonogo doctor",
         )
-
-
-def _record_of(claim: Claim) -> ExecutionRecord:
-    return ExecutionRecord(
-        execution_id=claim.execution_id,
-        mission_id=claim.mission_id,
-        claimed_at=claim.claimed_at,
-        ended_at=None,
-        outcome=None,
-        last_sequence=0,
-    )
-
-
-def _ended_record(receipt: Receipt, last_sequence: int) -> ExecutionRecord:
-    return ExecutionRecord(
-        execution_id=receipt.execution_id,
-        mission_id=receipt.mission_id,
-        claimed_at=receipt.started_at,
-        ended_at=receipt.completed_at,
-        outcome=receipt.result.outcome,
-        last_sequence=last_sequence,
-    )
-
-
-def _issued(receipt: Receipt, sealed: SealedBytes) -> ReceiptIssued:
-    return ReceiptIssued(receipt_id=receipt.receipt_id, receipt_digest=sealed.digest, execution_id=receipt.execution_id)
-
-
-def _no_receipt(error: Exception) -> StoreError:
-    return StoreError(
-        "STORE_FULL" if isinstance(error, StoreError) else "INTERNAL",
-        f"the execution ended and its receipt could not be stored: {error}",
-        "make room for the executor's state, then restart it: it issues the receipt then",
-    )
 
 
 def _internal() -> ExecutorError:

@@ -45,6 +45,22 @@ class Flusher:
             self._runs.discard(run)
             self._long.discard(run)
 
+    def flush(self, run: Run) -> None:
+        """Make a run's events durable now.
+
+        Raises:
+            StoreError: they could not be stored; nobody sees them yet.
+        """
+        with self._lock:
+            self._store(run)
+
+    def rest(self, run: Run, waits: bool) -> None:
+        """Leave a run alone while it waits for a person, which may take days."""
+        if waits:
+            self.remove(run)
+        else:
+            self.add(run)
+
     def close(self) -> None:
         """End the thread."""
         self._closing.set()
@@ -63,12 +79,14 @@ class Flusher:
                     self._busy.clear()
 
     def _flush(self, run: Run) -> None:
+        try:
+            self._store(run)
+        except StoreError as error:
+            log.warning("events of %s wait for storage: %s", run.execution_id, error)
+
+    def _store(self, run: Run) -> None:
         events = run.pending()
         if not events:
             return
-        try:
-            self._ledger.append_events(run.execution_id, events)
-        except StoreError as error:
-            log.warning("events of %s wait for storage: %s", run.execution_id, error)
-            return
+        self._ledger.append_events(run.execution_id, events)
         run.made_durable(events[-1].sequence)

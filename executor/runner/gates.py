@@ -1,17 +1,23 @@
 """The seven gates: what must hold before anything happens.
 
 They are checked in the order of their numbers, after one first read: a mission that the ledger holds is answered at
-once. The first gate that fails answers, and nothing has been touched, written or used up then; only a person's no that
+once, unless its execution waits and takes a repair plan.
+The first gate that fails answers, and nothing has been touched, written or used up then; only a person's no that
 came with the request is kept, since it is final.
 
-    first   the ledger does not hold the mission
+    first   the ledger does not hold the mission, or its execution waits for the next segment's plan
     1       this executor issued the report, in its present ledger epoch and not too long ago
     2       the dry run was a success
     3       those whom the policy demands approved, by their own signatures, in time, and nobody took it back
     4       report and approvals are about exactly these plan bytes
     5       all documents are about the same mission, intent, workspace and executor
     6       the workspace is what the report was made from                   (under the workspace's lock)
-    7       the ledger took the mission, durably                             (under the workspace's lock)
+    7       the ledger took the mission, or the next segment of it, durably  (under the workspace's lock)
+
+A repair plan passes the same seven gates with a report and approvals of its own. Besides, it must fit the execution
+that waits: its id, the next segment, the digest of what it has done, steps of other names, the same intent and
+workspace (`executor.runner.repairs`). That is looked at with gate 5, as soon as the plan may be read, and again before
+the claim.
 
 What a gate has shown is a type, not a flag. `Gates.check` alone makes a CheckedRequest, `Gates.claim` alone turns one
 into a VerifiedRequest, and only a VerifiedRequest can be run. Signatures are verified over the carried bytes; only
@@ -33,21 +39,16 @@ from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes
 from executor.runner.approvals import Agreement, ApprovalGate
 from executor.runner.clock import EffectiveClock
+from executor.runner.control_ports import NothingPaused, Paused
 from executor.runner.documents import OpenDocuments
 from executor.runner.ids import new_id
 from executor.runner.ports import Claim, ClaimConflict, FindDrift, Ledger, RequestRecord, Standing
+from executor.runner.repairs import ANEW, STANDING, Repairs
 from executor.runner.requests import EXECUTE, ExecuteInput
 from executor.runner.trust import InForce
 from executor.workspace.workspace import Workspace
 
 _MADE_BY_THE_GATES: Final = object()
-
-SEGMENT = 0
-
-STANDING = {
-    Standing.CLAIMED: ("ALREADY_CLAIMED", "Mission is being executed", "watch the execution that runs"),
-    Standing.EXECUTED: ("ALREADY_EXECUTED", "Mission has already been executed", "propose a new mission"),
-}
 
 
 class CheckedRequest:
@@ -100,7 +101,9 @@ class Gates:
         workspaces: Container[str],
         find_drift: FindDrift,
         clock: EffectiveClock,
+        paused: Paused | None = None,
     ) -> None:
+        self._repairs = Repairs(ledger, paused or NothingPaused())
         self._trust = trust
         self._approvals = approvals
         self._ledger = ledger
@@ -117,7 +120,7 @@ class Gates:
             RequestMalformedError: a signed document is not strictly one of its kind.
             ExecutorError: reason CLOCK_BEHIND, TRUST_EXPIRED or STATE_FORBIDS; nothing can be decided now.
         """
-        self.check_free(request.named.mission_id)
+        self._repairs.check_open(request.named.mission_id, request.plan.digest)
         now, in_force = self._clock.checked(), self._trust()
         sealed = self._check_issued(request.report)
         report = self._documents.report(sealed)
@@ -135,20 +138,17 @@ class Gates:
             agreement=agreement,
         )
 
-    def check_free(self, mission_id: str, *, gate: int = 0) -> None:
-        """Refuse a mission that the ledger holds: the first read, and again once the workspace is locked."""
-        standing = self._ledger.standing(mission_id, SEGMENT)
-        if standing is not Standing.FREE:
-            raise GateRefusedError(gate, *STANDING[standing])
-
     def claim(self, checked: CheckedRequest, workspace: Workspace) -> VerifiedRequest:
         """Check the gates 6 and 7; the caller holds the workspace's lock and keeps it until the execution has ended.
+
+        For a repair plan it is the thread that waits which holds the lock, and the caller keeps that waiting.
 
         Raises:
             GateRefusedError: the workspace drifted, an approval does not hold any more, or somebody else was first.
         """
         # Whoever held the lock before us may have run this very mission; that is the answer then, and not drift.
-        self.check_free(checked.request.named.mission_id, gate=ONCE)
+        self._repairs.check_open(checked.plan.mission_id, checked.request.plan.digest, gate=ONCE)
+        self._repairs.check_fits(checked.plan)
         self._check_no_drift(checked, workspace)
         claim = self._claim_of(checked, self._agreed_now(checked))
         conflict = self._ledger.claim(
@@ -159,6 +159,7 @@ class Gates:
                 body_digest=checked.request.body_digest,
                 reference=claim.execution_id,
             ),
+            checked.request.plan,
         )
         if conflict is not None:
             raise self._not_taken(conflict, checked)
@@ -210,6 +211,7 @@ class Gates:
 
     def _check_mission(self, request: ExecuteInput, plan: Plan, report: Report, agreement: Agreement) -> None:
         rules.check_mission_matches(request.named, plan, report, agreement.signed)
+        self._repairs.check_fits(plan)
         executor_id = agreement.in_force.trust.executor_id
         if plan.executor_id != executor_id:
             raise GateRefusedError(
@@ -237,10 +239,10 @@ class Gates:
 
     def _claim_of(self, checked: CheckedRequest, agreement: Agreement) -> Claim:
         plan, request, in_force = checked.plan, checked.request, agreement.in_force
-        execution_id = new_id("x")
+        execution_id = plan.execution_id or new_id("x")
         return Claim(
             mission_id=plan.mission_id,
-            segment=SEGMENT,
+            segment=plan.segment,
             execution_id=execution_id,
             intent_id=plan.intent_id,
             message_id=plan.message_id,
@@ -259,6 +261,7 @@ class Gates:
             gates=gate_records(_seen(checked, agreement, execution_id)),
             proposer=agreement.facts.proposer,
             demand=agreement.demand,
+            journal_digest=plan.journal_digest,
         )
 
     def _not_taken(self, conflict: ClaimConflict, checked: CheckedRequest) -> GateRefusedError:
@@ -269,6 +272,8 @@ class Gates:
                 return GateRefusedError(ONCE, *STANDING[Standing.EXECUTED])
             case ClaimConflict.APPROVAL_USED:
                 return _used()
+            case ClaimConflict.OUT_OF_ORDER:
+                return GateRefusedError(ONCE, "STATE_FORBIDS", "the plan is not for the execution's next segment", ANEW)
             case ClaimConflict.REVOKED:
                 # The ledger has said so; this only finds the words.
                 self._approvals.check_not_revoked(checked.plan.mission_id, checked.agreement.given)
@@ -319,6 +324,6 @@ def _used() -> GateRefusedError:
     return GateRefusedError(
         APPROVED,
         "NOT_APPROVED",
-        "one of the approvals was used for another mission already",
-        "approve this mission; an approval is good for one execution",
+        "one of the approvals was used already, for another mission or another plan of this one",
+        "approve this report; an approval is good once",
     )

@@ -27,9 +27,9 @@ class Commits:
     conflicts: list[Applied] = field(default_factory=list)
     """Not undone in full: both versions are kept."""
 
-    def slot(self, number: int) -> str:
-        """Return the slot of one of the plan's steps, counted from 1."""
-        return f"{self.execution_id}-{number}"
+    def slot(self, number: int, attempt: int = 1) -> str:
+        """Return the slot of one of the execution's steps, counted from 1 through all segments, for one attempt."""
+        return f"{self.execution_id}-{number}" + (f"_{attempt}" if attempt > 1 else "")
 
     def has(self, applied: Applied) -> bool:
         """Tell whether a commit is one of this execution's steps."""
@@ -69,7 +69,14 @@ class Commits:
             log.exception("the slots of %s could not be let go of", self.execution_id)
 
 
+def attempt_of(slot: str) -> int:
+    """Return which attempt at its step a slot belongs to, counted from 1."""
+    attempt = slot.rpartition("-")[2].partition("_")[2]
+    return int(attempt) if attempt.isdecimal() else 1
+
+
 def execution_of(slot: str) -> tuple[str, int]:
     """Return the execution and the number of the step that a slot belongs to; 0 where it names none."""
-    execution_id, _, number = slot.rpartition("-")
+    execution_id, _, place = slot.rpartition("-")
+    number = place.partition("_")[0]
     return execution_id, int(number) if number.isdecimal() else 0

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from executor.domain.plan import Plan
 from executor.domain.policy import Limits
-from executor.domain.report import Report
-from executor.runner.ports import Emit, Ended, Executioner, Simulation, Simulator, Stopped, nothing
+from executor.runner.orders import Executioner, Order
+from executor.runner.ports import Emit, Ended, Simulation, Simulator
 from executor.workspace.workspace import Workspace
 
 
@@ -23,18 +23,10 @@ class LimitedSimulator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitedExecutioner:
-    """The port `executor.runner.ports.Executioner`, made anew for each execution."""
+    """The port `executor.runner.orders.Executioner`, made anew for each execution."""
 
     limits: Callable[[], Limits]
     within: Callable[[Limits], Executioner]
 
-    def run(
-        self,
-        plan: Plan,
-        report: Report,
-        workspace: Workspace,
-        emit: Emit,
-        execution_id: str,
-        stopped: Stopped = nothing,
-    ) -> Ended:
-        return self.within(self.limits()).run(plan, report, workspace, emit, execution_id, stopped)
+    def run(self, order: Order) -> Ended:
+        return self.within(self.limits()).run(order)

@@ -7,15 +7,15 @@ made from worker threads, and end soon after `Setting.cancel` was requested.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from executor.domain.cancel import NEVER, Cancel
-from executor.domain.errors import Fault
-from executor.domain.plan import FetchUrl, Live, Plan, SearchBodies
+from executor.domain.errors import Fault, StepBlockedError
+from executor.domain.plan import KINDS, Action, FetchUrl, Live, Plan, SearchBodies
 from executor.domain.receipt import EffectState
 from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import Excerpt, FetchEvidence, LiveEvidence, SearchEvidence, SqlEvidence, ToolEvidence
-from executor.workspace.objects import Batch
+from executor.workspace.objects import Batch, Objects
 from executor.workspace.workspace import Workspace
 
 
@@ -62,6 +62,12 @@ class Performed:
     """Why it is no success. An effect that is DONE may have one: the far side did it and said that it is not well."""
 
 
+def kept(expected: FetchEvidence, objects: Objects) -> bool:
+    """Tell whether what a dry run read is here still, so that an execution need not ask the far side again."""
+    digests = tuple(one for one in (expected.digest, expected.text_digest) if one)
+    return expected.fetched and all(objects.has(one) for one in digests)
+
+
 class FarSides(Protocol):
     """Everything outside of the workspace that steps may reach."""
 
@@ -104,3 +110,31 @@ class FarSides(Protocol):
             key: for the far side to recognise a repetition by.
         """
         ...
+
+
+class NothingOutside:
+    """The port where nothing outside of the workspace can be reached: every step that would is refused."""
+
+    def fetch(self, action: FetchUrl, _setting: Setting, _batch: Batch) -> FetchEvidence:
+        raise _unreachable(action)
+
+    def search(self, action: SearchBodies, _setting: Setting) -> SearchEvidence:
+        raise _unreachable(action)
+
+    def declare(self, action: Live, _setting: Setting) -> Declared:
+        raise _unreachable(action)
+
+    def perform(self, action: Live, _expected: Declared, _setting: Setting, _key: str) -> Performed:
+        fault = _unreachable(action).fault
+        return Performed(state=EffectState.NOT_DONE, summary=fault.message, fault=fault)
+
+
+def _unreachable(action: Action) -> StepBlockedError:
+    return StepBlockedError(
+        "UNSUPPORTED",
+        f"this executor reaches nothing outside of its workspaces, as a step of the kind {KINDS[type(action)]} would",
+        "leave the step out of the plan",
+    )
+
+
+NOTHING_OUTSIDE: Final = NothingOutside()

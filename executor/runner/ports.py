@@ -10,13 +10,23 @@ from datetime import datetime
 from typing import Protocol
 
 from executor.domain.approval import Approval
+from executor.domain.control import Reconciliation, StepApproval
 from executor.domain.events import Payload
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import FailurePolicy, Plan
-from executor.domain.receipt import ApprovalRecord, ExecutionResult, GateRecord, Outcome, Receipt, Refusal
+from executor.domain.receipt import (
+    ApprovalRecord,
+    EffectRecord,
+    ExecutionResult,
+    GateRecord,
+    Outcome,
+    Receipt,
+    Refusal,
+)
 from executor.domain.report import Notice, Problem, Report, ReportStatus, RiskFact, RiskLevel, SelfApproval, StepReport
 from executor.domain.revocation import Revocation, RevocationRecord
 from executor.domain.sealed import SealedBytes
+from executor.runner.control_ports import ControlEntry, EffectClaim, EffectEntry
 from executor.workspace.workspace import Workspace
 from gonogo.policy import Demand, Policy, Proposer
 
@@ -41,6 +51,10 @@ class Documents(Protocol):
     def open_approval(self, body: bytes) -> Approval: ...
 
     def open_revocation(self, body: bytes) -> Revocation: ...
+
+    def open_step_approval(self, body: bytes) -> StepApproval: ...
+
+    def open_reconciliation(self, body: bytes) -> Reconciliation: ...
 
     def seal_report(self, report: Report) -> bytes: ...
 
@@ -94,35 +108,6 @@ class FindDrift(Protocol):
         ...
 
 
-class Executioner(Protocol):
-    """Commits what the report found, step by step. It owns the failure policy and undoing.
-
-    It emits every event from after `execution_started` to `execution_completed`, that one included.
-    """
-
-    def run(
-        self,
-        plan: Plan,
-        report: Report,
-        workspace: Workspace,
-        emit: Emit,
-        execution_id: str,
-        stopped: "Stopped",
-    ) -> "Ended":
-        """Run it. Called at most once per execution id, after the claim, under the workspace's lock.
-
-        Before each step it asks `stopped`; where somebody took back what the execution stands on, no step begins any
-        more and the failure policy decides about those before it.
-
-        It does not raise for what goes wrong with a step. Where it does raise, recovery finds out what was done.
-        """
-        ...
-
-
-Stopped = Callable[[], RevocationRecord | None]
-"""Tells what was taken back from under a running execution, in well under a microsecond."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """One thing that happened in an execution, numbered from 1 without a gap."""
@@ -160,6 +145,8 @@ class Claim:
     proposer: Proposer | None = None
     demand: Demand | None = None
     """What the gates saw, for the receipt; claims of an older release have none of it."""
+    journal_digest: str = ""
+    """Of a later segment: what the execution had done when its plan was sealed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +182,7 @@ class RequestRecord:
 
     request_id: str
     kind: str
-    """"dry_run" or "execute"."""
+    """"dry_run", "execute" or "control"."""
     body_digest: str
     reference: str
     """A report's digest or an execution's id."""
@@ -234,6 +221,8 @@ class ClaimConflict(enum.Enum):
     APPROVAL_USED = "approval_used"
     REVOKED = "revoked"
     """The mission was denied, or one of the approvals withdrawn."""
+    OUT_OF_ORDER = "out_of_order"
+    """No execution of this mission and id is under way whose next segment it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,11 +277,67 @@ class Ledger(Protocol):
 
     def small_object(self, digest: str) -> bytes | None: ...
 
-    def claim(self, claim: Claim, request: RequestRecord) -> ClaimConflict | None:
-        """Take the mission, its approvals and the request as one commit, or say why not.
+    def claim(self, claim: Claim, request: RequestRecord, plan: SealedBytes) -> ClaimConflict | None:
+        """Take the mission, or the next segment of its execution, its approvals and the request as one commit.
 
-        Whether something was taken back is decided in that same commit.
+        Whether something was taken back is decided in that same commit, as is, for a later segment, that the execution
+        has not ended and that all earlier segments are there.
+
+        Args:
+            claim: what is claimed; a later segment's carries the execution id of the first.
+            request: the request that it answers.
+            plan: kept, so that a pause can be restored.
+
+        Returns:
+            Why it was not taken; None where it was.
         """
+        ...
+
+    def claims_of(self, execution_id: str) -> tuple[Claim, ...]:
+        """Return what an execution claimed, segment by segment; nothing of one that is not here."""
+        ...
+
+    def plan_of(self, execution_id: str, segment: int) -> SealedBytes | None:
+        """Return the plan of a segment; None where it was never kept, or the execution ended long ago."""
+        ...
+
+    def record_control(self, entry: ControlEntry) -> ControlEntry | None:
+        """Record what somebody has an execution do, and use up the document that says so, as one commit.
+
+        Returns:
+            None where it is recorded now; else what was recorded under that request id, whatever its body.
+
+        Raises:
+            RequestMalformedError: reason REQUEST_REUSED; the request id is a dry run's or an execution's.
+            GateRefusedError: reason NOT_APPROVED; the document's id or nonce was used up before.
+        """
+        ...
+
+    def word_used(self, document_id: str, nonce: str) -> bool:
+        """Tell whether an approval or another signed word with that id or nonce was used up."""
+        ...
+
+    def controls(self, execution_id: str) -> tuple[ControlEntry, ...]:
+        """Return what was recorded, in the order of it."""
+        ...
+
+    def claim_effect(self, claim: EffectClaim) -> None:
+        """Record that an effect is about to happen. An effect id is taken once, for ever; else it is a StoreError.
+
+        Where an anchor is kept it was given the claim when this returns; `before_effects` waits until it has it.
+        """
+        ...
+
+    def settle_effect(self, effect_id: str, record: EffectRecord, at: datetime) -> None:
+        """Record what came of an effect.
+
+        One that is settled is settled again only by a person's reconciliation of an UNKNOWN one, or where its
+        compensation was begun; anything else is a StoreError. The same record once more changes nothing.
+        """
+        ...
+
+    def effects(self, execution_id: str) -> tuple[EffectEntry, ...]:
+        """Return an execution's effects in the order in which they were claimed."""
         ...
 
     def revoke(self, record: RevocationRecord) -> Revoked:
@@ -362,30 +407,7 @@ class Ledger(Protocol):
     def receipt(self, mission_id: str) -> SealedBytes | None: ...
 
     def unfinished(self) -> tuple[Claim, ...]:
-        """Return the claims without a receipt: of executions that run, or whose process died."""
-        ...
-
-
-class Recovery(Protocol):
-    """Brings executions to an end that their own thread, or process, has not."""
-
-    def recover(self, claim: Claim, report: Report, events: Sequence[Event], emit: Emit) -> Ended:
-        """Undo what was half made, apply the failure policy, and return what the execution came to.
-
-        Nothing is ever run again. It may be cut off anywhere and called again: it goes on from what the disk shows, and
-        comes to the same end. It emits every event from where the execution broke off to `execution_completed`.
-        The caller holds the workspace's lock where the workspace is served.
-
-        Args:
-            claim: what was claimed.
-            report: what should have been done.
-            events: what was recorded before the end; the last ones may be missing.
-            emit: takes the events.
-        """
-        ...
-
-    def tidy(self, workspace: Workspace) -> None:
-        """Let go of everything that ended executions have left in a workspace's journal. The caller holds its lock."""
+        """Return the first claim of each execution without a receipt: that runs or waits, or whose process died."""
         ...
 
 

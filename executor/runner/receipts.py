@@ -2,16 +2,16 @@
 
 import json
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from executor.domain.errors import ExecutorError, GateRefusedError
 from executor.domain.facts import facts_of
 from executor.domain.plan import Plan
-from executor.domain.receipt import ExecutionResult, Receipt, Refusal
+from executor.domain.receipt import ExecutionResult, Receipt, Refusal, SegmentRecord
 from executor.domain.redaction import Redactor, no_secrets
-from executor.domain.report import Report
+from executor.domain.report import Report, StepReport
 from executor.domain.sealed import SealedBytes
 from executor.runner.ids import new_id
 from executor.runner.keyring import DocumentSigner
@@ -58,6 +58,7 @@ class Issuer:
         """
         completed_at = self.now()
         simulation = redacted_simulation(found, self.redactor())
+        demand = _demanded(in_force, plan, simulation, proposer, completed_at)
         report = Report(
             report_id=new_id("r"),
             mission_id=plan.mission_id,
@@ -78,18 +79,27 @@ class Issuer:
             base_fingerprint=simulation.base_fingerprint,
             after_fingerprint=simulation.after_fingerprint,
             manifest_digest=simulation.manifest_digest,
-            steps=simulation.steps,
+            steps=_marked(plan, simulation.steps, demand),
             risk_level=simulation.risk_level,
             risk_facts=simulation.risk_facts,
             notices=simulation.notices,
             proposer=proposer,
-            demand=_demanded(in_force, plan, simulation, proposer, completed_at),
+            demand=demand,
         )
         return report, self.signer.sign(sealing.REPORT, self.documents.seal_report(report))
 
-    def receipt(self, claim: Claim, report: Report, result: ExecutionResult) -> tuple[Receipt, SealedBytes]:
-        """Write the receipt of an execution that ended, or that nobody knows the end of."""
+    def receipt(
+        self, claims: Sequence[Claim], reports: Sequence[Report], result: ExecutionResult
+    ) -> tuple[Receipt, SealedBytes]:
+        """Write the receipt of an execution that ended, or that nobody knows the end of.
+
+        Args:
+            claims: what it claimed, segment by segment.
+            reports: the report of each.
+            result: what came of all of them together.
+        """
         completed_at = self.now()
+        (claim, *later), (report, *_) = claims, reports
         receipt = Receipt(
             receipt_id=new_id("rc"),
             execution_id=claim.execution_id,
@@ -117,6 +127,7 @@ class Issuer:
             gates=claim.gates,
             proposer=claim.proposer,
             demand=claim.demand,
+            segments=tuple(_segment(one, its) for one, its in zip(later, reports[1:], strict=True)),
         )
         return receipt, self.signer.sign(sealing.RECEIPT, self.documents.seal_receipt(receipt))
 
@@ -139,6 +150,29 @@ class Issuer:
         )
         refusal = redacted(refusal, self.redactor())
         return refusal, self.signer.sign(sealing.REFUSAL, self.documents.seal_refusal(refusal))
+
+
+def _segment(claim: Claim, report: Report) -> SegmentRecord:
+    """Return what a later stretch of an execution stood on."""
+    return SegmentRecord(
+        segment=claim.segment,
+        plan_id=claim.plan_id,
+        plan_digest=claim.plan_digest,
+        report_id=report.report_id,
+        report_digest=claim.report_digest,
+        approvals=claim.approvals,
+        started_at=claim.claimed_at,
+        gates=claim.gates,
+        proposer=claim.proposer,
+        demand=claim.demand,
+        journal_digest=claim.journal_digest,
+    )
+
+
+def _marked(plan: Plan, steps: Sequence[StepReport], demand: Demand) -> tuple[StepReport, ...]:
+    """Return what a dry run found of each step, with the mark on those that will wait for a signature of their own."""
+    asked = {step.step_id for step in plan.steps if step.needs_approval} | set(demand.approve_steps)
+    return tuple(replace(step, needs_approval=True) if step.step_id in asked else step for step in steps)
 
 
 def _demanded(in_force: InForce, plan: Plan, simulation: Simulation, proposer: Proposer, at: datetime) -> Demand:

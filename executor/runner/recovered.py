@@ -1,6 +1,6 @@
 """One execution that broke off: what is taken back, what it came to, and what its receipt says."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -8,32 +8,37 @@ from executor.domain.changes import Node, net_states, net_times, states_after, s
 from executor.domain.events import (
     DivergenceDetected,
     ExecutionCompleted,
+    ExecutionPaused,
+    ExecutionResumed,
     ExecutionStarted,
+    ExecutionStopped,
     FailureDetected,
     RollbackCompleted,
     RollbackStarted,
+    SegmentOpened,
 )
 from executor.domain.plan import FailurePolicy
 from executor.domain.receipt import ExecutionResult, Outcome
 from executor.domain.report import Report
+from executor.runner.control_records import records_of, stop_of
 from executor.runner.disk import mtimes_on_disk, states_on_disk
 from executor.runner.letting_go import Commits
+from executor.runner.orders import Left
 from executor.runner.ports import Claim, Emit, Ended, Event
 from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps
-from executor.workspace.commit import Committer
+from executor.workspace.commit import Applied, Committer
 from executor.workspace.paths import Directory
 from gonogo.safe_text import safe_line, shown_path
 
 SHOWN_DETAILS = 50
+_TURNS = (ExecutionPaused, ExecutionResumed, ExecutionStopped, SegmentOpened)
 
 
 @dataclass(slots=True, kw_only=True)
 class Recovered:
     """Decides about one execution; `ended` is called once."""
 
-    claim: Claim
-    report: Report
-    events: Sequence[Event]
+    left: Left
     emit: Emit
     root: Directory
     committer: Committer | None
@@ -44,21 +49,49 @@ class Recovered:
     errors: list[str] = field(default_factory=list)
     reason: str = ""
 
+    @property
+    def claim(self) -> Claim:
+        return self.left.claim
+
+    @property
+    def report(self) -> Report:
+        return self.left.reports[0]
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return self.left.events
+
+    def ends_by_itself(self) -> bool:
+        """Tell whether what was left is brought to an end without asking anybody; nothing is changed by that.
+
+        It is not where people had a part in it that a receipt must tell of in full: a repair plan, an effect outside, a
+        step's own approval, a wait, or a stop. Otherwise it is, unless the plan has people asked, and something is left to ask about.
+        """
+        left = self.left
+        if len(left.claims) > 1 or left.may_have_reached_outside or left.approvals:
+            return False
+        if _waits(self.events) or stop_of(left.controls) is not None:
+            return False
+        if self.claim.failure_policy is not FailurePolicy.PAUSE:
+            return True
+        self.steps = known_steps(self.claim, self.report, self.events, self._mine())
+        done = not any(step.failed for step in self.steps) and all(step.done for step in self.steps)
+        return (done and not self._different()) or self._is_journal_lost()
+
     def ended(self) -> Ended:
         """Bring the execution to its end."""
         self._take_stock()
         self._undo([step for step in self.steps if step.commit and not step.commit.complete])
         outcome = self._outcome()
         result = self._result(outcome)
-        self.emit(ExecutionCompleted(execution_id=self.claim.execution_id, outcome=outcome))
+        if not self.left.completed:
+            self.emit(ExecutionCompleted(execution_id=self.claim.execution_id, outcome=outcome))
         return Ended(result=result, checkpoints=self.commits.checkpoints(), let_go=self._let_go)
 
     def _take_stock(self) -> None:
         """Find out how far each step came, and tell what nobody was told of it."""
-        pending = () if self.committer is None else self.committer.pending()
-        mine = [applied for applied in pending if self.commits.has(applied)]
-        self.steps = known_steps(self.claim, self.report, self.events, mine)
-        self.reason = next((one.payload.reason for one in self.events if isinstance(one.payload, FailureDetected)), "")
+        self.steps = known_steps(self.claim, self.report, self.events, self._mine())
+        self.reason = next(self._failures(), "")
         if not any(isinstance(one.payload, ExecutionStarted) for one in self.events):
             self.emit(ExecutionStarted(execution_id=self.claim.execution_id))
         for step in self.steps:
@@ -70,7 +103,31 @@ class Recovered:
             if step.commit is not None and step.commit.complete:
                 self.commits.standing[step.step_id] = step.commit
 
+    def _mine(self) -> list[Applied]:
+        pending = () if self.committer is None else self.committer.pending()
+        return [applied for applied in pending if self.commits.has(applied)]
+
+    def _is_journal_lost(self) -> bool:
+        """Tell whether the disk shows, or an event says, what no record in the journal tells of."""
+        if any(step.commit for step in self.steps):
+            return False
+        before, after = net_states([step.report.changes for step in self.steps])
+        found = states_on_disk(self.root, after)
+        return any(node == after[path] and node != before[path] for path, node in found.items())
+
+    def _failures(self) -> Iterator[str]:
+        """Yield why it is no success, in the order of it; what was made good by a retry is no reason any more."""
+        failed = {step.step_id for step in self.steps if step.failed} | {""}
+        for event in self.events:
+            if isinstance(event.payload, FailureDetected) and event.payload.step_id in failed:
+                yield event.payload.reason
+
     def _outcome(self) -> Outcome:
+        left = self.left
+        if left.segments is None and (len(left.claims) > 1 or left.effects):
+            self.reason = self.reason or REASON
+            self.errors.append(f"a plan of execution {self.claim.execution_id} can not be read; what it did is left")
+            return Outcome.UNKNOWN
         if not self.reason and not self.commits.conflicts and all(step.done for step in self.steps):
             different = self._different()
             if not different:
@@ -158,11 +215,18 @@ class Recovered:
             divergence_details=tuple(self.divergence),
             abort_reason="" if success else self.reason,
             errors=tuple(self.errors),
+            controls=records_of(self.left.controls, self.left.claims),
         )
 
     def _let_go(self) -> None:
         if self.committer is not None:
             self.commits.let_go(self.committer)
+
+
+def _waits(events: Sequence[Event]) -> bool:
+    """Tell whether it waited for a person when it broke off."""
+    last = next((one.payload for one in reversed(events) if isinstance(one.payload, _TURNS)), None)
+    return isinstance(last, ExecutionPaused)
 
 
 def _is_other(found: dict[bytes, Node | None], path: bytes, after: dict[bytes, Node | None]) -> bool:

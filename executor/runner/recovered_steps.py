@@ -14,22 +14,26 @@ from executor.domain.events import (
 )
 from executor.domain.receipt import StepReceipt
 from executor.domain.report import (
+    FetchEvidence,
     ListEvidence,
+    LiveEvidence,
     ReadEvidence,
     Report,
     SearchEvidence,
+    SqlEvidence,
     StepReport,
     TestEvidence,
+    ToolEvidence,
 )
-from executor.runner.letting_go import execution_of
+from executor.runner.letting_go import attempt_of, execution_of
 from executor.runner.ports import Claim, Event
 from executor.workspace.commit import Applied, Undone
 
 REASON = "INTERNAL"
 CUT_OFF = "the execution broke off in the middle of it"
 # What leaves nothing on the disk by which it could be told that it was done.
-_PROVEN_BY_EVENT = (ReadEvidence, ListEvidence, SearchEvidence, TestEvidence)
-_READ = (ReadEvidence, ListEvidence, SearchEvidence)
+_READ = (ReadEvidence, ListEvidence, SearchEvidence, FetchEvidence)
+_PROVEN_BY_EVENT = (*_READ, TestEvidence, LiveEvidence, ToolEvidence, SqlEvidence)
 _MILLISECONDS = 1000
 
 
@@ -38,11 +42,17 @@ class KnownStep:
     """One step, as far as anybody knows."""
 
     number: int
+    """Counted from 1 through the steps of all segments."""
     report: StepReport
     target: str
+    segment: int = 0
     commit: Applied | None = None
+    """Of the last attempt that made one."""
+    earlier: tuple[Applied, ...] = ()
+    """Of the attempts before, which were undone."""
     events: dict[type[Payload], Event] = field(default_factory=dict)
-    """The last of each kind."""
+    """The last of each kind, of the last attempt."""
+    attempts: int = 0
     undone: Undone | None = None
 
     @property
@@ -51,7 +61,7 @@ class KnownStep:
 
     @property
     def begun(self) -> bool:
-        return self.commit is not None or bool(self.events)
+        return self.commit is not None or bool(self.attempts)
 
     @property
     def is_cut_off(self) -> bool:
@@ -73,6 +83,40 @@ class KnownStep:
         if event is not None and isinstance(event.payload, StepCompleted):
             return event.payload.success
         return False if FailureDetected in self.events else None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is known that it did not work."""
+        return self._worked is False
+
+    @property
+    def failure(self) -> FailureDetected | None:
+        """What was told of its failure."""
+        event = self.events.get(FailureDetected)
+        return event.payload if event is not None and isinstance(event.payload, FailureDetected) else None
+
+    def take_note(self, event: Event) -> None:
+        """Take one more event of it; what an attempt said that was not the last says nothing any more."""
+        if isinstance(event.payload, StepStarted):
+            self.events.clear()
+            self.attempts += 1
+        if self.attempts:  # what was told before, such as what it would change, does not mean that it was begun
+            self.events[type(event.payload)] = event
+
+    def take_commit(self) -> None:
+        """Find the last attempt's own commit among all that were made; the events may say less than the journal."""
+        if not self.earlier:
+            return
+        last = self.earlier[-1]
+        self.begun_again(attempt_of(last.slot))
+        if attempt_of(last.slot) == self.attempts:
+            self.commit, self.earlier = last, self.earlier[:-1]
+
+    def begun_again(self, attempt: int) -> None:
+        """Take note of an attempt of which no event tells: what the events say is about the one before it."""
+        if attempt > self.attempts:
+            self.attempts = attempt
+            self.events.clear()
 
     def was_rolled_back(self) -> bool:
         """Tell whether an event already says that it was undone."""
@@ -128,13 +172,12 @@ class KnownStep:
             rollback_succeeded=self.undone is not None and self.undone.success,
             error_message=error,
             test_verdict=evidence.verdict if success and isinstance(evidence, TestEvidence) else None,
+            segment=self.segment,
+            attempts=max(1, self.attempts),
         )
 
     def _error(self) -> str:
-        event = self.events.get(FailureDetected)
-        if event is not None and isinstance(event.payload, FailureDetected):
-            return event.payload.message
-        return CUT_OFF
+        return CUT_OFF if self.failure is None else self.failure.message
 
     def _time(self, kind: type[Payload]) -> datetime | None:
         event = self.events.get(kind)
@@ -147,7 +190,7 @@ class KnownStep:
 
 
 def known_steps(
-    claim: Claim, report: Report, events: Sequence[Event], commits: Sequence[Applied]
+    claim: Claim, report: Report, events: Sequence[Event], commits: Sequence[Applied], *, before: int = 0
 ) -> tuple[KnownStep, ...]:
     """Return all steps of a report, in its order, with what is known of each.
 
@@ -155,16 +198,26 @@ def known_steps(
         claim: says what each step is about.
         report: names the steps.
         events: the execution's, as far as they are durable.
-        commits: the execution's, as far as the journal holds them.
+        commits: the execution's, as far as the journal holds them, the oldest first.
+        before: how many steps the segments before have.
     """
-    by_number = {execution_of(applied.slot)[1]: applied for applied in commits}
+    by_number: dict[int, list[Applied]] = {}
+    for applied in commits:
+        by_number.setdefault(execution_of(applied.slot)[1], []).append(applied)
     targets = (*claim.targets, *("" for _ in report.steps))
-    steps = {
-        one.step_id: KnownStep(number=number, report=one, target=targets[number - 1], commit=by_number.get(number))
-        for number, one in enumerate(report.steps, 1)
-    }
+    steps: dict[str, KnownStep] = {}
+    for number, one in enumerate(report.steps, before + 1):
+        steps[one.step_id] = KnownStep(
+            number=number,
+            report=one,
+            target=targets[number - before - 1],
+            segment=claim.segment,
+            earlier=tuple(by_number.get(number, ())),
+        )
     for event in events:
         step = steps.get(getattr(event.payload, "step_id", ""))
         if step is not None:
-            step.events[type(event.payload)] = event
+            step.take_note(event)
+    for step in steps.values():
+        step.take_commit()
     return tuple(steps.values())

@@ -1,8 +1,9 @@
 """Brings to its end what a dead process, or a thread that broke off, has left of an execution.
 
 Nothing is run again. What was committed is told by the workspace's journal and the disk, what was read or tested by the
-events that were durable. A commit that was cut off in the middle is undone, whatever the policy. Then, as if the
-execution had failed where it broke off:
+events that were durable. A commit that was cut off in the middle is undone, whatever the policy. What waited for a
+person, whose effect outside is unknown, or whose plan has people asked, waits (`executor.runner.restored`). Of the rest
+it is as if the execution had failed where it broke off:
 
     every step is done, and the workspace is what the report said    success
     roll_back                                                         all commits undone, the newest first: rolled_back
@@ -14,17 +15,20 @@ It may be cut off itself: each call starts from what the disk shows, and comes t
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from executor.domain.changes import net_states
 from executor.domain.errors import ExecutorError
 from executor.domain.events import ExecutionCompleted
 from executor.domain.receipt import ExecutionResult, Outcome
-from executor.domain.report import Report
+from executor.runner.control_records import records_of
 from executor.runner.letting_go import Commits, execution_of
-from executor.runner.ports import Claim, Emit, Ended, Event, Ledger
+from executor.runner.orders import Left
+from executor.runner.ports import Emit, Ended, Ledger
+from executor.runner.position import Restored
 from executor.runner.recovered import Recovered
+from executor.runner.restored import Restoring
 from executor.workspace.commit import Applied, Committer
 from executor.workspace.objects import ObjectStore
 from executor.workspace.staging import StagingUnavailableError
@@ -35,25 +39,30 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalRecovery:
-    """The port `executor.runner.ports.Recovery` over the workspaces' journals."""
+    """The port `executor.runner.orders.Recovery` over the workspaces' journals."""
 
     workspaces: Mapping[str, Workspace]
     objects: ObjectStore
     ledger: Ledger
 
-    def recover(self, claim: Claim, report: Report, events: Sequence[Event], emit: Emit) -> Ended:
-        """Find out how far an execution came, and bring it to its end."""
+    def recover(self, left: Left, emit: Emit) -> Ended | Restored:
+        """Find out how far an execution came, and bring it to its end, or to where it waits for a person."""
+        claim = left.claim
         workspace = self.workspaces.get(claim.workspace_id)
         if workspace is None:
-            return _out_of_reach(claim, report, emit, "the workspace is not served any more")
+            return _out_of_reach(left, emit, "the workspace is not served any more")
         try:
             root, committer = workspace.open(), self._committer(workspace)
         except ExecutorError as error:
-            return _out_of_reach(claim, report, emit, error.fault.message)
+            return _out_of_reach(left, emit, error.fault.message)
         commits = Commits(execution_id=claim.execution_id, mission_id=claim.mission_id, workspace_id=claim.workspace_id)
-        return Recovered(
-            claim=claim, report=report, events=events, emit=emit, root=root, committer=committer, commits=commits
-        ).ended()
+        recovered = Recovered(left=left, emit=emit, root=root, committer=committer, commits=commits)
+        segments = left.segments
+        if segments is None or recovered.ends_by_itself():
+            return recovered.ended()
+        return Restoring(
+            left=left, segments=segments, emit=emit, root=root, committer=committer, commits=commits
+        ).restored()
 
     def tidy(self, workspace: Workspace) -> None:
         """Let go of what ended executions have left: their receipts are durable, and nobody needs the way back there.
@@ -95,9 +104,10 @@ def _settle(committer: Committer, applied: Applied) -> None:
     committer.keep(applied)
 
 
-def _out_of_reach(claim: Claim, report: Report, emit: Emit, why: str) -> Ended:
+def _out_of_reach(left: Left, emit: Emit, why: str) -> Ended:
     """Say that nobody can tell: the workspace is not here to be looked at."""
-    before, _ = net_states([step.changes for step in report.steps])
+    claim = left.claim
+    before, _ = net_states([step.changes for report in left.reports for step in report.steps])
     result = ExecutionResult(
         outcome=Outcome.UNKNOWN,
         steps=(),
@@ -110,6 +120,8 @@ def _out_of_reach(claim: Claim, report: Report, emit: Emit, why: str) -> Ended:
             f"execution {claim.execution_id} broke off",
             f"workspace {claim.workspace_id!r} can not be looked at: {why}",
         ),
+        controls=records_of(left.controls, left.claims),
     )
-    emit(ExecutionCompleted(execution_id=claim.execution_id, outcome=result.outcome))
+    if not left.completed:
+        emit(ExecutionCompleted(execution_id=claim.execution_id, outcome=result.outcome))
     return Ended(result=result)

@@ -11,10 +11,11 @@ from typing import Any, Final, TypeVar
 
 from executor.domain import events
 from executor.domain.changes import Node
+from executor.domain.control import Pause
 from executor.domain.errors import ExecutorError, Fault
-from executor.domain.receipt import ExecutionResult, Refusal, StepReceipt
+from executor.domain.receipt import ControlRecord, EffectRecord, ExecutionResult, Refusal, StepReceipt
 from executor.domain.redaction import Redactor
-from executor.domain.report import Notice, Problem, RiskFact
+from executor.domain.report import Excerpt, Notice, Problem, RiskFact, TestCase
 from executor.runner.ports import Simulation
 
 T = TypeVar("T")
@@ -31,10 +32,16 @@ WORDS: Final[Mapping[type, tuple[str, ...]]] = {
     events.DiffProposed: (),
     events.StepOutput: ("text",),
     events.StepCompleted: (),
-    events.FailureDetected: ("message",),
+    events.FailureDetected: ("message", "path"),
     events.DivergenceDetected: ("details",),
     events.ApprovalRevoked: ("reason",),
     events.ExecutionPaused: ("reason",),
+    events.ExecutionResumed: ("actor",),
+    events.ExecutionStopped: ("actor", "reason"),
+    events.SegmentOpened: (),
+    events.StepApproved: (),
+    events.EffectClaimed: (),
+    events.StepReconciled: (),
     events.RollbackStarted: (),
     events.RollbackCompleted: ("message",),
     events.ExecutionCompleted: (),
@@ -46,6 +53,11 @@ WORDS: Final[Mapping[type, tuple[str, ...]]] = {
     RiskFact: ("path", "detail"),
     StepReceipt: ("target", "precondition_detail", "error_message"),
     ExecutionResult: ("divergence_details", "errors"),
+    ControlRecord: ("actor", "reason"),
+    EffectRecord: ("summary", "compensation"),
+    Excerpt: ("head", "tail"),
+    Pause: ("reason",),
+    TestCase: ("name", "message"),
 }
 """The fields that hold words, by class; every class that is told to somebody is here."""
 
@@ -83,10 +95,24 @@ def redacted_result(result: ExecutionResult, redactor: Redactor) -> ExecutionRes
         return result
     return replace(
         redacted(result, redactor),
-        steps=tuple(redacted(one, redactor) for one in result.steps),
+        steps=tuple(_step(one, redactor) for one in result.steps),
+        controls=tuple(redacted(one, redactor) for one in result.controls),
         before=tuple((path, _node(node, redactor)) for path, node in result.before),
         after=tuple((path, _node(node, redactor)) for path, node in result.after),
     )
+
+
+def _step(step: StepReceipt, redactor: Redactor) -> StepReceipt:
+    return replace(
+        redacted(step, redactor),
+        effect=None if step.effect is None else _effect(step.effect, redactor),
+        test_cases=tuple(redacted(one, redactor) for one in step.test_cases),
+    )
+
+
+def _effect(effect: EffectRecord, redactor: Redactor) -> EffectRecord:
+    answer = None if effect.answer is None else redacted(effect.answer, redactor)
+    return replace(redacted(effect, redactor), answer=answer)
 
 
 def _node(node: Node | None, redactor: Redactor) -> Node | None:

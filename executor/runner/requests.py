@@ -19,6 +19,7 @@ MAX_SIGNATURES = 4
 
 DRY_RUN = "dry_run"
 EXECUTE = "execute"
+CONTROL = "control"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 - The objects that a report names are kept as long as the report may be executed, and an hour on top; those of an
   execution that has not ended stay whatever their age.
+- The plans of an ended execution are kept as long as its report: a pause is restored from them, and nothing else.
 - The checkpoints of an ended execution are kept so long that it can be undone; nothing else removes them.
 
 A sweep goes in small pieces, so that no call waits for it longer than for another call, and it may be cut off anywhere:
@@ -12,10 +13,10 @@ young stays whatever the ledger says, since a dry run that is not recorded yet m
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from executor.domain.errors import ExecutorError
 from executor.domain.policy import Limits
@@ -53,11 +54,38 @@ class ObjectRecords(Protocol):
 class KeptRecords(ObjectRecords, Protocol):
     """What the ledger tells about everything that is kept for a time."""
 
+    def forget_plans(self, before: datetime, after: int = 0) -> int: ...
+
     def checkpoints_before(
         self, moment: datetime, *, after: Checkpoint | None = None, limit: int = 100
     ) -> tuple[Checkpoint, ...]: ...
 
     def forget_checkpoint(self, slot: str) -> None: ...
+
+
+class KeptTexts(Protocol):
+    """Finds texts by their words; goes by the objects that they are of."""
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Find what is of these objects no more."""
+        ...
+
+    def digests_before(self, moment: float) -> Sequence[str]:
+        """Return the objects of all that was kept before a moment, in seconds since 1970."""
+        ...
+
+
+class NoTexts:
+    """Keeps no texts."""
+
+    def forget(self, _digests: Iterable[str]) -> None:
+        pass
+
+    def digests_before(self, _moment: float) -> Sequence[str]:
+        return ()
+
+
+NO_TEXTS: Final = NoTexts()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +111,7 @@ class Retention:
         limits: says how long, now.
         now: effective time.
         young: how long an object stays after somebody stored it or relied on it, whoever names it.
+        texts: what goes with objects.
     """
 
     def __init__(
@@ -94,6 +123,7 @@ class Retention:
         limits: Callable[[], Limits],
         now: Callable[[], datetime],
         young: timedelta = YOUNG,
+        texts: KeptTexts = NO_TEXTS,
     ) -> None:
         self._records = records
         self._objects = objects
@@ -101,6 +131,7 @@ class Retention:
         self._limits = limits
         self._now = now
         self._young = young
+        self._texts = texts
         self._strays_at: datetime | None = None
         self._sweeping = threading.Lock()
 
@@ -157,16 +188,23 @@ class Retention:
         now = self._now()
         self._records.renew_unfinished(now)
         before = now - self._limits().report_lifetime - GRACE
+        self._sweep_plans(before, go_on)
         count, last = 0, None
         while go_on() and (uses := self._records.expired_objects(before, after=last, limit=OBJECTS_AT_ONCE)):
             last = uses[-1]
             gone = [use.digest for use in uses if self._remove(use.digest)]
             self._records.forget_objects(gone, before)
+            self._texts.forget(digest for digest in gone if not self._objects.has(digest))
             count += len(gone)
         return count
 
+    def _sweep_plans(self, before: datetime, go_on: GoOn) -> None:
+        after = self._records.forget_plans(before)
+        while after and go_on():
+            after = self._records.forget_plans(before, after)
+
     def _sweep_strays(self, go_on: GoOn) -> int:
-        """Remove large objects that no report ever named: those of dry runs that came to nothing."""
+        """Remove what no report ever named: large objects and texts of dry runs that came to nothing."""
         now = self._now()
         if self._strays_at is not None and now - self._strays_at < STRAYS_EVERY:
             return 0
@@ -175,6 +213,8 @@ class Retention:
             if not go_on():
                 return count  # the next sweep begins again
             count += not self._records.is_used(digest) and self._remove(digest)
+        texts = self._texts.digests_before(time.time() - self._young.total_seconds())
+        self._texts.forget(digest for digest in texts if not self._objects.has(digest))
         self._strays_at = now
         return count
 

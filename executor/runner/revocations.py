@@ -16,7 +16,7 @@ from executor.domain.revocation import KEPT_REASON, Revocation, RevocationRecord
 from executor.domain.sealed import SealedBytes
 from executor.runner.approvals import approver_of, bad_signature
 from executor.runner.keyring import Keyring
-from executor.runner.ports import Documents, Ledger, Revoked, Standing
+from executor.runner.ports import Claim, Documents, Ledger, Revoked, Standing
 from executor.runner.requests import check_envelope, malformed
 from executor.runner.trust import InForce
 from gonogo import sealing
@@ -96,10 +96,14 @@ class Revocations:
     def _stop_unrecorded(self, record: RevocationRecord) -> None:
         with suppress(StoreError):
             for claim in self.ledger.unfinished():
-                approvers = [one.approver for one in claim.approvals]
-                if claim.mission_id == record.mission_id and binding((record,), approvers) is not None:
+                if claim.mission_id == record.mission_id and self._binds(record, claim):
                     self._unrecorded.add(record.mission_id)
                     self._tell(record)
+
+    def _binds(self, record: RevocationRecord, claim: Claim) -> bool:
+        """Tell whether an execution stands on what is taken back: on the approvals of its newest segment."""
+        last = self.ledger.claims_of(claim.execution_id)[-1]
+        return binding((record,), [one.approver for one in last.approvals]) is not None
 
     def _tell(self, record: RevocationRecord) -> None:
         self._stops.setdefault(record.mission_id, record)
@@ -114,6 +118,18 @@ class Revocations:
                 self.ledger.revoke(record)
                 self._unrecorded.discard(mission_id)
         return record
+
+    def stands_on(self, claim: Claim) -> None:
+        """Take note that an execution stands on the approvals of a repair plan now, and no more on those before.
+
+        Raises:
+            StoreError: what was taken back of it can not be looked up.
+        """
+        approvers = [one.approver for one in claim.approvals]
+        self.ended(claim.mission_id)
+        record = binding(self.ledger.revocations(claim.mission_id), approvers)
+        if record is not None:  # taken back since the claim was taken
+            self._tell(record)
 
     def ended(self, mission_id: str) -> None:
         """Take note that an execution has ended, so that nobody has to be told any more."""

@@ -6,9 +6,10 @@ became durable, and at the end.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from executor.domain.control import ExecutionState, Pause
 from executor.domain.errors import StoreError
 from executor.domain.events import Payload
 from executor.domain.redaction import NO_SECRETS, Redactor
@@ -30,20 +31,38 @@ class Progress:
     receipt: SealedBytes | None
     failure: StoreError | None
     """The execution ended, and its receipt could not be stored."""
+    pause: Pause | None = None
+    """What it waits for."""
+    segment: int = 0
+    """The stretch that it is in."""
 
     @property
     def ended(self) -> bool:
         return self.receipt is not None or self.failure is not None
 
+    @property
+    def state(self) -> ExecutionState:
+        """Whether it goes on."""
+        if self.record.ended:
+            return ExecutionState.ENDED
+        return ExecutionState.RUNNING if self.pause is None else ExecutionState.PAUSED
+
 
 class Recorder:
     """Numbers the events of one mission's work in the order in which they are recorded, and lets no secret into one."""
 
-    def __init__(self, mission_id: str, *, recorded: int = 0, redactor: Redactor = NO_SECRETS) -> None:
+    def __init__(
+        self,
+        mission_id: str,
+        *,
+        recorded: int = 0,
+        earlier: Sequence[Event] = (),
+        redactor: Redactor = NO_SECRETS,
+    ) -> None:
         self._mission_id = mission_id
         self._redactor = redactor
         self._recorded = recorded
-        self._events: list[Event] = []
+        self._events: list[Event] = list(earlier)
         self._lock = threading.Lock()
 
     def __call__(self, payload: Payload) -> None:
@@ -71,10 +90,12 @@ class Recorder:
 class Run:
     """An execution of this process. One thread records, one flushes, any number watch."""
 
-    def __init__(self, record: ExecutionRecord, recorder: Recorder) -> None:
+    def __init__(self, record: ExecutionRecord, recorder: Recorder, *, durable: int = 0) -> None:
         self._record = record
         self._recorder = recorder
-        self._durable = 0
+        self._durable = durable
+        self._pause: Pause | None = None
+        self._segment = 0
         self._receipt: SealedBytes | None = None
         self._failure: StoreError | None = None
         self._watchers: dict[object, Wake] = {}
@@ -96,6 +117,12 @@ class Run:
         """Let watchers see the events up to a place."""
         with self._lock:
             self._durable = sequence
+        self._wake()
+
+    def stands(self, pause: Pause | None, segment: int) -> None:
+        """Let watchers see what it waits for, or that it goes on; what says so is durable."""
+        with self._lock:
+            self._pause, self._segment = pause, segment
         self._wake()
 
     def end(self, record: ExecutionRecord, receipt: SealedBytes) -> None:
@@ -120,6 +147,8 @@ class Run:
                 record=replace(self._record, last_sequence=self._durable),
                 receipt=self._receipt,
                 failure=self._failure,
+                pause=self._pause,
+                segment=self._segment,
             )
 
     def watch(self, wake: Wake) -> Callable[[], None]:

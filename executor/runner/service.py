@@ -9,21 +9,25 @@ from executor.domain.receipt import Receipt
 from executor.domain.sealed import SealedBytes
 from executor.runner.approvals import ApprovalGate, Continues, knows_no_checkpoint
 from executor.runner.audit import Audit, Exchanged, Extract
+from executor.runner.carrying_out import Carrier
 from executor.runner.clock import EffectiveClock
+from executor.runner.control import LOOK_SECONDS
+from executor.runner.control_requests import ControlInput
 from executor.runner.documents import OpenDocuments
 from executor.runner.dry_runs import Admission, DryRuns
-from executor.runner.executions import AnyRun, Executions
+from executor.runner.executions import Executions
+from executor.runner.flusher import Flusher
 from executor.runner.gates import Gates
 from executor.runner.handed_in import HandedIn, Spool
 from executor.runner.keyring import DocumentSigner
+from executor.runner.live_processes import LiveProcess, Processes
+from executor.runner.orders import Executioner, Recovery
 from executor.runner.ports import (
     Capabilities,
     Documents,
-    Executioner,
     FindDrift,
     Ledger,
     Objects,
-    Recovery,
     Revoked,
     Simulator,
     WorkspaceStanding,
@@ -32,11 +36,16 @@ from executor.runner.receipts import Issuer
 from executor.runner.redacted import redacted_error
 from executor.runner.refusal_pace import RefusalPace
 from executor.runner.requests import ExecuteInput, RequestDesk, malformed
+from executor.runner.restarts import Restarts
 from executor.runner.retention import Retention, Sweeper
 from executor.runner.revocations import Revocations
 from executor.runner.run import Recorder
+from executor.runner.running import Running
 from executor.runner.secrets import Secrets
+from executor.runner.signed_words import SignedWords
+from executor.runner.stored_run import AnyRun
 from executor.runner.trust import InForce, TrustInForce
+from executor.runner.words import Words
 from executor.workspace.workspace import Workspace
 from gonogo.digests import is_digest
 
@@ -87,8 +96,12 @@ class Parts:
     """Without it nobody else gets to see the audit log."""
     secrets: Secrets = field(default_factory=Secrets)
     """What nobody gets to see."""
+    processes: Processes | None = None
+    """Without them there is no program that keeps running."""
     pace: RefusalPace = field(default_factory=RefusalPace)
     """How many refusals are recorded for one caller."""
+    look_seconds: float = LOOK_SECONDS
+    """How long a wait for a person lasts at most before the clock is asked again."""
 
     @property
     def standings(self) -> Mapping[str, WorkspaceStanding]:
@@ -117,18 +130,16 @@ class ExecutorCore:
         self._revocations = Revocations(
             in_force=parts.trust.last, ledger=parts.ledger, documents=parts.documents, now=clock.now
         )
-        self._dry_runs = _dry_runs(parts, documents, clock, issuer, desk)
+        running = Running()
+        self._dry_runs = _dry_runs(parts, documents, clock, issuer, desk, running)
+        carrier = _carrier(parts, documents, clock, issuer, self._revocations, running)
         self._executions = Executions(
-            gates=_gates(parts, documents, clock, self._revocations),
-            ledger=parts.ledger,
-            documents=documents,
-            issuer=issuer,
-            workspaces=parts.workspaces,
-            executioner=parts.executioner,
-            recovery=parts.recovery,
+            gates=_gates(parts, documents, clock, self._revocations, running),
+            carrier=carrier,
+            restarts=Restarts(carrier=carrier, documents=documents, workspaces=parts.workspaces),
             desk=desk,
+            workspaces=parts.workspaces,
             standings=parts.standings,
-            revocations=self._revocations,
             check_caller=self.check_caller,
             pace=parts.pace,
         )
@@ -138,6 +149,7 @@ class ExecutorCore:
         self._public_key = parts.signer.public_key
         self._capabilities = parts.capabilities
         self._secrets = parts.secrets
+        self._processes = parts.processes
 
     def start(self) -> tuple[Receipt, ...]:
         """Settle what a former process left behind; before the first request is served."""
@@ -203,6 +215,14 @@ class ExecutorCore:
         """
         return self._executions.execute(request, attached)
 
+    def control(self, request: ControlInput) -> AnyRun:
+        """Have an execution pause, go on or end, or take a signed word about a step; see `Executions.control`.
+
+        Raises:
+            ExecutorError: it was not taken, and has no effect.
+        """
+        return self._executions.control(request)
+
     def revoke(self, revocation: SealedBytes) -> Revoked:
         """Record a signed revocation or denial, and stop what runs on what it takes back.
 
@@ -220,6 +240,22 @@ class ExecutorCore:
         """
         if self._audit is not None:
             self._audit.callers.check_caller(identity)
+
+    def list_processes(self, mission_id: str = "") -> Sequence[LiveProcess]:
+        """Return the programs that live steps have started to keep running; see `Processes.listed`."""
+        return () if self._processes is None else self._processes.listed(mission_id)
+
+    def stop_process(self, request_id: str, process_id: str, actor: str) -> LiveProcess:
+        """End a program that keeps running; see `Processes.stop`.
+
+        Raises:
+            NotFoundError: there is no such program.
+            RequestMalformedError: the request's id stands for another one.
+            ExecutorError: it can not be ended.
+        """
+        if self._processes is None:
+            raise NotFoundError("NOT_FOUND", "there is no such program", "list the programs that keep running")
+        return self._processes.stop(request_id, process_id, actor)
 
     def exchange_checkpoints(
         self, identity: str, checkpoint: str, consistency: Sequence[bytes], known_size: int
@@ -293,7 +329,12 @@ class ExecutorCore:
 
 
 def _dry_runs(
-    parts: Parts, documents: OpenDocuments, clock: EffectiveClock, issuer: Issuer, desk: RequestDesk
+    parts: Parts,
+    documents: OpenDocuments,
+    clock: EffectiveClock,
+    issuer: Issuer,
+    desk: RequestDesk,
+    running: Running,
 ) -> DryRuns:
     return DryRuns(
         trust=parts.trust,
@@ -306,10 +347,35 @@ def _dry_runs(
         standings=parts.standings,
         admission=Admission(lambda: parts.trust.limits().max_dry_runs),
         desk=desk,
+        paused=running,
     )
 
 
-def _gates(parts: Parts, documents: OpenDocuments, clock: EffectiveClock, revocations: Revocations) -> Gates:
+def _carrier(
+    parts: Parts,
+    documents: OpenDocuments,
+    clock: EffectiveClock,
+    issuer: Issuer,
+    revocations: Revocations,
+    running: Running,
+) -> Carrier:
+    words = Words(trust=parts.trust.current, ledger=parts.ledger, documents=documents, clock=clock)
+    return Carrier(
+        executioner=parts.executioner,
+        recovery=parts.recovery,
+        ledger=parts.ledger,
+        issuer=issuer,
+        flusher=Flusher(parts.ledger),
+        revocations=revocations,
+        running=running,
+        words=SignedWords(words=words, ledger=parts.ledger, documents=documents),
+        look_seconds=parts.look_seconds,
+    )
+
+
+def _gates(
+    parts: Parts, documents: OpenDocuments, clock: EffectiveClock, revocations: Revocations, running: Running
+) -> Gates:
     return Gates(
         trust=parts.trust.current,
         approvals=ApprovalGate(
@@ -323,4 +389,5 @@ def _gates(parts: Parts, documents: OpenDocuments, clock: EffectiveClock, revoca
         workspaces=parts.workspaces,
         find_drift=parts.find_drift,
         clock=clock,
+        paused=running,
     )

@@ -29,16 +29,31 @@ from executor.domain.errors import (
 from executor.domain.events import Payload, StepCompleted, StepOutput, StepStarted
 from executor.domain.exposure import Exposure, exposed, exposure
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import Edit, Plan, Retrieval, RunCommand, RunTests, Step, UndoStep
+from executor.domain.outside_risk import outside_facts
+from executor.domain.plan import (
+    Edit,
+    FetchUrl,
+    Live,
+    Plan,
+    Retrieval,
+    RunCommand,
+    RunTests,
+    SearchBodies,
+    Step,
+    UndoStep,
+)
 from executor.domain.plan_paths import named_paths, target_of
 from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import Evidence, Notice, Problem, ReportStatus, StepReport
-from executor.domain.risk import Around, highest, risk_facts
+from executor.domain.risk import Around, highest, ranked, risk_facts
 from executor.domain.unsafe import ResultUnsafeError, commits_without_index, unsafe_changes
 from executor.runner.allowed import Allowed
 from executor.runner.base import base_fingerprint
+from executor.runner.command_network import NO_NETWORK, CommandNetwork
+from executor.runner.declaring import Declaring, Found
 from executor.runner.drift import changed_meanwhile
 from executor.runner.notices import KnownIds, output_notices, sandbox_notices
+from executor.runner.outside import NOTHING_OUTSIDE, FarSides
 from executor.runner.ports import Emit, Simulation
 from executor.runner.problems import problems_of, status_of
 from executor.runner.surroundings import around
@@ -58,6 +73,8 @@ from executor.workspace.workspace import Workspace
 OLD_CONTENT_BYTES = 256 * 1024
 OLD_CONTENT_TOTAL = 16 * 1024 * 1024
 STREAMED_OUTPUT_BYTES = 64 * 1024
+TOLD = RunCommand | RunTests | SearchBodies | FetchUrl | Live
+"""What takes its time, so that its beginning and its end are events of the dry run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +89,8 @@ class Simulator:
     tools: tuple[Path, ...]
     kept_steps: KeptSteps = NOTHING_KEPT
     redactor: Redactor = NO_SECRETS
+    far_sides: FarSides = NOTHING_OUTSIDE
+    network: CommandNetwork = NO_NETWORK
 
     def run(self, plan: Plan, workspace: Workspace, emit: Emit) -> Simulation:
         """Run it; nothing in the workspace changes."""
@@ -85,6 +104,7 @@ class Simulator:
             limits=self.copy_limits,
             tools=self.tools,
             redactor=self.redactor,
+            network=self.network,
         )
         try:
             with copy:
@@ -99,7 +119,7 @@ class Simulator:
 
     def _simulation(self, plan: Plan, run: "_Run", batch: Batch, manifest_digest: str) -> Simulation:
         change_sets = [step.changes for step in run.reports]
-        facts = risk_facts(net_changes(change_sets), run.around())
+        facts = ranked((*risk_facts(net_changes(change_sets), run.around()), *outside_facts(plan.steps, run.reports)))
         return Simulation(
             status=run.status,
             problems=tuple(run.problems),
@@ -157,6 +177,14 @@ class _Run:
         self._folding = Folding(copy.tree)
         self._undoing = Undoing(copy.tree, batch, limit=simulator.copy_limits.change_bytes)
         self._undoes = any(isinstance(step.action, UndoStep) for step in plan.steps)
+        self._declaring = Declaring(
+            plan=plan,
+            workspace=workspace,
+            far_sides=simulator.far_sides,
+            batch=batch,
+            redactor=simulator.redactor,
+            on_output=lambda step_id: output_events(step_id, emit),
+        )
 
     def all_steps(self) -> None:
         """Run the steps in order until one has a problem; none where the plan demands more isolation than there is."""
@@ -185,7 +213,11 @@ class _Run:
 
     def notices(self) -> tuple[Notice, ...]:
         """Return what the report says besides."""
-        return (*sandbox_notices(self._copy.manifest_before, KnownIds.of_this_process()), *output_notices(self.reports))
+        return (
+            *sandbox_notices(self._copy.manifest_before, KnownIds.of_this_process()),
+            *output_notices(self.reports),
+            *self._copy.network_notices(),
+        )
 
     def around(self) -> Around:
         """Return what the facts of risk need to know."""
@@ -207,7 +239,7 @@ class _Run:
         started = time.monotonic()
         self._allowed.check_step(step)
         mark = self._copy.tree.mark()
-        evidence, error, faults = self._act(step)
+        found, error, faults = self._act(step)
         changes = self._changes(step, mark)
         self._allowed.check_hidden(touched(changes))  # before anything of it is kept, reported or shown to a command
         told = self._exposure(changes)
@@ -225,11 +257,15 @@ class _Run:
             stage=step.stage,
             success=error is None,
             changes=told.tellable,
-            evidence=evidence,
+            evidence=found.evidence,
             duration_ms=round((time.monotonic() - started) * 1000),
+            not_simulated=found.not_simulated,
+            irreversible=found.irreversible,
+            needs_approval=step.needs_approval,
+            compensation=found.compensation,
         )
         self.reports.append(report)
-        if isinstance(step.action, RunCommand | RunTests):
+        if isinstance(step.action, TOLD):
             self._emit_completed(report)
         if error is not None:
             raise error
@@ -290,17 +326,20 @@ class _Run:
             )
         )
 
-    def _act(self, step: Step) -> tuple[Evidence | None, ExecutorError | None, tuple[Fault, ...]]:
+    def _act(self, step: Step) -> tuple[Found, ExecutorError | None, tuple[Fault, ...]]:
         action = step.action
         if isinstance(action, Edit):
             apply_edit(self._copy.tree, action, self._simulator.edit_limits)
-            return None, None, ()
+            return Found(), None, ()
         if isinstance(action, Retrieval):
-            return self._retrieved(action), None, ()
+            return Found(evidence=self._retrieved(action)), None, ()
         if isinstance(action, UndoStep):
             self._take_back(action)
-            return None, None, ()
-        return self._in_sandbox(step, action)
+            return Found(), None, ()
+        self._emit(StepStarted(step_id=step.step_id, kind=step.kind, stage=step.stage, target=target_of(action)))
+        if isinstance(action, RunCommand | RunTests):
+            return self._in_sandbox(step, action)
+        return self._declaring.look(step, action), None, ()
 
     def _retrieved(self, action: Retrieval) -> Evidence:
         redactor = self._simulator.redactor
@@ -315,12 +354,13 @@ class _Run:
 
     def _in_sandbox(
         self, step: Step, action: RunCommand | RunTests
-    ) -> tuple[Evidence, ExecutorError | None, tuple[Fault, ...]]:
-        self._emit(StepStarted(step_id=step.step_id, kind=step.kind, stage=step.stage, target=target_of(action)))
+    ) -> tuple[Found, ExecutorError | None, tuple[Fault, ...]]:
         run = self._copy.sandbox_run(action, output_events(step.step_id, self._emit))
         if isinstance(action, RunCommand):
-            return *run_command(run, action), self._copy.absorb()
-        return *run_tests(run, action), ()
+            evidence, error = run_command(run, action)
+            return Found(evidence=evidence), error, self._copy.absorb()
+        tested, error = run_tests(run, action)
+        return Found(evidence=tested), error, ()
 
     def _check_unchanged(self, differences: tuple[bytes, ...]) -> None:
         if differences:

@@ -15,12 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from executor.domain.cancel import NEVER, Cancel
 from executor.domain.changes import Change
 from executor.domain.errors import Fault, StepBlockedError
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Plan, RunCommand, RunTests
 from executor.domain.redaction import NO_SECRETS, Redactor
+from executor.domain.report import Notice
 from executor.runner.absorb import CommandChanges
+from executor.runner.command_network import NO_NETWORK, CommandGate, CommandNetwork
 from executor.runner.write_through import WriteThrough, remove_tree
 from executor.sandbox.sandbox import Limits, Sandbox, SandboxRefusedError, SandboxSession, SessionRequest
 from executor.steps.command import SandboxRun
@@ -29,6 +32,9 @@ from executor.workspace.objects import Batch
 from executor.workspace.paths import ROOT, Directory, parent_of
 from executor.workspace.tree import Tree
 from executor.workspace.workspace import Workspace
+from gonogo.safe_text import excerpt, shown_argv
+
+SHOWN_COMMAND = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +61,8 @@ class WorkingCopy:
         limits: CopyLimits,
         tools: tuple[Path, ...],
         redactor: Redactor = NO_SECRETS,
+        network: CommandNetwork = NO_NETWORK,
+        cancel: Cancel = NEVER,
     ) -> None:
         self.base = workspace.open()
         self.tree = Tree(self.base, batch)
@@ -66,6 +74,9 @@ class WorkingCopy:
         self._limits = limits
         self._tools = tools
         self._redactor = redactor
+        self._network = network
+        self._cancel = cancel
+        self._gates: list[tuple[str, CommandGate]] = []
         self._session: SandboxSession | None = None
         self._pending: list[tuple[Change, ...]] = []
         self._commands: CommandChanges | None = None
@@ -92,13 +103,26 @@ class WorkingCopy:
         program = session.lookup_program(action.argv[0], action.cwd)
         if not program.found:
             raise StepBlockedError("PROGRAM_HIDDEN", program.detail, program.remedy)
+        gate = self._network.gate(self._plan)
+        self._gates.append((excerpt(shown_argv(action.argv), SHOWN_COMMAND), gate))
         commands.start_clock()
         return SandboxRun(
             session=session,
             timeout_seconds=self._plan.scope.max_duration_seconds,
             on_output=on_output,
             redactor=self._redactor,
+            gateway=gate.gateway,
+            told=gate.told,
+            cancel=self._cancel,
         )
+
+    def network_notices(self) -> Iterator[Notice]:
+        """Yield what each command reached of a network, or why it had none although the plan asks for one."""
+        for why in dict.fromkeys(gate.why_none for _, gate in self._gates if gate.why_none):
+            yield Notice(kind="network_off", path="", message=why)
+        for command, gate in self._gates:
+            for line in gate.told():
+                yield Notice(kind="network_used", path="", message=f"{command}: {line}")
 
     def absorb(self) -> tuple[Fault, ...]:
         """Take what a command changed from the overlay into the tree; return why some of it may not be committed."""

@@ -256,6 +256,20 @@ class Batch:
                 _fsync(directory)
         self._large.clear()
 
+    def sync_as_files(self) -> None:
+        """As `sync`, where no ledger takes the small ones: they become files, too.
+
+        Raises:
+            StoreError: the disk is full, or an object that the batch relies on is gone.
+        """
+        for digest, data in self.small.items():
+            if not self._rely(digest):
+                with _full_disk_is_store_error(), self._new_file() as (path, fd):
+                    _write_all(fd, data)
+                    self._large[digest] = path
+        self.small.clear()
+        self.sync()
+
     def drop(self) -> None:
         """Throw away everything that has not been synced."""
         for path in self._large.values():

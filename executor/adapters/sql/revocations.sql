@@ -7,5 +7,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 SELECT mission_id, person, kind, revocation_id, reason, recorded_at_us, media_type, body, key_id, scheme, signature, extra
 FROM revocations WHERE mission_id = ? ORDER BY recorded_at_us, person, kind;
 
--- name: claim_and_outcome
-SELECT claim, outcome FROM executions WHERE mission_id = ? AND segment = ?;
+-- name: last_claim_and_outcome
+SELECT coalesce(
+    (SELECT segments.claim FROM segments WHERE segments.mission_id = ?1 ORDER BY segment DESC LIMIT 1),
+    executions.claim
+), outcome
+FROM executions WHERE mission_id = ?1;

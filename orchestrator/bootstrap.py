@@ -20,6 +20,7 @@ from orchestrator.adapters.executor_channel import ReloadingChannel
 from orchestrator.adapters.executor_grpc import GrpcExecutor, open_channel
 from orchestrator.adapters.ids import TimeOrderedIds
 from orchestrator.adapters.mirror_files import MirrorFolder
+from orchestrator.adapters.repair_command import RepairCommand
 from orchestrator.adapters.sealed_documents import SealedDocuments
 from orchestrator.domain.intent import Planner
 from orchestrator.entrypoints.door import Door
@@ -28,28 +29,37 @@ from orchestrator.entrypoints.grpc_callers import CallerFace
 from orchestrator.entrypoints.grpc_chat import ChatFace, WhiteboardFace
 from orchestrator.entrypoints.grpc_missions import MissionFace, UseCases
 from orchestrator.entrypoints.grpc_server import Addresses, Faces, Server
+from orchestrator.entrypoints.grpc_signals import SignalFace
 from orchestrator.service.approvals import Approvals
 from orchestrator.service.audit import Audit
 from orchestrator.service.audit_check import require_unforked
 from orchestrator.service.audit_log import CheckpointSigner
 from orchestrator.service.callers import Callers
+from orchestrator.service.caution import Caution
+from orchestrator.service.controlling import Controls
 from orchestrator.service.dispatcher import Dispatcher
 from orchestrator.service.dry_runs import DryRuns
 from orchestrator.service.execution import Executions
 from orchestrator.service.executor_card import ExecutorCard
 from orchestrator.service.exporting import Exports
+from orchestrator.service.feedback import Feedbacks
 from orchestrator.service.intake import Intake
 from orchestrator.service.kept_policies import KeptPolicies
 from orchestrator.service.mirrors import Mirrors, mirrors_of
 from orchestrator.service.mission_store import MissionStore
 from orchestrator.service.missions import Missions
 from orchestrator.service.plan_signing import PlanSigning
-from orchestrator.service.ports import Clock, Executor
+from orchestrator.service.ports import Clock, Executor, RepairProposer
+from orchestrator.service.repair_proposals import RevertingProposer
+from orchestrator.service.repairing import Repairs
 from orchestrator.service.run import Run
+from orchestrator.service.signals import Signals
+from orchestrator.service.stretches import Stretches
 from orchestrator.service.tried_proposals import TriedProposals
 from orchestrator.service.watching import Watching
 from orchestrator.service.witnessed_executor import WitnessedExecutor
 from orchestrator.service.witnessing import Witness
+from orchestrator.service.words import Words
 from orchestrator.settings import Settings
 
 GRACE_SECONDS: Final = 5.0
@@ -90,6 +100,8 @@ def compose(
     executor_key: str = "",
     clock: Clock | None = None,
     planner: Planner | None = None,
+    proposer: RepairProposer | None = None,
+    caution: int = 0,
 ) -> Orchestrator:
     """Build the use cases over a log and an executor, whose public key is given where the operator put it here."""
     clock, ids, codec, documents = clock or SystemClock(), TimeOrderedIds(), JsonEventCodec(), SealedDocuments()
@@ -100,13 +112,32 @@ def compose(
     witness = Witness(log=log, executor=executor, card=card, pinned_key=executor_key)
     executor = WitnessedExecutor(executor=executor, witness=witness, policies=policies)
     audit = Audit(log=log, executor=executor, witness=witness)
-    missions = Missions(store=store, reader=log, card=card, documents=documents, clock=clock, ids=ids)
+    words = Words(log=log, documents=documents)
+    missions = Missions(store=store, reader=log, card=card, documents=documents, words=words, clock=clock, ids=ids)
     runs: dict[str, Run] = {}
-    approvals = Approvals(store=store, card=card, documents=documents, clock=clock, is_running=runs.__contains__)
-    executions = Executions(
-        store=store, executor=executor, documents=documents, clock=clock, ids=ids, approvals=approvals, runs=runs
+    signals = Signals(reader=log, clock=clock)
+    careful = Caution(signals=signals, store=store, below=caution)
+    approvals = Approvals(
+        store=store,
+        card=card,
+        documents=documents,
+        clock=clock,
+        is_running=runs.__contains__,
+        caution=careful,
     )
-    dry_runs = DryRuns(store=store, executor=executor, documents=documents, clock=clock)
+    stretches = Stretches(store=store, executor=executor, documents=documents, clock=clock)
+    executions = Executions(
+        store=store,
+        executor=executor,
+        documents=documents,
+        clock=clock,
+        approvals=approvals,
+        runs=runs,
+        stretches=stretches,
+        words=words,
+    )
+    controls = Controls(executions=executions, executor=executor, words=words)
+    dry_runs = DryRuns(store=store, executor=executor, documents=documents, clock=clock, caution=careful)
     use_cases = UseCases(
         missions=missions,
         tried_proposals=TriedProposals(store=store, missions=missions, dry_runs=dry_runs, clock=clock),
@@ -119,6 +150,19 @@ def compose(
         card=card,
         executor=executor,
         exports=Exports(missions=missions, reader=log, codec=codec, documents=documents, audit=audit),
+        controls=controls,
+        feedbacks=Feedbacks(store=store),
+        signals=signals,
+        repairs=Repairs(
+            store=store,
+            missions=missions,
+            dry_runs=dry_runs,
+            executor=executor,
+            documents=documents,
+            clock=clock,
+            ids=ids,
+            proposer=proposer or RevertingProposer(),
+        ),
     )
     intake = Intake(
         log=log,
@@ -126,6 +170,7 @@ def compose(
         store=store,
         missions=missions,
         executions=executions,
+        controls=controls,
         planner=planner or GrammarPlanner(),
         clock=clock,
         ids=ids,
@@ -145,6 +190,7 @@ def faces_of(orchestrator: Orchestrator, callers: Callers) -> Faces:
         missions=MissionFace(orchestrator.use_cases, door),
         chat=ChatFace(orchestrator.intake, door),
         whiteboard=WhiteboardFace(orchestrator.use_cases.watching, door),
+        signals=SignalFace(orchestrator.use_cases.signals, door),
     )
 
 
@@ -172,7 +218,13 @@ class Service:
         certificates = CertificateFiles(settings.tls, "orchestrator")
         self._log = open_log(settings.database, load_log_key(settings.log_key))
         self._executor = GrpcExecutor(ReloadingChannel(certificates, partial(_channel_to, settings.executor)))
-        self._orchestrator = compose(self._log, self._executor, executor_key=load_executor_key(settings.executor_key))
+        self._orchestrator = compose(
+            self._log,
+            self._executor,
+            executor_key=load_executor_key(settings.executor_key),
+            caution=settings.caution,
+            proposer=_proposer(settings.repair_command),
+        )
         # A connection of their own: they read in a thread, every page once.
         self._mirrored = SqliteEventReader(settings.database, cache_kib=MIRROR_CACHE_KIB)
         self._mirrors: Mirrors = mirrors_of(self._mirrored, JsonEventCodec(), MirrorFolder(settings.mirrors))
@@ -196,6 +248,11 @@ class Service:
         if await self._mirrors.close():
             self._mirrored.close()
         self._log.close()
+
+
+def _proposer(command: str) -> RepairProposer:
+    reverting = RevertingProposer()
+    return RepairCommand(command=command, otherwise=reverting) if command else reverting
 
 
 def _channel_to(address: str, held: Certificates) -> grpc.aio.Channel:

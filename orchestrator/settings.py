@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+WHOLE: Final = 100
+
 OFF_BY_DEFAULT: Final[Mapping[str, str]] = {
     "--token-listen": "where callers with tokens are served, over TLS without client certificates",
     "--health-listen": "where health, and nothing else, is served in plain text",
@@ -26,6 +28,8 @@ class Settings:
     die_with_parent: bool
     reflection: bool
     output: str
+    caution: int = 0
+    """A stated confidence below this, in hundredths of a percent, asks for one approval more; 0 for none."""
     action: str = ""
     """What `audit` is to do."""
     kept: tuple[Path, ...] = ()
@@ -34,6 +38,8 @@ class Settings:
     """Whose state `replay` is to show; empty where it is to compare the whole log."""
     until: int = 0
     """The last of the mission's events that goes into that state."""
+    repair_command: str = ""
+    """The program that proposes repairs; empty takes back what failed."""
 
     @property
     def log_key(self) -> Path:
@@ -85,10 +91,12 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         die_with_parent=getattr(read, "die_with_parent", False),
         reflection=getattr(read, "reflection", False),
         output=getattr(read, "output", "text"),
+        caution=getattr(read, "caution", 0) * 100,
         action=getattr(read, "action", ""),
         kept=tuple(map(Path, getattr(read, "kept", ()))),
         mission=getattr(read, "mission", ""),
         until=getattr(read, "until", None) or 0,
+        repair_command=getattr(read, "repair_command", ""),
     )
 
 
@@ -118,10 +126,30 @@ def _add_serve(serve: argparse.ArgumentParser, environment: Mapping[str, str]) -
     for flag, meaning in OFF_BY_DEFAULT.items():
         variable = "GONOGO_" + flag.strip("-").replace("-", "_").upper()
         serve.add_argument(flag, default=environment.get(variable, ""), metavar="HOST:PORT", help=meaning)
+    serve.add_argument(
+        "--repair-command",
+        default=environment.get("GONOGO_REPAIR_COMMAND", ""),
+        metavar="COMMAND",
+        help="a program that proposes repairs: a case as JSON on its standard input, a plan draft as JSON out",
+    )
+    serve.add_argument(
+        "--caution",
+        type=_percent,
+        default=environment.get("GONOGO_CAUTION", "0"),
+        metavar="PERCENT",
+        help="ask for one approval more where a plan is less likely to succeed than that; 0, the default, for none",
+    )
     serve.add_argument("--ready-file", default=environment.get("GONOGO_READY_FILE", ""), metavar="PATH")
     for flag in ("--die-with-parent", "--reflection"):
         variable = "GONOGO_" + flag.strip("-").replace("-", "_").upper()
         serve.add_argument(flag, action="store_true", default=environment.get(variable, "") in {"1", "true"})
+
+
+def _percent(text: str) -> int:
+    number = int(text) if text.isdecimal() else -1
+    if not 0 <= number <= WHOLE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of percent from 0 to {WHOLE}")
+    return number
 
 
 def _add_state(command: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:

@@ -40,6 +40,7 @@ DEFAULT_TESTS_JUNIT = "build/junit.xml"
 _log = logging.getLogger(__name__)
 
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_MISSION_ID = re.compile(r"m-[0-9a-z]+")
 _BARE_NAME = re.compile(r"[\w./@+=%~-]+")
 
 
@@ -230,13 +231,20 @@ def _words(sentences: Iterable[Sentence]) -> Iterable[tuple[str, scan.Token]]:
 
 
 def _refuse_negated(sentences: Iterable[Sentence]) -> None:
-    for word, token in _words(sentences):
+    words = list(_words(sentences))
+    for word, token in words[1:] if _stops_a_mission(words) else words:
         if word in _NEGATORS or word.endswith("n't"):
             raise Refused(
                 UnclearReason.NEGATED,
                 f"'{shown(token.value, 40)}' (character {token.start + 1}) says what not to do, so nothing is planned. "
                 "Say only what is to be done; put the word in quotes if it is a name.",
             )
+
+
+def _stops_a_mission(words: Sequence[tuple[str, scan.Token]]) -> bool:
+    """Whether a message begins with "stop" and a mission's id: then the word is the wish, and turns nothing."""
+    named = next((token.value for word, token in words[1:3] if word != "mission"), "")
+    return bool(words) and words[0][0] == "stop" and _MISSION_ID.fullmatch(named) is not None
 
 
 def _refuse_weakened(scanner: Scanner, nearest: tuple[str, ...] = ()) -> None:

@@ -79,7 +79,8 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"} | {mark: mark for pair in _CLOSING.items() for mark in pair}
 
 NOISE = frozenset({"please", "kindly", "now", "also", "and", "next", "first", "finally", "afterwards", "lastly"})
-_REMARK_HEADS = frozenset({"feedback", "that", "cancel", "reject"})
+_REASONED = frozenset({"cancel", "reject", "pause", "stop"})
+_REMARK_HEADS = _REASONED | {"feedback", "that"}
 _WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -163,7 +164,7 @@ class Scanner:
             self._add(WORD, word, start)
         if _GLUED_QUOTE.search(word):
             raise _quoting(start, f"There is a quote mark inside '{shown(word)}'. Put a blank before the quote.")
-        if plain(word) == "because" and self._head() in {("cancel",), ("reject",)}:
+        if plain(word) == "because" and _REASONED.issuperset(self._head() or ("",)):
             self._remark()
             return
         self._marks(marks)

@@ -145,6 +145,21 @@ class SentenceMeanings(Transformer[Token, object]):
     def execute(self, words: Words) -> Control:
         return Control(verb="execute", mission_ref=_mission(words))
 
+    def pause(self, words: Words) -> Control:
+        return Control(verb="pause", mission_ref=_mission(words), reason=_reason(words[1:]))
+
+    def resume(self, words: Words) -> Control:
+        return Control(verb="resume", mission_ref=_mission(words))
+
+    def retry(self, words: Words) -> Control:
+        return Control(verb="retry", mission_ref=_mission(words))
+
+    def stop(self, words: Words) -> Control:
+        return Control(verb="stop", mission_ref=_mission(words), reason=_reason(words[1:]))
+
+    def stop_and_undo(self, words: Words) -> Control:
+        return Control(verb="stop", mission_ref=_mission(words), reason=_reason(words[1:]), roll_back=True)
+
     def feedback(self, words: Words) -> Feedback:
         return Feedback(text=str(words[-1]), mission_ref=_mission(words[:-1]))
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from orchestrator.adapters.migrations import APPLICATION_ID
-from orchestrator.adapters.sql_files import named_queries
+from orchestrator.adapters.sql_files import log_queries
 from orchestrator.adapters.sqlite_driver import sqlite3
 from orchestrator.service.audit_log import SignedCheckpoint, Witnessed
 from orchestrator.service.event_log import (
@@ -38,7 +38,7 @@ class SqliteEventReader:
     """The reading half of the log, which needs no lock: it may be open beside a running service."""
 
     def __init__(self, path: Path, *, cache_kib: int = _CACHE_KIB) -> None:
-        self._queries = named_queries("event_log.sql")
+        self._queries = log_queries()
         self._closed = False
         self._connection = _open_read_only(path, cache_kib)
 
@@ -94,6 +94,9 @@ class SqliteEventReader:
 
     def projection_keys(self, name: str, *, after_key: str = "", limit: int = PAGE) -> tuple[ProjectionRow, ...]:
         return tuple(_projection(row) for row in self._rows("projection_keys", name, after_key, limit))
+
+    def counted(self, query: str, *parameters: str | int) -> Sequence[Sequence[Any]]:
+        return self._rows(f"counted_{query}", *parameters)
 
     def tree_hashes(self, level: int, first: int, count: int) -> tuple[bytes, ...]:
         if level == 0:

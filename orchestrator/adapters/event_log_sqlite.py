@@ -30,7 +30,7 @@ from orchestrator.adapters.event_log_feed import LoopFeed
 from orchestrator.adapters.event_log_reader import SqliteEventReader
 from orchestrator.adapters.event_log_writer import BatchWriter, Outcome, Written
 from orchestrator.adapters.migrations import APPLICATION_ID, migrate
-from orchestrator.adapters.sql_files import named_queries
+from orchestrator.adapters.sql_files import log_queries
 from orchestrator.adapters.sqlite_driver import sqlite3
 from orchestrator.service.audit_log import CheckpointSigner, SignedCheckpoint, Witnessed
 from orchestrator.service.event_log import Append, Appended, Document, StoredEvent
@@ -129,7 +129,7 @@ class SqliteEventLog(SqliteEventReader):
         self._signer = signer
         self._lock_file = _take_lock(path)
         try:
-            self._writer = BatchWriter(_open_for_writing(path), named_queries("event_log.sql"), clock_us, signer)
+            self._writer = BatchWriter(_open_for_writing(path), log_queries(), clock_us, signer)
             super().__init__(path)
         except BaseException:
             _release_lock(self._lock_file)

@@ -99,6 +99,7 @@ class _Batch:
     command_rows: list[tuple[str, str, str, int, int, int]] = field(default_factory=list)
     document_rows: list[tuple[str, str, bytes, str, int]] = field(default_factory=list)
     projection_rows: list[tuple[str, str, str, str, str, int]] = field(default_factory=list)
+    count_rows: dict[str, list[tuple[int | str, ...]]] = field(default_factory=dict)
 
 
 class BatchWriter:
@@ -319,6 +320,8 @@ class BatchWriter:
         self._run("add_command", batch.command_rows)
         self._run("add_document", batch.document_rows)
         self._run("put_projection", batch.projection_rows)
+        for counters, rows in batch.count_rows.items():
+            self._run(f"count_{counters}", rows)
 
     def _sign(self, batch: _Batch, signer: CheckpointSigner) -> None:
         size = batch.tree.size
@@ -364,6 +367,8 @@ def _add_rest(batch: _Batch, append: Append, appended: Appended) -> None:
             (command.command_id, command.request_hash, command.result, first, last, batch.recorded_at_us)
         )
     batch.document_rows += [(d.digest, d.media_type, d.body, d.signatures, first) for d in append.documents]
+    for count in append.counts:
+        batch.count_rows.setdefault(count.counters, []).append(count.row)
     batch.projection_rows += [(p.name, p.key, p.status, p.sort_key, p.data, last) for p in append.projections]
 
 

@@ -1,8 +1,9 @@
 """The executor over gRPC, with mutual TLS.
 
 A stream is opened once; going on after a break is the caller's, with the token. Unary calls that change nothing are
-tried again when the connection is down; `DryRun` may be tried again too, because its request id makes a second one the
-first. `Execute` never is: whether a broken call arrived is a question for the executor's ledger.
+tried again when the connection is down; `DryRun`, `ControlExecution` and `StopProcess` may be tried again too, because
+their request ids make a second one the first. `Execute` never is: whether a broken call arrived is a question for the
+executor's ledger.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from gonogo.v1 import executor_pb2, sealed_pb2
 from gonogo.v1.executor_pb2_grpc import ExecutorServiceStub
 from orchestrator.adapters import wire
 from orchestrator.adapters.contract_errors import contract_error
+from orchestrator.domain.control import ExecutionState, LiveProcess
 from orchestrator.domain.errors import (
     ContractError,
     ExecutorRefusedError,
@@ -25,15 +27,17 @@ from orchestrator.domain.errors import (
     OrchestratorError,
     Reason,
 )
-from orchestrator.domain.evidence import ExecutionState, ExecutorInfo, Sealed
+from orchestrator.domain.evidence import ExecutorInfo, Sealed
 from orchestrator.service.audit_log import Exchanged, LogExtract
-from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
+from orchestrator.service.ports import ControlOrder, ExecutionOrder, ExecutionUpdate, ObjectPart
 
 if TYPE_CHECKING:
     from gonogo.v1.executor_pb2_grpc import ExecutorServiceAsyncStub  # a class of the type stubs only
 
 DOMAIN: Final = "gonogo"
 UNARY_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 60.0
+"""A program is asked to end before it is killed."""
 DRY_RUN_SECONDS: Final = 24 * 3600.0
 ATTEMPTS: Final = 3
 PAUSE_SECONDS: Final = 0.1
@@ -112,6 +116,21 @@ class GrpcExecutor:
                 return None
             raise
         return wire.execution_from_proto(answer.execution)
+
+    async def control(self, order: ControlOrder) -> ExecutionState:
+        request = wire.control_to_proto(order)
+        answer = await _again(lambda: self._stub.ControlExecution(request, timeout=UNARY_SECONDS))
+        return wire.execution_from_proto(answer.execution)
+
+    async def processes(self, mission_id: str) -> tuple[LiveProcess, ...]:
+        request = executor_pb2.ListProcessesRequest(mission_id=mission_id)
+        answer = await _again(lambda: self._stub.ListProcesses(request, timeout=UNARY_SECONDS))
+        return tuple(wire.process_from_proto(process) for process in answer.processes)
+
+    async def stop_process(self, request_id: str, process_id: str, actor: str) -> LiveProcess:
+        request = executor_pb2.StopProcessRequest(request_id=request_id, process_id=process_id, actor=actor)
+        answer = await _again(lambda: self._stub.StopProcess(request, timeout=STOP_SECONDS))
+        return wire.process_from_proto(answer.process)
 
     async def read_object(self, digest: str, offset: int, limit: int) -> ObjectPart:
         request = executor_pb2.GetObjectRequest(digest=digest, offset=offset, limit=limit)

@@ -123,6 +123,13 @@ class _Enum:
     def from_message(self, message: Any) -> Any:
         return self._known(self.by_number, getattr(message, self.name) or None)
 
+    def by_number_of(self, number: int) -> StrEnum:
+        """Return what one number of a list stands for; there is no number for nothing."""
+        value = self.by_number.get(number)
+        if value is None:
+            raise contract_error(f"{self.name}: {number} is not known")
+        return value
+
     def to_json(self, value: Any) -> Json:
         return None if value is None else self.names[value]
 
@@ -178,6 +185,24 @@ class _ScalarList:
 
     def from_json(self, written: Json) -> Any:
         return tuple(_typed(self.name, item, self.type) for item in _typed(self.name, written or [], list))
+
+
+@dataclass(frozen=True, slots=True)
+class _EnumList:
+    name: str
+    item: _Enum
+
+    def to_message(self, value: Any) -> Any:
+        return [self.item.numbers[item] for item in value]
+
+    def from_message(self, message: Any) -> Any:
+        return tuple(self.item.by_number_of(number) for number in getattr(message, self.name))
+
+    def to_json(self, value: Any) -> Json:
+        return [self.item.names[item] for item in value] or None
+
+    def from_json(self, written: Json) -> Any:
+        return tuple(self.item.from_json(name) for name in _typed(self.name, written or [], list))
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,6 +434,8 @@ def _plain_field(descriptor: FieldDescriptor, hint: Any, *, optional: bool) -> _
 def _list_field(descriptor: FieldDescriptor, item: Any) -> _Field:
     if is_dataclass(item):
         return _MessageList(descriptor.name, _nested(descriptor, item))
+    if isinstance(item, type) and issubclass(item, StrEnum):
+        return _EnumList(descriptor.name, _enum(descriptor, item, optional=False))
     if item in {str, int}:
         return _ScalarList(descriptor.name, item)
     raise contract_error(f"{descriptor.full_name}: no way to map a list of {item}")

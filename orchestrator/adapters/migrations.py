@@ -15,7 +15,7 @@ from orchestrator.adapters.sqlite_driver import sqlite3
 
 APPLICATION_ID: Final = 0x676F_6E67  # "gong": what `file` and a person's sqlite3 see
 _SET: Final = "gonogo_orchestrator"
-_STEPS: Final = ("0001_event_log", "0002_audit_tree")
+_STEPS: Final = ("0001_event_log", "0002_audit_tree", "0003_signals")
 _BEFORE: Final[Mapping[str, Callable[[Database], None]]] = {"0002_audit_tree": check_chain}
 _AFTER: Final[Mapping[str, Callable[[Database], None]]] = {"0002_audit_tree": grow_tree}
 

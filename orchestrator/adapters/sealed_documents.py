@@ -12,16 +12,20 @@ from gonogo.policy_document import open_policy
 from gonogo.v1 import evidence_pb2, plan_pb2
 from orchestrator.adapters.contract_errors import contract_error
 from orchestrator.adapters.field_mapper import MessageMap, message_map
+from orchestrator.adapters.report_findings import findings_of, words_in
 from orchestrator.domain.evidence import (
     ApprovalFacts,
     Outcome,
     ReceiptFacts,
+    ReconciliationFacts,
     RefusalFacts,
     ReportFacts,
     ReportStatus,
     RiskLevel,
     Sealed,
+    StepApprovalFacts,
 )
+from orchestrator.domain.findings import Findings
 from orchestrator.domain.plan import Plan, PlanDraft, Scope
 
 KNOWN_SCOPES: Final = 4096
@@ -40,6 +44,10 @@ class SealedDocuments:
         self._plans: MessageMap[Plan] = message_map(Plan, plan_pb2.Plan)
         self._scopes: MessageMap[Scope] = message_map(Scope, plan_pb2.Scope)
         self._approvals: MessageMap[ApprovalFacts] = message_map(ApprovalFacts, evidence_pb2.Approval)
+        self._step_approvals: MessageMap[StepApprovalFacts] = message_map(StepApprovalFacts, evidence_pb2.StepApproval)
+        self._reconciliations: MessageMap[ReconciliationFacts] = message_map(
+            ReconciliationFacts, evidence_pb2.Reconciliation
+        )
         self._keys: dict[str, signatures.PublicKey] = {}
         self._policies: dict[str, Policy] = {}
         self._sealed_scopes: dict[str, Scope | None] = {}
@@ -63,6 +71,7 @@ class SealedDocuments:
             scope=plan.scope,
             failure_policy=plan.failure_policy,
             steps=plan.steps,
+            pause=plan.pause,
         )
 
     def scope_of(self, plan: Sealed) -> Scope:
@@ -71,6 +80,12 @@ class SealedDocuments:
 
     def open_approval(self, sealed: Sealed) -> ApprovalFacts:
         return self._approvals.from_message(_strict(sealed, sealing.APPROVAL, evidence_pb2.Approval))
+
+    def open_step_approval(self, sealed: Sealed) -> StepApprovalFacts:
+        return self._step_approvals.from_message(_strict(sealed, sealing.STEP_APPROVAL, evidence_pb2.StepApproval))
+
+    def open_reconciliation(self, sealed: Sealed) -> ReconciliationFacts:
+        return self._reconciliations.from_message(_strict(sealed, sealing.RECONCILIATION, evidence_pb2.Reconciliation))
 
     def open_report(self, sealed: Sealed) -> ReportFacts:
         _check_type(sealed, sealing.REPORT)
@@ -81,6 +96,13 @@ class SealedDocuments:
                 self._reports.clear()
             self._reports[sealed.digest] = facts
         return facts
+
+    def open_findings(self, report: Sealed) -> Findings:
+        return findings_of(_facts(report, sealing.REPORT))
+
+    def words_of(self, receipt: Sealed) -> tuple[str, ...]:
+        named = b"step_approvals" in receipt.body or b"reconciliation" in receipt.body
+        return tuple(words_in(_facts(receipt, sealing.RECEIPT))) if named else ()  # most receipts are not read for it
 
     def open_receipt(self, sealed: Sealed) -> ReceiptFacts:
         said = _facts(sealed, sealing.RECEIPT)
@@ -98,6 +120,7 @@ class SealedDocuments:
             ),
             abort_reason=_text(said, "abort_reason"),
             errors=tuple(str(error) for error in _list(said, "errors")),
+            segment_plan_digests=tuple(_text(segment, "plan_digest") for segment in _list(said, "segments")),
         )
 
     def open_refusal(self, sealed: Sealed) -> RefusalFacts:
@@ -216,6 +239,7 @@ def _demand(said: dict[str, Any]) -> Demand:
         hardware_key=_of(said, "hardware_key", bool, False),
         min_ladder_level=int(level) if level.isdecimal() else None,
         refused=_text(said, "refused"),
+        approve_steps=tuple(str(step_id) for step_id in _list(said, "approve_steps")),
     )
 
 

@@ -32,3 +32,8 @@ def named_queries(file_name: str) -> dict[str, str]:
         name, _, body = block.partition("\n")
         queries[name.strip()] = " ".join(body.split()).removesuffix(";")
     return queries
+
+
+def log_queries() -> dict[str, str]:
+    """Returns all queries of the event log by name."""
+    return named_queries("event_log.sql") | named_queries("signals.sql")

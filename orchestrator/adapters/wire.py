@@ -15,19 +15,24 @@ from gonogo.digests import digest
 from gonogo.v1 import audit_pb2, events_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
 from orchestrator.adapters.contract_errors import contract_error
 from orchestrator.adapters.field_mapper import MessageMap, message_map
-from orchestrator.adapters.times import time_to_proto
-from orchestrator.domain.events import Event, Transcription
-from orchestrator.domain.evidence import ExecutionState, ExecutorInfo, Sealed, Signature
+from orchestrator.adapters.times import time_from_proto, time_to_proto
+from orchestrator.domain.control import ExecutionState, LiveProcess
+from orchestrator.domain.events import ControlAction, Event, Rating, Transcription
+from orchestrator.domain.evidence import ExecutorInfo, Sealed, Signature
 from orchestrator.domain.intent import IntentKind
 from orchestrator.domain.mission import Mission, MissionStatus
 from orchestrator.domain.plan import PlanDraft
+from orchestrator.domain.queue import QueueWish
 from orchestrator.domain.whiteboard import Whiteboard
 from orchestrator.service.audit_log import LogEntry, LogExtract
+from orchestrator.service.dispatcher import Queue
 from orchestrator.service.intake import ChatMessage, Reply
-from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate
+from orchestrator.service.ports import ControlOrder, ExecutionOrder, ExecutionUpdate
+from orchestrator.service.signals import Learnt
 
 _SENT = orchestrator_pb2.Mission.DESCRIPTOR.fields_by_name
-_INNER: Final = frozenset(field.name for field in fields(Mission) if field.name not in _SENT)
+_INNER: Final = frozenset({"queue_position", *(field.name for field in fields(Mission) if field.name not in _SENT)})
+"""Fields of a mission that are not sent, and its place in the queue, which is not its own."""
 
 _BY_HAND: Final = frozenset({"policy"})
 """A sealed document also has its digest, which no message carries."""
@@ -186,6 +191,76 @@ def executor_to_proto(info: ExecutorInfo) -> executor_pb2.GetExecutorResponse:
 
 def execution_from_proto(message: executor_pb2.Execution) -> ExecutionState:
     return message_map(ExecutionState, executor_pb2.Execution).from_message(message)
+
+
+_ACTIONS: Final = {
+    ControlAction.PAUSE: events_pb2.CONTROL_ACTION_PAUSE,
+    ControlAction.RESUME: events_pb2.CONTROL_ACTION_RESUME,
+    ControlAction.STOP: events_pb2.CONTROL_ACTION_STOP,
+    ControlAction.RETRY: events_pb2.CONTROL_ACTION_RETRY,
+    ControlAction.APPROVE_STEP: events_pb2.CONTROL_ACTION_APPROVE_STEP,
+    ControlAction.RECONCILE: events_pb2.CONTROL_ACTION_RECONCILE,
+}
+
+
+def action_from_proto(number: int) -> ControlAction:
+    """Return what is wanted of an execution; what is unset or not known is refused."""
+    for action, known in _ACTIONS.items():
+        if known == number:
+            return action
+    raise contract_error(f"control action {number} is not known")
+
+
+def control_to_proto(order: ControlOrder) -> executor_pb2.ControlExecutionRequest:
+    return executor_pb2.ControlExecutionRequest(
+        request_id=order.request_id,
+        mission_id=order.mission_id,
+        action=_ACTIONS[order.action],
+        actor=order.actor,
+        reason=order.reason,
+        roll_back=order.roll_back,
+        document=sealed_or_none(order.document),
+    )
+
+
+def process_from_proto(message: executor_pb2.LiveProcess) -> LiveProcess:
+    return message_map(LiveProcess, executor_pb2.LiveProcess).from_message(message)
+
+
+def process_to_proto(process: LiveProcess) -> executor_pb2.LiveProcess:
+    sent: executor_pb2.LiveProcess = message_map(LiveProcess, executor_pb2.LiveProcess).to_message(process)
+    return sent
+
+
+def wish_from_proto(message: orchestrator_pb2.ExecuteMissionRequest) -> QueueWish:
+    """Return how somebody wants a mission queued."""
+    return QueueWish(
+        priority=message.priority,
+        not_before=time_from_proto(message.not_before) if message.HasField("not_before") else None,
+        expires_at=time_from_proto(message.expires_at) if message.HasField("expires_at") else None,
+    )
+
+
+def queue_to_proto(queue: Queue) -> orchestrator_pb2.GetQueueResponse:
+    sent: orchestrator_pb2.GetQueueResponse = message_map(Queue, orchestrator_pb2.GetQueueResponse).to_message(queue)
+    return sent
+
+
+def learnt_to_proto(learnt: Learnt) -> orchestrator_pb2.GetSignalsResponse:
+    table = message_map(Learnt, orchestrator_pb2.GetSignalsResponse)
+    sent: orchestrator_pb2.GetSignalsResponse = table.to_message(learnt)
+    return sent
+
+
+def rating_from_proto(number: int) -> Rating:
+    """Return how good somebody found a result; what is unset or not known is refused."""
+    for rating, known in _RATINGS.items():
+        if known == number:
+            return rating
+    raise contract_error(f"rating {number} is not known")
+
+
+_RATINGS: Final = {Rating.GOOD: events_pb2.RATING_GOOD, Rating.BAD: events_pb2.RATING_BAD}
 
 
 def order_to_proto(order: ExecutionOrder) -> executor_pb2.ExecuteRequest:

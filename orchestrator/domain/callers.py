@@ -105,6 +105,14 @@ ACCESS: Final[Mapping[str, Access]] = MappingProxyType(
         "GetMissionExecutor": _VIEW,
         "SignPlan": _OWN,
         "ExportMission": _VIEW,
+        "ControlMission": _OPERATE,
+        "RepairMission": _OPERATE,
+        "RecordFeedback": _OPERATE,
+        "GetQueue": _VIEW,
+        "ListMissionProcesses": _VIEW,
+        "StopMissionProcess": _OPERATE,
+        # SignalService
+        "GetSignals": _VIEW,
         # WhiteboardService
         "GetWhiteboard": _VIEW,
         # AuditService

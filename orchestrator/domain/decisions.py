@@ -10,23 +10,34 @@ from typing import Final
 from gonogo.secret_shapes import find_secret
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import OrchestratorError, Reason, RequestRefusedError, StateForbidsError
+from orchestrator.domain.events import ControlAction
 from orchestrator.domain.evidence import ApprovalFacts, Outcome, ReceiptFacts, ReportStatus
 from orchestrator.domain.mission import WAITING, GrantedApproval, Mission, MissionStatus, reason_of_report
 
 EXECUTED_MESSAGE: Final = "Mission has already been executed"
+DEADLINE: Final = "deadline"
+"""Whom the executor names where nobody decided in time."""
 
-_EXECUTED: Final = frozenset({MissionStatus.COMPLETED, MissionStatus.FAILED, MissionStatus.PAUSED})
+MAX_FEEDBACK_BYTES: Final = 64 * 1024
+
+_EXECUTED: Final = frozenset({MissionStatus.COMPLETED, MissionStatus.FAILED})
+_REPAIR_FIRST: Final = "Give it a repair plan with `gonogo repair`; or retry, resume or stop it."
 
 
 def require_dry_runnable(mission: Mission) -> None:
-    """Only a proposed mission is dry-run: approvals of any other stand on the report that it has."""
-    if mission.status is not MissionStatus.PROPOSED:
-        raise _forbidden(mission, "dry-run", "Clone the mission to dry-run the same plan again.")
+    """Only what is proposed is dry-run, a mission or its repair plan: approvals stand on the report that there is."""
+    if mission.status is MissionStatus.PROPOSED or mission.repair_pending:
+        return
+    if mission.status is MissionStatus.PAUSED:
+        raise _forbidden(mission, "dry-run", _REPAIR_FIRST)
+    raise _forbidden(mission, "dry-run", "Clone the mission to dry-run the same plan again.")
 
 
 def require_approvable(mission: Mission) -> None:
-    """A mission takes approvals while it has a successful report and has not been handed over."""
-    if mission.status not in {MissionStatus.PROPOSED, *WAITING}:
+    """A mission, or its repair plan, takes approvals while it has a successful report and has not been handed over."""
+    if mission.status is MissionStatus.PAUSED and not mission.repair_pending:
+        raise _forbidden(mission, "approved", _REPAIR_FIRST)
+    if mission.status not in {MissionStatus.PROPOSED, *WAITING} and not mission.repair_pending:
         raise _forbidden(mission, "approved", "Clone the mission to ask for the same plan again.")
     if mission.report_status is None:
         raise StateForbidsError(
@@ -38,13 +49,13 @@ def require_approvable(mission: Mission) -> None:
         raise StateForbidsError(
             reason_of_report(mission.report_status),
             f"the dry run came to {mission.report_status.value}: {mission.reason}",
-            "Change the plan so that its dry run succeeds, and propose it again.",
+            f"Change the plan so that its dry run succeeds: gonogo repair {mission.mission_id}.",
         )
 
 
 def check_approval(mission: Mission, facts: ApprovalFacts, now: datetime) -> None:
     """Check that an approval is about this mission, this plan and this report, and holds at this time."""
-    _check_words(facts.comment)
+    check_words(facts.comment)
     again = "Sign an approval for the mission's present plan and report."
     pairs = (
         (Reason.MISSION_MISMATCH, "mission", facts.mission_id, mission.mission_id),
@@ -88,7 +99,7 @@ def decide_approval(
         now: the time.
         enough: whether approvals are what the executor's policy asks for, given the key of each person who approved.
     """
-    if mission.status is not MissionStatus.PROPOSED:
+    if mission.status is not MissionStatus.PROPOSED and not _wants_more(mission, now):
         return (granted,)
     standing = standing_approvals(mission, now)
     ends = [approval.expires_at for approval in standing]
@@ -99,43 +110,74 @@ def decide_approval(
     return granted, approved
 
 
+def _wants_more(mission: Mission, now: datetime) -> bool:
+    """Whether a repair plan is not approved, or no longer."""
+    return mission.repair_pending and (mission.approved_until is None or mission.approved_until <= now)
+
+
 def decide_denial(mission: Mission, approver: str, comment: str) -> tuple[ev.Payload, ...]:
-    """A signed no: it rejects what is proposed and cancels what is approved."""
+    """A signed no: it rejects what is proposed, cancels what is approved, and voids a repair plan."""
     reason = f"denied by {approver}" + (f": {comment}" if comment else "")
     if mission.status in WAITING:
         return (ev.MissionCancelled(reason=reason),)
+    if mission.repair_pending:
+        return (_void(f"the repair plan was {reason}"),)
     return (ev.MissionRejected(reason=reason),)
 
 
 def decide_rejection(mission: Mission, reason: str) -> tuple[ev.Payload, ...]:
-    _check_words(reason)
+    check_words(reason)
+    if mission.repair_pending:
+        return (_void("the repair plan was rejected" + (f": {reason}" if reason else "")),)
     if mission.status is not MissionStatus.PROPOSED:
         raise _forbidden(mission, "rejected", "Cancel it instead, if it has not been handed to the executor.")
     return (ev.MissionRejected(reason=reason),)
 
 
 def decide_cancel(mission: Mission, reason: str) -> tuple[ev.Payload, ...]:
-    _check_words(reason)
+    """Give up a mission that nobody has claimed, or one whose outcome nobody knows: there is nothing left to stop."""
+    check_words(reason)
+    if outcome_unknown(mission):
+        return (ev.MissionCancelled(reason=reason),)
+    if mission.status in {MissionStatus.ACTIVE, MissionStatus.PAUSED}:
+        raise _forbidden(mission, "cancelled", f"Stop it: gonogo stop {mission.mission_id} [--roll-back].")
     if mission.status not in {MissionStatus.PROPOSED, *WAITING}:
         raise _forbidden(mission, "cancelled", "Only a mission that the executor has not claimed can be cancelled.")
     return (ev.MissionCancelled(reason=reason),)
 
 
+def outcome_unknown(mission: Mission) -> bool:
+    """Whether a mission waits because nobody knows what its execution has done, and not for the executor."""
+    if mission.status is not MissionStatus.PAUSED:
+        return False
+    return mission.pause is None or mission.pause.kind in {None, ev.PauseKind.UNKNOWN_OUTCOME}
+
+
 def has_run_out(mission: Mission, now: datetime) -> bool:
-    """Whether the approvals that a waiting mission stands on have ended."""
+    """Whether the approvals that a waiting mission, or its repair plan, stands on have ended, or its time to wait."""
     until = mission.approved_until
-    return mission.status in WAITING and until is not None and until <= now
+    waits = mission.status in WAITING or mission.repair_pending
+    return (waits and until is not None and until <= now) or _waited_long(mission, now)
+
+
+def _waited_long(mission: Mission, now: datetime) -> bool:
+    """Whether a queued mission is not to be handed over any more, as whoever queued it said."""
+    until = mission.queue_expires_at
+    return mission.status is MissionStatus.QUEUED and until is not None and until <= now
 
 
 def decide_expiry(mission: Mission, now: datetime) -> tuple[ev.Payload, ...]:
-    if not has_run_out(mission, now):
+    """A waiting mission expires with its approvals; a paused one stays, and its repair plan is approved anew."""
+    if not has_run_out(mission, now) or mission.status not in WAITING:
         return ()
+    if _waited_long(mission, now):
+        return (ev.MissionExpired(reason="it still waited in the queue when it was to expire"),)
     return (ev.MissionExpired(reason="its approvals ran out before it was executed"),)
 
 
 def require_unclaimed(mission: Mission, *, running: bool) -> None:
-    """A mission that is being handed over is the executor's."""
-    if running:
+    """A mission that is being handed over is the executor's; a repair plan of one is not, before it is handed over."""
+    if running and not mission.repair_pending:
         raise StateForbidsError(
             Reason.ALREADY_CLAIMED,
             "the mission is being executed already",
@@ -154,7 +196,14 @@ def require_unexecuted(mission: Mission, *, running: bool) -> None:
             "Read its receipt; clone the mission to do the same again.",
             facts=_facts(mission),
         )
-    if running or status in {MissionStatus.ACTIVE, MissionStatus.QUEUED}:
+    if outcome_unknown(mission):
+        raise StateForbidsError(
+            Reason.ALREADY_EXECUTED,
+            EXECUTED_MESSAGE,
+            "Nobody knows what it did: compare the workspace with its plan, then give it up with `gonogo cancel`.",
+            facts=_facts(mission),
+        )
+    if running or status in {MissionStatus.ACTIVE, MissionStatus.PAUSED, MissionStatus.QUEUED}:
         what = "waits in the queue already" if status is MissionStatus.QUEUED else "is being executed already"
         raise StateForbidsError(
             Reason.ALREADY_CLAIMED,
@@ -165,7 +214,17 @@ def require_unexecuted(mission: Mission, *, running: bool) -> None:
 
 
 def require_executable(mission: Mission, *, running: bool) -> None:
-    """Only an approved mission that nobody has handed over yet is executed."""
+    """Only an approved mission that nobody has handed over yet is executed, or a paused one's approved repair plan."""
+    if mission.repair_pending:
+        _require_approved_repair(mission)
+        return
+    if mission.status is MissionStatus.PAUSED and not outcome_unknown(mission):
+        raise StateForbidsError(
+            Reason.EXECUTION_PAUSED,
+            f"the mission's execution waits: {mission.reason}",
+            _REPAIR_FIRST,
+            facts=_facts(mission),
+        )
     require_unexecuted(mission, running=running)
     status = mission.status
     if status is MissionStatus.PROPOSED:
@@ -186,6 +245,64 @@ def require_executable(mission: Mission, *, running: bool) -> None:
         raise _forbidden(mission, "executed", "Clone the mission to ask for the same plan again.")
 
 
+def _require_approved_repair(mission: Mission) -> None:
+    if mission.approved_until is None:
+        raise StateForbidsError(
+            Reason.NOT_APPROVED,
+            "the mission's repair plan is not approved; nothing was done",
+            f"Dry-run it and have it approved; gonogo policy explain {mission.mission_id} says by whom.",
+            facts=_facts(mission),
+        )
+
+
+def decide_feedback(rating: ev.Rating | None, text: str) -> tuple[ev.Payload, ...]:
+    """Take what somebody thinks of a mission, at any time."""
+    if len(text.encode()) > MAX_FEEDBACK_BYTES:
+        raise RequestRefusedError(
+            Reason.TOO_LARGE, "the feedback is too long", f"Use at most {MAX_FEEDBACK_BYTES:,} bytes."
+        )
+    check_words(text)
+    return (ev.FeedbackRecorded(text=text, rating=rating),)
+
+
+def require_repairable(mission: Mission) -> None:
+    """A plan is replaced where its dry run failed, and gone on from where its execution waits for a person."""
+    if mission.status is MissionStatus.PROPOSED:
+        if mission.report_status in {None, ReportStatus.SUCCESS}:
+            raise _forbidden(
+                mission, "repaired", "Dry-run it first; what succeeds needs no repair: clone it to change it."
+            )
+        return
+    if mission.status is not MissionStatus.PAUSED or mission.pause is None:
+        raise _forbidden(mission, "repaired", "Pause it first, or clone it to do the rest with a new mission.")
+    if not mission.pause.repairable:
+        raise StateForbidsError(
+            Reason.STATE_FORBIDS,
+            f"the execution waits for something else: {mission.pause.reason}",
+            f"It takes: {', '.join(action.value for action in mission.pause.actions) or 'nothing'}.",
+            facts=_facts(mission),
+        )
+
+
+_CONTROLS: Final[Mapping[ControlAction, str]] = {
+    ControlAction.PAUSE: "paused",
+    ControlAction.RESUME: "resumed",
+    ControlAction.STOP: "stopped",
+    ControlAction.RETRY: "retried",
+    ControlAction.APPROVE_STEP: "approved step by step",
+    ControlAction.RECONCILE: "reconciled",
+}
+
+
+def require_controllable(mission: Mission, action: ControlAction) -> None:
+    """Only an execution is controlled. What fits how that stands is the executor's to say: it may have moved on."""
+    if mission.status in {MissionStatus.PROPOSED, *WAITING}:
+        cancel = f"Cancel it instead: gonogo cancel {mission.mission_id}."
+        raise _forbidden(mission, _CONTROLS[action], cancel if action is ControlAction.PAUSE else "Execute it first.")
+    if not mission.execution_id and mission.status not in {MissionStatus.ACTIVE, MissionStatus.PAUSED}:
+        raise _forbidden(mission, _CONTROLS[action], "It was never executed; clone it to ask for the same plan again.")
+
+
 TRANSIENT: Final = frozenset(
     {
         Reason.OVERLOADED,
@@ -196,6 +313,7 @@ TRANSIENT: Final = frozenset(
         Reason.CLOCK_BEHIND,
         Reason.TRUST_EXPIRED,
         Reason.AUDIT_FORKED,
+        Reason.EXECUTION_PAUSED,
     }
 )
 """Refusals that say nothing about the mission: the same request may be taken later."""
@@ -212,6 +330,17 @@ def decide_refusal(refused: ev.GateRefused) -> tuple[ev.Payload, ...]:
     if refused.reason == Reason.APPROVAL_EXPIRED:
         return refused, ev.MissionExpired(reason=refused.message)
     return refused, ev.MissionReturned(reason=refused.reason, message=refused.message)
+
+
+def decide_repair_refusal(refused: ev.GateRefused) -> tuple[ev.Payload, ...]:
+    """What a refusal of a repair plan does: the mission stays paused, and the plan is void with all it stood on."""
+    if _passes(refused):
+        return ()
+    return refused, ev.MissionReturned(reason=refused.reason, message=refused.message)
+
+
+def _void(message: str) -> ev.MissionReturned:
+    return ev.MissionReturned(reason=Reason.NOT_APPROVED.value, message=message)
 
 
 def _passes(refused: ev.GateRefused) -> bool:
@@ -231,12 +360,24 @@ def decide_end(mission: Mission, receipt: ReceiptFacts) -> tuple[ev.Payload, ...
     if outcome is Outcome.SUCCESS:
         return (ev.MissionCompleted(final_answer=_answer(mission, receipt)),)
     if outcome is Outcome.UNKNOWN:
-        return (ev.ExecutionPaused(reason="the outcome is unknown; it must be reconciled with the workspace"),)
+        reason = "the outcome is unknown; it must be reconciled with the workspace"
+        return (ev.ExecutionPaused(reason=reason, kind=ev.PauseKind.UNKNOWN_OUTCOME),)
+    if receipt.abort_reason == Reason.STOPPED and mission.stopped_by != DEADLINE:
+        return (ev.MissionCancelled(reason=_stopped(mission, receipt)),)
     return (ev.MissionFailed(outcome=outcome, reason=_why(receipt)),)
+
+
+def _stopped(mission: Mission, receipt: ReceiptFacts) -> str:
+    by = f" by {mission.stopped_by}" if mission.stopped_by else ""
+    return f"stopped{by}: {receipt.outcome.value.replace('_', ' ')}" + (
+        f" ({mission.reason})" if mission.reason else ""
+    )
 
 
 def _answer(mission: Mission, receipt: ReceiptFacts) -> str:
     steps = f"{receipt.steps_succeeded} of {mission.steps_count} steps succeeded"
+    if mission.opened_segment:
+        steps = f"{receipt.steps_succeeded} steps succeeded under {mission.opened_segment + 1} plans"
     paths = f"{receipt.paths_changed} path{'' if receipt.paths_changed == 1 else 's'} changed"
     return f"Done: {mission.objective} ({steps}, {paths})"
 
@@ -251,7 +392,7 @@ def _forbidden(mission: Mission, verb: str, remedy: str) -> OrchestratorError:
     return StateForbidsError(Reason.STATE_FORBIDS, message, remedy, facts=_facts(mission))
 
 
-def _check_words(said: str) -> None:
+def check_words(said: str) -> None:
     """Refuse what somebody says of a mission where it holds a credential: it would be kept and shown for ever."""
     kind = find_secret(said)
     if kind is not None:

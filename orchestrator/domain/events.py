@@ -21,6 +21,17 @@ class OutputStream(StrEnum):
     STDERR = "stderr"
 
 
+class ControlAction(StrEnum):
+    """What persons can have an execution do."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+    RETRY = "retry"
+    APPROVE_STEP = "approve_step"
+    RECONCILE = "reconcile"
+
+
 class PauseKind(StrEnum):
     """Why an execution waits."""
 
@@ -274,6 +285,8 @@ class ExecutionPaused:
     default_action: PauseDefault | None = None
     results_digest: str = ""
     change_set_digest: str = ""
+    actions: tuple[ControlAction, ...] = ()
+    repairable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

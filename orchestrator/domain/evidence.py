@@ -119,6 +119,46 @@ class ReceiptFacts:
     paths_changed: int
     abort_reason: str
     errors: tuple[str, ...]
+    segment_plan_digests: tuple[str, ...] = ()
+    """The plans of the later stretches, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepApprovalFacts:
+    """One person's decision about one step, as its strictly read bytes say it."""
+
+    approval_id: str
+    executor_id: str
+    workspace_id: str
+    mission_id: str
+    execution_id: str
+    segment: int
+    step_id: str
+    change_set_digest: str
+    results_digest: str
+    approver: str
+    decision: Decision
+    approved_at: datetime
+    expires_at: datetime
+    nonce: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciliationFacts:
+    """One person's word on whether a live step's effect happened, as its strictly read bytes say it."""
+
+    reconciliation_id: str
+    executor_id: str
+    mission_id: str
+    execution_id: str
+    step_id: str
+    happened: bool
+    person: str
+    reason: str
+    decided_at: datetime
+    nonce: str
+    results_digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +204,15 @@ class WorkspaceInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FarSide:
+    """Something outside that live steps may use, as the executor's trust file names it."""
+
+    kind: str
+    name: str
+    workspaces: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutorInfo:
     """Who the executor is, as it says itself."""
 
@@ -185,16 +234,4 @@ class ExecutorInfo:
     log_origin: str = ""
     policy: Sealed | None = None
     """The sealed policy in force."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionState:
-    """How an execution stands on the executor."""
-
-    execution_id: str
-    mission_id: str
-    ended: bool
-    outcome: Outcome | None
-    started_at: datetime | None
-    completed_at: datetime | None
-    last_sequence: int
+    far_sides: tuple[FarSide, ...] = ()

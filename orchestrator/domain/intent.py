@@ -78,15 +78,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:
-    """`verb` is one of cancel, reject, approve, execute.
+    """`verb` is one of cancel, reject, approve, execute, pause, resume, retry, stop.
 
-    The last two are only recognised, so that the answer can say how it is done: an approval is a signature made by
-    the approver's own client, and no sentence in a chat stands in for it.
+    Approve and execute are only recognised, so that the answer can say how it is done: an approval is a signature made
+    by the approver's own client, and no sentence in a chat stands in for it.
     """
 
     verb: str
     mission_ref: str | None = None
     reason: str | None = None
+    roll_back: bool = False
+    """With stop: all that is committed is undone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +177,10 @@ FORMS = (
     Form(pattern="what is waiting", example="what is waiting for approval?"),
     Form(pattern="cancel MISSION", example="cancel m-4k2p9x"),
     Form(pattern="reject MISSION because REASON", example="reject m-4k2p9x because the scope is too wide"),
+    Form(pattern="pause MISSION", example="pause m-4k2p9x"),
+    Form(pattern="resume MISSION", example="resume m-4k2p9x"),
+    Form(pattern="retry MISSION", example="retry m-4k2p9x"),
+    Form(pattern="stop MISSION and roll back", example="stop m-4k2p9x and roll back"),
     Form(pattern="feedback MISSION: TEXT", example="feedback m-4k2p9x: quick and tidy"),
     Form(pattern="help", example="help"),
 )

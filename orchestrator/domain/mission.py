@@ -15,56 +15,69 @@ drifted or the evidence no longer convinces the executor. A crash of ours betwee
 leaves an approved or queued mission that the executor may hold already. That is safe, because the executor's ledger
 answers a second request with what became of the first.
 
-An execution ends with a receipt. A success is **completed**; partial, rolled back and aborted are **failed**; an
-unknown outcome is **paused**, because to call it either would be a guess. Approvals run out: an approved or queued
-mission that nobody executed in time is **expired**, decided when somebody acts on it or by the sweep over the rows,
-never by a timer of its own. A person's no is final: a denial rejects what is proposed and cancels what is approved.
+While it is under way it may be **paused**: a person asked for it, a step failed, a step or an effect waits for a
+signed word. Then the executor waits, durably, and goes on when it is told to (the mission is active again), or stops.
+What stops is active until its receipt is there, since it may have much to undo. A paused mission can take a repair
+plan: the plan of the next *stretch* of the same execution, with a dry run and approvals of its own, all of them while
+it stays paused. What the stretch before stood on is kept in `earlier`. The executor opens the stretch, or refuses it,
+and then the plan is void and the mission stands where it stood; and so it is void when the execution moves by itself.
+
+An execution ends with a receipt. A success is **completed**; partial, rolled back and aborted are **failed**, or
+**cancelled** where a person stopped it; an unknown outcome is **paused**, because to call it either would be a guess.
+Approvals run out: an approved or queued mission that nobody executed in time is **expired**, decided when somebody
+acts on it or by the sweep over the rows, never by a timer of its own. A person's no is final: a denial rejects what is
+proposed and cancels what is approved.
 """
 
-from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import Reason, TransitionError
-from orchestrator.domain.evidence import Outcome, ReportStatus, RiskLevel
+from orchestrator.domain.evidence import ReportStatus
+from orchestrator.domain.mission_folds import FOLDS, REPAIR, reads
+from orchestrator.domain.standing import ENDED, GrantedApproval, Mission, MissionStatus, PlanSignature, Stretch
 
-
-class MissionStatus(StrEnum):
-    PROPOSED = "proposed"
-    APPROVED = "approved"
-    QUEUED = "queued"
-    ACTIVE = "active"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-
+__all__ = [
+    "ENDED",
+    "REPAIR",
+    "TRANSITIONS",
+    "WAITING",
+    "GrantedApproval",
+    "Mission",
+    "MissionStatus",
+    "PlanSignature",
+    "Stretch",
+    "evolve",
+    "fold",
+    "next_status",
+    "reason_of_report",
+]
 
 S = MissionStatus
 
-ENDED: Final = frozenset({S.COMPLETED, S.FAILED, S.CANCELLED, S.REJECTED, S.EXPIRED})
-"""Nothing leads out of these."""
 WAITING: Final = frozenset({S.APPROVED, S.QUEUED})
 """Approved by the persons, not claimed by the executor."""
 
 # Events that say something about a mission without moving it, by the statuses in which they can happen.
 _STAYING: Final[Mapping[str, frozenset[MissionStatus]]] = {
-    "plan_sealed": frozenset({S.PROPOSED}),
-    "dry_run_started": frozenset({S.PROPOSED}),
-    "dry_run_completed": frozenset({S.PROPOSED}),
-    "plan_signed": frozenset({S.PROPOSED}),
-    "approval_granted": frozenset({S.PROPOSED, S.APPROVED, S.QUEUED}),
-    "approval_refused": frozenset({S.PROPOSED, S.APPROVED, S.QUEUED}),
-    "gate_refused": frozenset({S.APPROVED, S.QUEUED}),
+    "plan_sealed": frozenset({S.PROPOSED, S.PAUSED}),
+    "dry_run_started": frozenset({S.PROPOSED, S.PAUSED}),
+    "dry_run_completed": frozenset({S.PROPOSED, S.PAUSED}),
+    "plan_signed": frozenset({S.PROPOSED, S.PAUSED}),
+    "approval_granted": frozenset({S.PROPOSED, S.APPROVED, S.QUEUED, S.PAUSED}),
+    "approval_refused": frozenset({S.PROPOSED, S.APPROVED, S.QUEUED, S.PAUSED}),
+    "mission_approved": frozenset({S.PAUSED}),
+    "mission_returned": frozenset({S.PAUSED}),
+    "gate_refused": frozenset({S.APPROVED, S.QUEUED, S.PAUSED}),
     "feedback_recorded": frozenset(S),
-    **{ev.TYPES[payload]: frozenset({S.ACTIVE, S.PAUSED}) for payload in ev.EXECUTION_PAYLOADS - {ev.ExecutionPaused}},
+    "signal_recorded": frozenset(S),
+    **{
+        ev.TYPES[payload]: frozenset({S.ACTIVE, S.PAUSED})
+        for payload in ev.EXECUTION_PAYLOADS - {ev.ExecutionPaused, ev.ExecutionResumed, ev.ExecutionStopped}
+    },
 }
 
 TRANSITIONS: Final[Mapping[tuple[MissionStatus | None, str], MissionStatus]] = {
@@ -84,6 +97,10 @@ TRANSITIONS: Final[Mapping[tuple[MissionStatus | None, str], MissionStatus]] = {
     (S.QUEUED, "mission_cancelled"): S.CANCELLED,
     (S.ACTIVE, "execution_paused"): S.PAUSED,
     (S.PAUSED, "execution_paused"): S.PAUSED,
+    (S.PAUSED, "execution_resumed"): S.ACTIVE,
+    (S.ACTIVE, "execution_resumed"): S.ACTIVE,
+    (S.PAUSED, "execution_stopped"): S.ACTIVE,
+    (S.ACTIVE, "execution_stopped"): S.ACTIVE,
     (S.ACTIVE, "mission_completed"): S.COMPLETED,
     (S.ACTIVE, "mission_failed"): S.FAILED,
     (S.ACTIVE, "mission_cancelled"): S.CANCELLED,
@@ -92,77 +109,6 @@ TRANSITIONS: Final[Mapping[tuple[MissionStatus | None, str], MissionStatus]] = {
     (S.PAUSED, "mission_cancelled"): S.CANCELLED,
     **{(status, name): status for name, statuses in _STAYING.items() for status in sorted(statuses)},
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantedApproval:
-    """An approval that counts for the mission's present report."""
-
-    approval_id: str
-    approval_digest: str
-    approver: str
-    key_id: str
-    expires_at: datetime
-    granted_at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanSignature:
-    """A proposer's signature over the mission's sealed plan."""
-
-    person: str
-    key_id: str
-    scheme: str
-    signature: str
-    """In base64, as the mission's row keeps it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mission:
-    """Where a mission stands; nothing but a fold of its events."""
-
-    mission_id: str
-    status: MissionStatus
-    created_at: datetime
-    updated_at: datetime
-    last_sequence: int
-    objective: str
-    workspace_id: str
-    executor_id: str
-    intent_id: str
-    proposer: str
-    session_id: str = ""
-    message_id: str = ""
-    transcription_id: str = ""
-    cloned_from: str = ""
-    plan_id: str = ""
-    plan_digest: str = ""
-    plan_signatures: tuple[PlanSignature, ...] = ()
-    steps_count: int = 0
-    report_id: str = ""
-    report_digest: str = ""
-    report_status: ReportStatus | None = None
-    report_risk: RiskLevel | None = None
-    approvals: tuple[GrantedApproval, ...] = ()
-    approved_until: datetime | None = None
-    """When the first of the approvals it stands on ends."""
-    queued_at: datetime | None = None
-    executor_events: int = 0
-    """How many events of the executor's own are recorded: where to go on after a break."""
-    execution_id: str = ""
-    receipt_id: str = ""
-    receipt_digest: str = ""
-    outcome: Outcome | None = None
-    refusal_id: str = ""
-    """The last refusal, where there was one."""
-    reason: str = ""
-    """Why it is not where its proposer wanted it, in words; empty otherwise."""
-    final_answer: str = ""
-
-    @property
-    def has_ended(self) -> bool:
-        """Nothing will happen to it any more, feedback apart."""
-        return self.status in ENDED
 
 
 def next_status(status: MissionStatus | None, event_type: str) -> MissionStatus:
@@ -204,10 +150,11 @@ def fold(events: Iterable[ev.Event], mission: Mission | None = None) -> Mission 
         if mission is None:
             mission = _proposed(event, next_status(None, ev.TYPES[kind]))
             continue
-        if kind in _READING and changes:
+        before = changes.get("status", mission.status)
+        if changes and reads(kind, before, changes):
             mission, changes = _changed(mission, changes), {}
-        status = next_status(changes.get("status", mission.status), ev.TYPES[kind])
-        changes |= _FOLDS[kind](mission, payload, event)
+        status = next_status(before, ev.TYPES[kind])
+        changes |= FOLDS[kind](mission, payload, event)
         changes |= {"status": status, "updated_at": event.time, "last_sequence": event.sequence}
         if event.actor == mission.executor_id and kind in ev.EXECUTION_PAYLOADS:
             changes["executor_events"] = changes.get("executor_events", mission.executor_events) + 1
@@ -243,142 +190,6 @@ def _proposed(event: ev.Event, status: MissionStatus) -> Mission:
         transcription_id=payload.transcription_id,
         cloned_from=payload.cloned_from,
     )
-
-
-Changes: TypeAlias = Mapping[str, Any]
-
-NO_EVIDENCE: Final[Changes] = {
-    "report_id": "",
-    "report_digest": "",
-    "report_status": None,
-    "report_risk": None,
-    "approvals": (),
-    "approved_until": None,
-    "queued_at": None,
-}
-"""What a mission that needs a fresh dry run is left with."""
-
-
-def _unchanged(_mission: Mission, _payload: Any, _event: ev.Event) -> Changes:
-    return {}
-
-
-def _plan_sealed(_mission: Mission, payload: ev.PlanSealed, _event: ev.Event) -> Changes:
-    return {"plan_id": payload.plan_id, "plan_digest": payload.plan_digest, "steps_count": len(payload.steps)}
-
-
-def _plan_signed(mission: Mission, payload: ev.PlanSigned, _event: ev.Event) -> Changes:
-    signature = PlanSignature(
-        person=payload.person,
-        key_id=payload.key_id,
-        scheme=payload.scheme,
-        signature=b64encode(payload.signature).decode(),
-    )
-    return {"plan_signatures": (*mission.plan_signatures, signature)}
-
-
-def _dry_run_completed(_mission: Mission, payload: ev.DryRunCompleted, _event: ev.Event) -> Changes:
-    return {
-        **NO_EVIDENCE,
-        "report_id": payload.report_id,
-        "report_digest": payload.report_digest,
-        "report_status": payload.status,
-        "report_risk": payload.risk,
-        "reason": payload.message,
-    }
-
-
-def _approval_granted(mission: Mission, payload: ev.ApprovalGranted, event: ev.Event) -> Changes:
-    granted = GrantedApproval(
-        approval_id=payload.approval_id,
-        approval_digest=payload.approval_digest,
-        approver=payload.approver,
-        key_id=payload.key_id,
-        expires_at=payload.expires_at,
-        granted_at=event.time,
-    )
-    return {"approvals": (*mission.approvals, granted)}
-
-
-def _mission_approved(_mission: Mission, payload: ev.MissionApproved, _event: ev.Event) -> Changes:
-    return {"approved_until": payload.expires_at, "reason": ""}
-
-
-def _ended_with_reason(
-    _mission: Mission, payload: ev.MissionRejected | ev.MissionExpired | ev.MissionCancelled, _event: ev.Event
-) -> Changes:
-    return {"reason": payload.reason}
-
-
-def _mission_returned(_mission: Mission, payload: ev.MissionReturned, _event: ev.Event) -> Changes:
-    return {**NO_EVIDENCE, "reason": payload.message}
-
-
-def _mission_queued(_mission: Mission, _payload: ev.MissionQueued, event: ev.Event) -> Changes:
-    return {"queued_at": event.time}
-
-
-def _mission_started(_mission: Mission, _payload: ev.MissionStarted, _event: ev.Event) -> Changes:
-    return {"reason": ""}
-
-
-def _execution_started(_mission: Mission, payload: ev.ExecutionStarted, _event: ev.Event) -> Changes:
-    return {"execution_id": payload.execution_id}
-
-
-def _gate_refused(_mission: Mission, payload: ev.GateRefused, _event: ev.Event) -> Changes:
-    return {"refusal_id": payload.refusal_id, "reason": payload.message}
-
-
-def _execution_completed(_mission: Mission, payload: ev.ExecutionCompleted, _event: ev.Event) -> Changes:
-    return {"execution_id": payload.execution_id, "outcome": payload.outcome}
-
-
-def _receipt_issued(_mission: Mission, payload: ev.ReceiptIssued, _event: ev.Event) -> Changes:
-    return {
-        "receipt_id": payload.receipt_id,
-        "receipt_digest": payload.receipt_digest,
-        "execution_id": payload.execution_id,
-    }
-
-
-def _execution_paused(_mission: Mission, payload: ev.ExecutionPaused, _event: ev.Event) -> Changes:
-    return {"reason": payload.reason}
-
-
-def _mission_completed(_mission: Mission, payload: ev.MissionCompleted, _event: ev.Event) -> Changes:
-    return {"outcome": Outcome.SUCCESS, "reason": "", "final_answer": payload.final_answer}
-
-
-def _mission_failed(mission: Mission, payload: ev.MissionFailed, _event: ev.Event) -> Changes:
-    return {"outcome": payload.outcome or mission.outcome, "reason": payload.reason}
-
-
-_FOLDS: Final[Mapping[type[ev.Payload], Callable[[Mission, Any, ev.Event], Changes]]] = {
-    **dict.fromkeys(ev.TYPES, _unchanged),
-    ev.PlanSealed: _plan_sealed,
-    ev.PlanSigned: _plan_signed,
-    ev.DryRunCompleted: _dry_run_completed,
-    ev.ApprovalGranted: _approval_granted,
-    ev.MissionApproved: _mission_approved,
-    ev.MissionRejected: _ended_with_reason,
-    ev.MissionExpired: _ended_with_reason,
-    ev.MissionCancelled: _ended_with_reason,
-    ev.MissionReturned: _mission_returned,
-    ev.MissionQueued: _mission_queued,
-    ev.MissionStarted: _mission_started,
-    ev.ExecutionStarted: _execution_started,
-    ev.GateRefused: _gate_refused,
-    ev.ExecutionPaused: _execution_paused,
-    ev.ExecutionCompleted: _execution_completed,
-    ev.ReceiptIssued: _receipt_issued,
-    ev.MissionCompleted: _mission_completed,
-    ev.MissionFailed: _mission_failed,
-}
-
-
-_READING: Final[frozenset[type[ev.Payload]]] = frozenset({ev.PlanSigned, ev.ApprovalGranted, ev.MissionFailed})
-"""Events whose fold looks at the state that the events before them led to."""
 
 
 def reason_of_report(status: ReportStatus) -> Reason:

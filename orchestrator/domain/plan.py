@@ -279,6 +279,11 @@ class Compensation:
     description: str = ""
     action: Live
 
+    @property
+    def kind(self) -> str:
+        """Return the contract's name of the action."""
+        return KINDS[type(self.action)]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:

@@ -11,25 +11,34 @@ from typing import Final, NoReturn
 
 from gonogo.secret_shapes import REFERENCE, find_secret_in
 from orchestrator.domain.errors import Reason, RequestRefusedError
+from orchestrator.domain.live_rules import check_domain, check_outside, completed_action
 from orchestrator.domain.plan import (
     AppendText,
+    Compensation,
     CreateDirectory,
     CreateFile,
     DeletePath,
     Edit,
     FailurePolicy,
+    FetchUrl,
     ListDirectory,
+    Live,
     MovePath,
     NetworkAccess,
+    Outside,
     PatchFile,
+    PauseDefault,
+    PauseRules,
     PlanDraft,
     Program,
     ReadFile,
     ReplaceText,
     Retrieval,
     RunCommand,
+    RunLive,
     RunTests,
     Scope,
+    SearchBodies,
     SearchFiles,
     SetMode,
     Stage,
@@ -37,6 +46,7 @@ from orchestrator.domain.plan import (
     TestExpectation,
     UndoStep,
     WriteFile,
+    target_of,
 )
 from orchestrator.domain.scope import pattern_of
 
@@ -50,8 +60,15 @@ MAX_SCOPE_PATTERNS: Final = 1_000
 MAX_DURATION_SECONDS: Final = 86_400
 UINT32: Final = 1 << 32
 
+MAX_PAGES: Final = 1_000
+MAX_DOMAINS: Final = 1_000
+MAX_PAUSE_SECONDS: Final = 30 * 86_400
+
 DEFAULT_PAGES: Final = 1
 DEFAULT_SECONDS: Final = 30
+DEFAULT_PAUSE: Final = PauseRules(
+    deadline_seconds=86_400, default_action=PauseDefault.ROLL_BACK, step_approval_seconds=3_600
+)
 
 _STEP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WORKSPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -60,7 +77,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,255}")
 _BYTES = re.compile(r"[1-9][0-9]{0,17}")
 _WORD = re.compile(r"[a-z]+")
 
-_RETRIEVE = (ReadFile, ListDirectory, SearchFiles)
+_RETRIEVE = (ReadFile, ListDirectory, SearchFiles, FetchUrl, SearchBodies)
+_OPEN = (RunCommand, Live)
+"""Kinds that may belong to any stage."""
 
 _STAGE_WORDS: Final[Mapping[str, Stage]] = {
     word: stage
@@ -97,19 +116,35 @@ def completed(draft: PlanDraft, *, max_content_bytes: int) -> PlanDraft:
     _check_unique(steps)
     inside = pattern_of(scope.paths)
     for step in steps:
-        _check_step(step, max_content_bytes)
+        _check_step(step, scope, max_content_bytes)
         for path in own_paths(step):
             if inside is not None and not inside.fullmatch(path):
                 _outside_scope(step, path)
-    return replace(draft, scope=scope, steps=steps, failure_policy=_policy(draft.failure_policy))
+    _check_pages(scope, steps)
+    policy = draft.failure_policy or FailurePolicy.PAUSE
+    return replace(draft, scope=scope, steps=steps, failure_policy=policy, pause=completed_pause(draft.pause))
+
+
+def completed_pause(pause: PauseRules | None) -> PauseRules:
+    """Check how long pauses wait, and fill in what is left open."""
+    said = pause or DEFAULT_PAUSE
+    for name in ("deadline_seconds", "step_approval_seconds"):
+        if not 0 <= getattr(said, name) <= MAX_PAUSE_SECONDS:
+            _refuse(
+                Reason.PLAN_INVALID,
+                f"pause.{name} is {getattr(said, name)}",
+                f"Use 1 to {MAX_PAUSE_SECONDS:,} seconds, which is 30 days.",
+            )
+    return PauseRules(
+        deadline_seconds=said.deadline_seconds or DEFAULT_PAUSE.deadline_seconds,
+        default_action=said.default_action or DEFAULT_PAUSE.default_action,
+        step_approval_seconds=said.step_approval_seconds or DEFAULT_PAUSE.step_approval_seconds,
+    )
 
 
 def completed_scope(scope: Scope) -> Scope:
     """Check a scope and fill in its defaults."""
-    if scope.network is NetworkAccess.LISTED_DOMAINS:
-        _refuse(Reason.UNSUPPORTED, "no step of this release uses the network", "Set `network: none`.")
-    if scope.domains:
-        _refuse(Reason.PLAN_INVALID, "the scope lists domains but has no network", "Leave `domains` out.")
+    _check_domains(scope)
     if len(scope.paths) > MAX_SCOPE_PATTERNS:
         _refuse(Reason.PLAN_INVALID, f"the scope has {len(scope.paths)} paths", f"Give at most {MAX_SCOPE_PATTERNS:,}.")
     for path in scope.paths:
@@ -120,10 +155,38 @@ def completed_scope(scope: Scope) -> Scope:
         _refuse(Reason.PLAN_INVALID, "max_bytes is not a positive whole number", 'Write it as text, such as "1048576".')
     return replace(
         scope,
-        network=NetworkAccess.NONE,
+        network=scope.network or NetworkAccess.NONE,
         max_pages=scope.max_pages or DEFAULT_PAGES,
         max_duration_seconds=scope.max_duration_seconds or DEFAULT_SECONDS,
     )
+
+
+def _check_domains(scope: Scope) -> None:
+    listed = scope.network is NetworkAccess.LISTED_DOMAINS
+    if scope.domains and not listed:
+        _refuse(
+            Reason.PLAN_INVALID,
+            "the scope lists domains but opens no network",
+            "Set `network: listed_domains`, or leave `domains` out.",
+        )
+    if listed and not scope.domains:
+        _refuse(Reason.PLAN_INVALID, "the scope opens a network but lists no domain", "List the hosts in `domains`.")
+    if len(scope.domains) > MAX_DOMAINS:
+        _refuse(Reason.PLAN_INVALID, f"the scope has {len(scope.domains)} domains", f"Give at most {MAX_DOMAINS:,}.")
+    if not 0 <= scope.max_pages <= MAX_PAGES:
+        _refuse(Reason.PLAN_INVALID, "max_pages is out of range", f"At most {MAX_PAGES:,}.")
+    for domain in scope.domains:
+        check_domain(domain)
+
+
+def _check_pages(scope: Scope, steps: tuple[Step, ...]) -> None:
+    pages = sum(isinstance(step.action, FetchUrl) for step in steps)
+    if pages > scope.max_pages:
+        _refuse(
+            Reason.PLAN_INVALID,
+            f"the plan reads {pages} pages; its scope's max_pages is {scope.max_pages}",
+            "Raise `scope.max_pages`, or read fewer pages.",
+        )
 
 
 def stage_of(step: Step) -> Stage:
@@ -132,7 +195,7 @@ def stage_of(step: Step) -> Stage:
         return Stage.RETRIEVE
     if isinstance(step.action, RunTests):
         return Stage.TEST
-    if not isinstance(step.action, RunCommand):
+    if not isinstance(step.action, _OPEN):
         return Stage.EDIT
     if step.stage is not None:
         return step.stage
@@ -143,7 +206,7 @@ def stage_of(step: Step) -> Stage:
 def own_paths(step: Step) -> Iterator[str]:
     """Yield the paths a step names as what it acts on; programs and undone steps name none, their changes are told."""
     action = step.action
-    if isinstance(action, RunCommand | RunTests | UndoStep):
+    if isinstance(action, RunCommand | RunTests | UndoStep | SearchBodies | Outside):
         return
     yield action.path
     if isinstance(action, MovePath):
@@ -161,24 +224,29 @@ def _completed_step(step: Step, index: int) -> Step:
     action = step.action
     if isinstance(action, RunTests) and action.expect is None:
         action = replace(action, expect=TestExpectation.PASS)
-    description = step.description or _described(step)
-    return replace(step, step_id=step.step_id or f"s{index}", stage=stage, description=description, action=action)
+    return replace(
+        step,
+        step_id=step.step_id or f"s{index}",
+        stage=stage,
+        description=step.description or _described(step),
+        action=completed_action(action),
+        compensation=_completed_compensation(step.compensation),
+    )
+
+
+def _completed_compensation(compensation: Compensation | None) -> Compensation | None:
+    if compensation is None:
+        return None
+    action = completed_action(compensation.action)
+    words = f"{compensation.kind.replace('_', ' ')} {target_of(action)}"
+    description = compensation.description or (words if _is_line(words) else ascii(words))
+    return replace(compensation, action=action, description=description)
 
 
 def _described(step: Step) -> str:
     """Return a description for a step that has none; a program's arguments may hold what does not fit on a line."""
     words = f"{step.kind.replace('_', ' ')} {step.target}"
     return words if isinstance(step.action, Retrieval | Edit) or _is_line(words) else ascii(words)
-
-
-def _policy(policy: FailurePolicy | None) -> FailurePolicy:
-    if policy is FailurePolicy.PAUSE:
-        _refuse(
-            Reason.UNSUPPORTED,
-            "pause arrives with mission control",
-            "Use roll_back, stop or continue as the failure policy.",
-        )
-    return policy or FailurePolicy.ROLL_BACK
 
 
 def _check_objective(objective: str) -> None:
@@ -211,17 +279,42 @@ def _check_no_secret(where: str, value: object) -> None:
         )
 
 
-def _check_step(step: Step, max_content_bytes: int) -> None:
+def _check_step(step: Step, scope: Scope, max_content_bytes: int) -> None:
     where = f"step {step.step_id}"
     _check_no_secret(where, step)
     if isinstance(step.action, RunCommand | RunTests):
         _check_program(where, step.action)
     elif isinstance(step.action, UndoStep):
         _check_undone(where, step.action)
+    elif isinstance(step.action, SearchBodies | Outside):
+        _check_reach(where, step.action, scope, max_content_bytes)
     else:
         _check_path(where, step.action.path, root=isinstance(step.action, ListDirectory | SearchFiles))
         _check_fields(where, step.action, max_content_bytes)
-    if len(step.description) > MAX_DESCRIPTION or not _is_line(step.description):
+    _check_description(where, step.description)
+    if step.compensation is not None:
+        _check_compensation(where, step, step.compensation, scope, max_content_bytes)
+
+
+def _check_reach(where: str, action: SearchBodies | Outside, scope: Scope, max_content_bytes: int) -> None:
+    check_outside(where, action, scope, max_content_bytes)
+    if isinstance(action, RunLive) and action.cwd:
+        _check_path(where, action.cwd, root=True)
+
+
+def _check_compensation(where: str, step: Step, compensation: Compensation, scope: Scope, limit: int) -> None:
+    if not isinstance(step.action, Live):
+        _refuse(
+            Reason.PLAN_INVALID,
+            f"{where} is a {step.kind} step and has a compensation",
+            "Leave it out: only a live step's effect has to be made up for.",
+        )
+    _check_reach(f"the compensation of {where}", compensation.action, scope, limit)
+    _check_description(f"the compensation of {where}", compensation.description)
+
+
+def _check_description(where: str, description: str) -> None:
+    if len(description) > MAX_DESCRIPTION or not _is_line(description):
         _refuse(Reason.PLAN_INVALID, f"{where}: the description is too long or not one line", "Shorten it to one line.")
 
 

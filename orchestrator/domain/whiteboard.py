@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from orchestrator.domain import events as ev
+from orchestrator.domain.control import Pause
 from orchestrator.domain.evidence import Outcome
-from orchestrator.domain.mission import ENDED, Mission, MissionStatus, evolve
+from orchestrator.domain.mission import ENDED, REPAIR, Mission, MissionStatus, evolve
 from orchestrator.domain.plan import Stage
 
 
@@ -23,6 +24,12 @@ class BoardStep:
     start_time: datetime | None = None
     end_time: datetime | None = None
     duration_ms: int = 0
+    segment: int = 0
+    """The stretch of the execution whose plan it stands in."""
+    attempts: int = 0
+    """How often it was begun."""
+    error: str = ""
+    """Why it failed, as long as it stands as failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,19 @@ class Whiteboard:
     approvals: tuple[BoardApproval, ...]
     last_sequence: int
     reason: str
+    pause: Pause | None = None
+
+
+class _Steps(dict[str, BoardStep]):
+    """The steps by their ids, in the order of their plans; it never leaves this module."""
+
+    opened: int = 0
+    """The stretch that the execution is in."""
+
+    def forget_planned(self, after: int) -> None:
+        """Take off what was planned for a later stretch and never begun."""
+        for step_id in [name for name, step in self.items() if step.segment > after and not step.attempts]:
+            del self[step_id]
 
 
 @dataclass(slots=True)
@@ -69,7 +89,7 @@ class _Board:
     """The fold's working state; it never leaves this module."""
 
     mission: Mission | None = None
-    steps: dict[str, BoardStep] = field(default_factory=dict)
+    steps: _Steps = field(default_factory=_Steps)
     end_time: datetime | None = None
 
 
@@ -83,7 +103,7 @@ def whiteboard(events: Iterable[ev.Event]) -> Whiteboard | None:
 
 def steps_of(events: Iterable[ev.Event]) -> tuple[BoardStep, ...]:
     """Fold only the steps; events that say nothing of a step may be left out."""
-    steps: dict[str, BoardStep] = {}
+    steps = _Steps()
     for event in events:
         _take_step(steps, event)
     return tuple(steps.values())
@@ -97,13 +117,15 @@ def _take(board: _Board, event: ev.Event) -> None:
     _take_step(board.steps, event)
 
 
-def _take_step(steps: dict[str, BoardStep], event: ev.Event) -> None:
+def _take_step(steps: _Steps, event: ev.Event) -> None:
     fold = _STEP_FOLDS.get(type(event.payload))
     if fold is not None:
         fold(steps, event.payload, event.time)
 
 
-def _planned(steps: dict[str, BoardStep], payload: ev.PlanSealed, _time: datetime) -> None:
+def _planned(steps: _Steps, payload: ev.PlanSealed, _time: datetime) -> None:
+    """Put a plan's steps on the board, instead of those of the plan that it replaces and that was never begun."""
+    steps.forget_planned(payload.segment - 1)
     for step in payload.steps:
         steps[step.step_id] = BoardStep(
             step_id=step.step_id,
@@ -111,15 +133,18 @@ def _planned(steps: dict[str, BoardStep], payload: ev.PlanSealed, _time: datetim
             stage=step.stage,
             description=step.description,
             target=step.target,
+            segment=payload.segment,
         )
 
 
-def _started(steps: dict[str, BoardStep], payload: ev.StepStarted, time: datetime) -> None:
-    if payload.step_id in steps:
-        steps[payload.step_id] = replace(steps[payload.step_id], status="running", start_time=time)
+def _started(steps: _Steps, payload: ev.StepStarted, time: datetime) -> None:
+    step = steps.get(payload.step_id)
+    if step is not None:
+        again = replace(step, status="running", start_time=time, end_time=None, duration_ms=0, error="")
+        steps[payload.step_id] = replace(again, attempts=step.attempts + 1)
 
 
-def _completed(steps: dict[str, BoardStep], payload: ev.StepCompleted, time: datetime) -> None:
+def _completed(steps: _Steps, payload: ev.StepCompleted, time: datetime) -> None:
     if payload.step_id in steps:
         steps[payload.step_id] = replace(
             steps[payload.step_id],
@@ -129,17 +154,53 @@ def _completed(steps: dict[str, BoardStep], payload: ev.StepCompleted, time: dat
         )
 
 
-def _rolled_back(steps: dict[str, BoardStep], payload: ev.RollbackCompleted, _time: datetime) -> None:
+def _failed(steps: _Steps, payload: ev.FailureDetected, time: datetime) -> None:
+    """A step that failed did not end by itself where its end was never told."""
+    step = steps.get(payload.step_id)
+    if step is not None:
+        end = step.end_time or (time if step.attempts else None)
+        steps[payload.step_id] = replace(step, status="failed", end_time=end, error=payload.message)
+
+
+def _reconciled(steps: _Steps, payload: ev.StepReconciled, _time: datetime) -> None:
+    step = steps.get(payload.step_id)
+    if step is not None:
+        status, error = ("succeeded", "") if payload.happened else ("failed", step.error)
+        steps[payload.step_id] = replace(step, status=status, error=error)
+
+
+def _rolled_back(steps: _Steps, payload: ev.RollbackCompleted, _time: datetime) -> None:
     """A step that succeeded and was undone later is rolled back; one that failed stays failed."""
     step = steps.get(payload.step_id)
     if step is not None and payload.success and step.status == "succeeded":
         steps[payload.step_id] = replace(step, status="rolled_back")
 
 
-_STEP_FOLDS: Final[Mapping[type[ev.Payload], Callable[[dict[str, BoardStep], Any, datetime], None]]] = {
+def _opened(steps: _Steps, payload: ev.SegmentOpened, _time: datetime) -> None:
+    steps.opened = payload.segment
+
+
+def _moved_on(steps: _Steps, payload: ev.ExecutionResumed | ev.ExecutionStopped, _time: datetime) -> None:
+    """An execution that goes on by itself, or stops, leaves a repair plan that it has not taken without an aim."""
+    if not isinstance(payload, ev.ExecutionResumed) or payload.action != REPAIR:
+        steps.forget_planned(steps.opened)
+
+
+def _returned(steps: _Steps, _payload: ev.MissionReturned, _time: datetime) -> None:
+    """A mission that goes back to be dry-run keeps its plan; a repair plan is void with it."""
+    steps.forget_planned(steps.opened)
+
+
+_STEP_FOLDS: Final[Mapping[type[ev.Payload], Callable[[_Steps, Any, datetime], None]]] = {
     ev.PlanSealed: _planned,
     ev.StepStarted: _started,
     ev.StepCompleted: _completed,
+    ev.FailureDetected: _failed,
+    ev.StepReconciled: _reconciled,
+    ev.SegmentOpened: _opened,
+    ev.ExecutionResumed: _moved_on,
+    ev.ExecutionStopped: _moved_on,
+    ev.MissionReturned: _returned,
     ev.RollbackCompleted: _rolled_back,
 }
 
@@ -170,6 +231,7 @@ def _drawn(board: _Board) -> Whiteboard | None:
         ),
         last_sequence=mission.last_sequence,
         reason=mission.reason,
+        pause=mission.pause,
     )
 
 

@@ -76,6 +76,18 @@ CODES: Final[Mapping[Reason, grpc.StatusCode]] = {
     Reason.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Reason.ROLE_MISSING: grpc.StatusCode.PERMISSION_DENIED,
     Reason.SECRET_EXPOSED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NETWORK_REFUSED: grpc.StatusCode.INVALID_ARGUMENT,
+    Reason.FETCH_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TOOL_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.FAR_SIDE_UNKNOWN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.ROWS_DIVERGED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.EFFECT_UNKNOWN: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.EFFECT_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.EXECUTION_PAUSED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STOPPED: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.NOT_READY: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.STEP_NOT_WAITING: grpc.StatusCode.FAILED_PRECONDITION,
+    Reason.TOOL_FAILED: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 _STORE_REASONS: Final[Mapping[type[store.EventLogError], Reason]] = {

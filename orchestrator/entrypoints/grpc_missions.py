@@ -14,20 +14,26 @@ from orchestrator.adapters.times import time_to_proto
 from orchestrator.domain.errors import Reason, RequestRefusedError, malformed
 from orchestrator.domain.events import Event
 from orchestrator.domain.mission import Mission
+from orchestrator.domain.queue import QueueWish
 from orchestrator.entrypoints.calls import page_size, request_of, stream, unary
 from orchestrator.entrypoints.door import Door
 from orchestrator.entrypoints.tokens import cursor_of, page_token, resume_token, sequence_of
 from orchestrator.service.approvals import Approvals
+from orchestrator.service.controlling import Controls, Wish
 from orchestrator.service.dispatcher import Dispatcher
 from orchestrator.service.dry_runs import DryRuns
 from orchestrator.service.execution import Executions, MissionUpdate
 from orchestrator.service.executor_card import ExecutorCard
 from orchestrator.service.exporting import Exports
+from orchestrator.service.feedback import Feedbacks
 from orchestrator.service.missions import MissionFile, Missions
 from orchestrator.service.plan_signing import PlanSigning
 from orchestrator.service.ports import Executor
+from orchestrator.service.recent import Recent
+from orchestrator.service.repairing import Repairs
+from orchestrator.service.signals import Signals
 from orchestrator.service.tried_proposals import TriedProposals
-from orchestrator.service.watching import Watching
+from orchestrator.service.watching import SHARED_BATCHES, Watching
 
 PAGE: Final = 50
 LARGEST_PAGE: Final = 500
@@ -50,6 +56,10 @@ class UseCases:
     card: ExecutorCard
     executor: Executor
     exports: Exports
+    controls: Controls
+    repairs: Repairs
+    feedbacks: Feedbacks
+    signals: Signals
 
 
 class MissionFace(MissionServiceServicer):
@@ -58,6 +68,7 @@ class MissionFace(MissionServiceServicer):
     def __init__(self, use_cases: UseCases, door: Door) -> None:
         self.door = door
         self._use = use_cases
+        self._messages: Recent[tuple[str, int, int], pb.WatchMissionResponse] = Recent(SHARED_BATCHES)
 
     @unary
     async def ProposeMission(self, request: pb.ProposeMissionRequest, person: str) -> pb.ProposeMissionResponse:
@@ -79,7 +90,10 @@ class MissionFace(MissionServiceServicer):
 
     @unary
     async def GetMission(self, request: pb.GetMissionRequest, person: str) -> pb.GetMissionResponse:
-        return _file(self._use.missions.file(request.mission_id))
+        file = self._use.missions.file(request.mission_id)
+        sent = _file(file)
+        sent.mission.queue_position = self._position(file.mission)
+        return sent
 
     @unary
     async def ListMissions(self, request: pb.ListMissionsRequest, person: str) -> pb.ListMissionsResponse:
@@ -137,12 +151,11 @@ class MissionFace(MissionServiceServicer):
     async def ExecuteMission(
         self, request: pb.ExecuteMissionRequest, person: str
     ) -> AsyncGenerator[pb.ExecuteMissionResponse, None]:
-        asked = request_of(request, person)
-        start = self._use.dispatcher.enqueue if request.detach else self._use.executions.execute
-        approvals = [wire.sealed_from_proto(approval) for approval in request.approvals]
-        async with aclosing(start(asked, request.mission_id, approvals)) as updates:
+        async with aclosing(self._executed(request, person)) as updates:
             async for update in updates:
                 for message in _messages(update):
+                    if message.HasField("mission"):
+                        message.mission.queue_position = self._position(update.mission)
                     yield message
 
     @stream
@@ -154,9 +167,58 @@ class MissionFace(MissionServiceServicer):
         async with aclosing(self._use.watching.watch(mission_id, sequence, follow=request.follow)) as batches:
             async for batch in batches:
                 sequence = batch[-1].sequence if batch else sequence
-                yield pb.WatchMissionResponse(
-                    events=wire.events_to_proto(batch), resume_token=resume_token(mission_id, sequence)
-                )
+                yield self._watched_message(mission_id, sequence, batch)
+
+    @unary
+    async def ControlMission(self, request: pb.ControlMissionRequest, person: str) -> pb.ControlMissionResponse:
+        if not request.action:
+            raise malformed("the request has no action", "Set `action`.")
+        wish = Wish(
+            action=wire.action_from_proto(request.action),
+            reason=request.reason,
+            roll_back=request.roll_back,
+            document=wire.sealed_from_proto(request.document) if request.HasField("document") else None,
+        )
+        answer = await self._use.controls.control(request_of(request, person), request.mission_id, wish)
+        return pb.ControlMissionResponse(mission=wire.mission_to_proto(answer.mission))
+
+    @unary
+    async def RepairMission(self, request: pb.RepairMissionRequest, person: str) -> pb.RepairMissionResponse:
+        draft = wire.draft_from_proto(request.draft) if request.HasField("draft") else None
+        asked = request_of(request, person)
+        answer = await self._use.repairs.repair(asked, request.mission_id, draft, dry_run=request.dry_run)
+        store, mission = self._use.missions.store, answer.mission
+        report = store.document(mission.mission_id, mission.report_digest) if request.dry_run else None
+        return pb.RepairMissionResponse(
+            mission=wire.mission_to_proto(mission),
+            plan=wire.sealed_or_none(store.plan_of(mission)),
+            report=wire.sealed_or_none(report),
+            explanation=answer.told["explanation"],
+        )
+
+    @unary
+    async def RecordFeedback(self, request: pb.RecordFeedbackRequest, person: str) -> pb.RecordFeedbackResponse:
+        rating = wire.rating_from_proto(request.rating)
+        answer = await self._use.feedbacks.record(request_of(request, person), request.mission_id, rating, request.text)
+        return pb.RecordFeedbackResponse(mission=wire.mission_to_proto(answer.mission))
+
+    @unary
+    async def GetQueue(self, request: pb.GetQueueRequest, person: str) -> pb.GetQueueResponse:
+        return wire.queue_to_proto(self._use.dispatcher.queue(request.workspace_id))
+
+    @unary
+    async def ListMissionProcesses(
+        self, request: pb.ListMissionProcessesRequest, person: str
+    ) -> pb.ListMissionProcessesResponse:
+        found = await self._use.controls.processes(request.mission_id)
+        return pb.ListMissionProcessesResponse(processes=[wire.process_to_proto(process) for process in found])
+
+    @unary
+    async def StopMissionProcess(
+        self, request: pb.StopMissionProcessRequest, person: str
+    ) -> pb.StopMissionProcessResponse:
+        process = await self._use.controls.stop_process(request_of(request, person), request.process_id)
+        return pb.StopMissionProcessResponse(process=wire.process_to_proto(process))
 
     @unary
     async def GetMissionObject(self, request: pb.GetMissionObjectRequest, person: str) -> pb.GetMissionObjectResponse:
@@ -186,9 +248,33 @@ class MissionFace(MissionServiceServicer):
             orchestrator_public_key=found.public_key,
         )
 
+    def _executed(self, request: pb.ExecuteMissionRequest, person: str) -> AsyncGenerator[MissionUpdate, None]:
+        asked, wish = request_of(request, person), wire.wish_from_proto(request)
+        approvals = [wire.sealed_from_proto(approval) for approval in request.approvals]
+        if request.detach:
+            return self._use.dispatcher.enqueue(asked, request.mission_id, approvals, wish)
+        if wish != QueueWish():
+            raise malformed(
+                "priority, not_before and expires_at are for missions that are queued",
+                "Set `detach`, or leave them out.",
+            )
+        return self._use.executions.execute(asked, request.mission_id, approvals)
+
+    def _position(self, mission: Mission | None) -> int:
+        return 0 if mission is None or mission.queued_at is None else self._use.dispatcher.position(mission)
+
+    def _watched_message(self, mission_id: str, sequence: int, batch: tuple[Event, ...]) -> pb.WatchMissionResponse:
+        """Return a batch as a message, the same one for all who watch; a heartbeat without events."""
+
+        def made() -> pb.WatchMissionResponse:
+            token = resume_token(mission_id, sequence)
+            return pb.WatchMissionResponse(events=wire.events_to_proto(batch), resume_token=token)
+
+        return self._messages.made((mission_id, batch[0].sequence, sequence), made) if batch else made()
+
     def _check_named(self, mission: Mission, digest: str) -> None:
-        report = self._use.dry_runs.report_of(mission)
-        if not digest or not self._use.missions.documents.names_object(report, digest):
+        names = self._use.missions.documents.names_object
+        if not digest or not any(names(report, digest) for report in self._use.dry_runs.reports_of(mission)):
             raise RequestRefusedError(
                 Reason.NOT_FOUND, "the mission's report names no such object", "Take the digest from the report."
             )
@@ -202,6 +288,16 @@ def _file(file: MissionFile) -> pb.GetMissionResponse:
         approvals=[wire.sealed_to_proto(approval) for approval in file.approvals],
         receipt=wire.sealed_or_none(file.receipt),
         refusal=wire.sealed_or_none(file.refusal),
+        segments=[
+            pb.SegmentDocuments(
+                segment=stretch.segment,
+                plan=wire.sealed_or_none(stretch.plan),
+                report=wire.sealed_or_none(stretch.report),
+                approvals=[wire.sealed_to_proto(approval) for approval in stretch.approvals],
+            )
+            for stretch in file.segments
+        ],
+        words=[wire.sealed_to_proto(word) for word in file.words],
     )
 
 

@@ -21,11 +21,13 @@ from gonogo.v1.orchestrator_pb2_grpc import (
     CallerServiceServicer,
     ChatServiceServicer,
     MissionServiceServicer,
+    SignalServiceServicer,
     WhiteboardServiceServicer,
     add_AuditServiceServicer_to_server,
     add_CallerServiceServicer_to_server,
     add_ChatServiceServicer_to_server,
     add_MissionServiceServicer_to_server,
+    add_SignalServiceServicer_to_server,
     add_WhiteboardServiceServicer_to_server,
 )
 from orchestrator.adapters.certificates import CertificateFiles
@@ -39,7 +41,14 @@ MAX_HEALTH_CALLS: Final = 64
 MAX_HEALTH_BYTES: Final = 4 * 1024
 CONNECTION_MILLISECONDS: Final = 3600 * 1000
 """After which a connection is asked to go once its calls have ended, so that nobody stays on an old certificate."""
-SERVICES: Final = ("AuditService", "CallerService", "ChatService", "MissionService", "WhiteboardService")
+SERVICES: Final = (
+    "AuditService",
+    "CallerService",
+    "ChatService",
+    "MissionService",
+    "SignalService",
+    "WhiteboardService",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +71,7 @@ class Faces:
     missions: MissionServiceServicer
     chat: ChatServiceServicer
     whiteboard: WhiteboardServiceServicer
+    signals: SignalServiceServicer
 
 
 class Server:
@@ -131,6 +141,7 @@ def _serving(faces: Faces, *interceptors: grpc.aio.ServerInterceptor) -> grpc.ai
     add_CallerServiceServicer_to_server(faces.callers, registry)
     add_MissionServiceServicer_to_server(faces.missions, registry)
     add_ChatServiceServicer_to_server(faces.chat, registry)
+    add_SignalServiceServicer_to_server(faces.signals, registry)
     add_WhiteboardServiceServicer_to_server(faces.whiteboard, registry)
     return server
 

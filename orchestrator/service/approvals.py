@@ -15,6 +15,7 @@ from orchestrator.domain.errors import ContractError, OrchestratorError, Reason,
 from orchestrator.domain.evidence import ApprovalFacts, ExecutorInfo, Sealed
 from orchestrator.domain.evidence import Decision as Verdict
 from orchestrator.domain.mission import Mission
+from orchestrator.service.caution import Caution, Enough
 from orchestrator.service.demands import Asked, can_not_approve
 from orchestrator.service.executor_card import ExecutorCard
 from orchestrator.service.mission_store import Decision, MissionStore, as_decided
@@ -42,6 +43,7 @@ class Approvals:
     documents: Documents
     clock: Clock
     is_running: Callable[[str], bool]
+    caution: Caution
 
     async def approve(self, request: Request, reference: str, sealed: Sealed) -> Answer:
         """Record one person's signed decision; of a person who approves twice the first record stays.
@@ -119,7 +121,7 @@ class Approvals:
         if facts.decision is Verdict.DENY:
             denied = decisions.decide_denial(mission, facts.approver, facts.comment)
             return Decision(payloads=denied, documents=(checked.sealed,), told=_told_of(facts))
-        return _granted(mission, checked, now, asked)
+        return _granted(mission, checked, now, self.caution.judged(mission, asked.enough))
 
     def _asked(self, mission: Mission, info: ExecutorInfo) -> Asked:
         """Put together what is known of what the executor asks for this mission's report."""
@@ -135,7 +137,7 @@ class Approvals:
             return None
 
 
-def _granted(mission: Mission, checked: _Checked, now: datetime, asked: Asked) -> Decision:
+def _granted(mission: Mission, checked: _Checked, now: datetime, enough: Enough) -> Decision:
     facts = checked.facts
     first = decisions.approval_of(mission, facts.approver, now)
     if first is not None:
@@ -148,7 +150,7 @@ def _granted(mission: Mission, checked: _Checked, now: datetime, asked: Asked) -
         expires_at=facts.expires_at,
         report_digest=facts.report_digest,
     )
-    payloads = decisions.decide_approval(mission, granted, now=now, enough=asked.enough)
+    payloads = decisions.decide_approval(mission, granted, now=now, enough=enough)
     return Decision(payloads=payloads, documents=(checked.sealed,), told=_told_of(facts))
 
 

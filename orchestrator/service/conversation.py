@@ -65,6 +65,20 @@ def mentioned(missions: Missions, reference: str | None, session_id: str) -> Mis
     return next((mission for mission in recent if mission.session_id == session_id), recent[0])
 
 
+def meant(missions: Missions, reference: str | None, session_id: str) -> Mission:
+    """Return the mission that something is to be done with: the one named, else the chat's latest.
+
+    Raises:
+        RequestRefusedError: none is named, and the chat has none.
+    """
+    mission = mentioned(missions, reference, session_id)
+    if reference is None and mission.session_id != session_id:
+        raise RequestRefusedError(
+            Reason.NOT_FOUND, "this chat has no mission yet", "Name the mission; `list missions` shows them."
+        )
+    return mission
+
+
 def proposed_text(mission: Mission) -> str:
     """Say that a mission was proposed and what comes next."""
     steps = f"{mission.steps_count} step{'' if mission.steps_count == 1 else 's'}"

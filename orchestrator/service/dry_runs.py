@@ -10,9 +10,11 @@ from gonogo.digests import PREFIX, digest
 from orchestrator.domain import events as ev
 from orchestrator.domain.decisions import require_dry_runnable
 from orchestrator.domain.errors import ContractError, Reason, StateForbidsError
-from orchestrator.domain.evidence import ReportFacts, Sealed
+from orchestrator.domain.evidence import ReportFacts, ReportStatus, Sealed
 from orchestrator.domain.mission import Mission
 from orchestrator.domain.plan import Plan
+from orchestrator.domain.signals import Confidence, tool_of
+from orchestrator.service.caution import Caution
 from orchestrator.service.mission_store import Decision, Happened, MissionStore
 from orchestrator.service.ports import Clock, Documents, Executor
 from orchestrator.service.requests import Answer, Request, reused
@@ -31,19 +33,20 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DryRuns:
-    """Has the executor dry-run proposed missions. A caller that goes away stops no dry run."""
+    """Has the executor dry-run proposed missions and repair plans. A caller that goes away stops no dry run."""
 
     store: MissionStore
     executor: Executor
     documents: Documents
     clock: Clock
+    caution: Caution
     running: dict[str, Running] = field(default_factory=dict)
 
     async def dry_run(self, request: Request, reference: str) -> Answer:
         """Dry-run a mission's plan and record the report; earlier approvals are void with the report they were for.
 
         Raises:
-            StateForbidsError: the mission is not proposed, or a dry run of it is going on.
+            StateForbidsError: neither the mission nor a repair plan of it is proposed, or a dry run of it is going on.
             ExecutorUnavailableError: the executor can not be reached; nothing has changed.
         """
         mission = self.store.find(reference)
@@ -76,6 +79,16 @@ class DryRuns:
             raise StateForbidsError(Reason.REPORT_MISSING, "the mission has no report", "Dry-run the mission.")
         return report
 
+    def reports_of(self, mission: Mission) -> tuple[Sealed, ...]:
+        """Return a mission's present report and those of the stretches before; at least one.
+
+        Raises:
+            StateForbidsError: it has none.
+        """
+        digests = filter(None, (mission.report_digest, *(stretch.report_digest for stretch in mission.earlier)))
+        reports = (self.store.document(mission.mission_id, digest) for digest in digests)
+        return tuple(report for report in reports if report is not None) or (self.report_of(mission),)
+
     def _start(self, request: Request, mission: Mission) -> Running:
         running = Running(request, asyncio.ensure_future(self._run(request, mission)))
         self.running[mission.mission_id] = running
@@ -97,7 +110,31 @@ class DryRuns:
             raise ContractError(
                 Reason.INTERNAL, "the executor's report is about another plan", "Check which executor answers."
             )
-        return report, _completed(report, facts)
+        return report, self._completed(plan, report, facts)
+
+    def _completed(self, plan: Plan | Mission, report: Sealed, facts: ReportFacts) -> ev.DryRunCompleted:
+        confidence, notice = self._stated(plan, facts)
+        return ev.DryRunCompleted(
+            report_id=facts.report_id,
+            report_digest=report.digest,
+            status=facts.status,
+            risk=facts.risk,
+            change_count=facts.change_count,
+            reason=facts.reason,
+            message=facts.message or notice,
+            confidence=confidence.stated,
+            confidence_samples=confidence.samples,
+        )
+
+    def _stated(self, plan: Plan | Mission, facts: ReportFacts) -> tuple[Confidence, str]:
+        """Return what can be stated of a plan that an approver is going to see, and what to be careful about."""
+        if facts.status is not ReportStatus.SUCCESS:
+            return Confidence(), ""
+        if isinstance(plan, Mission):
+            uses = self.store.planned(plan)
+        else:
+            uses = tuple((step.kind, tool_of(step.kind, step.target)) for step in plan.steps)
+        return self.caution.stated(plan.workspace_id, uses)
 
     @contextmanager
     def occupied(self, mission_id: str, request: Request) -> Iterator[None]:
@@ -129,21 +166,17 @@ class DryRuns:
 
         def decide(now: Mission | None) -> Decision:
             require_dry_runnable(now or mission)
+            _require_same_plan(now or mission, mission)
             return Decision(payloads=(completed,), earlier=earlier, documents=(report,))
 
         return await self.store.act(mission.mission_id, request, decide, detach=False)
 
 
-def _completed(report: Sealed, facts: ReportFacts) -> ev.DryRunCompleted:
-    return ev.DryRunCompleted(
-        report_id=facts.report_id,
-        report_digest=report.digest,
-        status=facts.status,
-        risk=facts.risk,
-        change_count=facts.change_count,
-        reason=facts.reason,
-        message=facts.message,
-    )
+def _require_same_plan(now: Mission, tried: Mission) -> None:
+    if now.plan_digest != tried.plan_digest:
+        raise StateForbidsError(
+            Reason.CONFLICT, "the mission got another plan during its dry run", "Dry-run the mission again."
+        )
 
 
 def _executor_request(request: Request) -> str:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import InitVar, dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NamedTuple, NoReturn, Protocol
 
 NO_STREAM: Final = 0
 """Expected version of a stream that must not exist yet."""
@@ -155,6 +155,17 @@ class ProjectionRow:
         _require_json("data", self.data, just_encoded=just_encoded)
 
 
+class Count(NamedTuple):
+    """Whole numbers that an append adds to one row of counters: those of the row's key come first, in its order.
+
+    Adding does not depend on the order of the appends, so that nobody needs to read before writing.
+    """
+
+    counters: str
+    """`steps`, `stated`, `failures` or `stages`: see the migration that made them."""
+    row: tuple[int | str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectionCursor:
     """The last row of a page: the next page holds what sorts before it."""
@@ -173,6 +184,7 @@ class Append:
     command: CommandRecord | None = None
     documents: tuple[Document, ...] = ()
     projections: tuple[ProjectionRow, ...] = ()
+    counts: tuple[Count, ...] = ()
     sign: bool = False
     """Whether a checkpoint over these events is to be signed and stored with them."""
 
@@ -253,6 +265,18 @@ class EventReader(Protocol):
         ...
 
 
+class CounterReader(Protocol):
+    """Reads what the appends of a log on SQLite have counted."""
+
+    def counted(self, query: str, *parameters: str | int) -> Sequence[Sequence[Any]]:
+        """Returns rows of counters, as the query of that name says."""
+        ...
+
+
+class CountedReader(EventReader, CounterReader, Protocol):
+    """Reads events, and what was counted with them."""
+
+
 class EventLog(EventReader, Protocol):
     """The append-only log that all state is folded from; it has one writer.
 
@@ -294,3 +318,7 @@ class EventLog(EventReader, Protocol):
     def close(self) -> None:
         """Writes what is waiting, ends the subscriptions, and lets go of the file. Closing twice is allowed."""
         ...
+
+
+class CountedLog(EventLog, CounterReader, Protocol):
+    """The log with its counters."""

@@ -7,7 +7,15 @@ import json
 from collections.abc import Iterable, Iterator
 
 from orchestrator.service.event_leaf import is_as_written
-from orchestrator.service.event_log import Document, EventReader, ProjectionRow, StoredDocument, StoredEvent
+from orchestrator.service.event_log import (
+    CountedReader,
+    Document,
+    EventReader,
+    ProjectionRow,
+    StoredDocument,
+    StoredEvent,
+)
+from orchestrator.service.streams import MISSIONS
 
 _DOCUMENT_PAGE = 8  # bodies may be large
 
@@ -51,6 +59,15 @@ def export_lines(log: EventReader) -> Iterator[str]:
 def projection_digest(log: EventReader, name: str) -> str:
     """Returns the digest of a projection's rows; two logs with the same digest hold the same state."""
     return digest_rows(_rows(log, name))
+
+
+def state_digest(log: CountedReader) -> str:
+    """Returns the digest of all that is folded from a log: where the missions stand, and what outcomes taught."""
+    digest = hashlib.sha256(projection_digest(log, MISSIONS).encode())
+    for query in ("steps", "stated", "failure_rows", "stages"):
+        for row in log.counted(query):
+            digest.update(json.dumps(list(row)).encode() + b"\n")
+    return "sha256:" + digest.hexdigest()
 
 
 def digest_rows(rows: Iterable[ProjectionRow]) -> str:

@@ -9,15 +9,21 @@ it has, and the executor tells the rest.
 A mission that the log calls approved or queued may have been claimed all the same, when this process died between
 handing it over and writing that down. So the executor is asked before such a mission is called expired or cancelled,
 and its answer that the mission was executed already is not an error of the caller's but the execution itself.
+
+A run goes through pauses: the executor's stream stays open, and what persons have the execution do comes back as its
+events. One run follows all stretches of an execution; a repair plan is handed over beside it (`stretches`).
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
+from gonogo.digests import PREFIX, digest
 from orchestrator.domain import decisions
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import (
@@ -27,21 +33,22 @@ from orchestrator.domain.errors import (
     OrchestratorError,
     Reason,
     StateForbidsError,
+    TransitionError,
 )
 from orchestrator.domain.evidence import Sealed
 from orchestrator.domain.mission import WAITING, Mission, MissionStatus
 from orchestrator.service.approvals import Approvals
-from orchestrator.service.event_log import ProjectionRow
+from orchestrator.service.event_log import PAGE
 from orchestrator.service.mission_store import Decision, MissionStore
-from orchestrator.service.ports import Clock, Documents, ExecutionOrder, ExecutionUpdate, Executor, Ids
+from orchestrator.service.ports import Clock, Documents, ExecutionOrder, ExecutionUpdate, Executor
 from orchestrator.service.recorder import ORCHESTRATOR, Recorder
-from orchestrator.service.requests import Answer, Request, reused
+from orchestrator.service.requests import Answer, Request
 from orchestrator.service.run import Run
-from orchestrator.service.streams import REFUSALS
+from orchestrator.service.stretches import CLAIMED, Stretches, kept_refusal, no_answer
+from orchestrator.service.words import Words
 
 LONGEST_PAUSE: Final = 5.0
 
-_CLAIMED: Final = frozenset({Reason.ALREADY_EXECUTED, Reason.ALREADY_CLAIMED})
 _log = logging.getLogger(__name__)
 
 
@@ -64,9 +71,10 @@ class Executions:
     executor: Executor
     documents: Documents
     clock: Clock
-    ids: Ids
     approvals: Approvals
     runs: dict[str, Run]
+    stretches: Stretches
+    words: Words
     first_pause: float = 0.1
 
     async def execute(
@@ -84,20 +92,48 @@ class Executions:
             ExecutorUnavailableError: the executor can not be reached; the mission stays approved.
         """
         await self.approve(request, reference, approvals)
-        mission = self.store.find(reference)
-        run = self.runs.get(mission.mission_id)
-        if run is None or run.request is None or run.request.command_id != request.command_id:
-            answer = self.store.answered(request)
-            if answer is not None:
-                run = self.runs.get(mission.mission_id)
-                async for update in self._follow(mission.mission_id, run) if run else self._past(mission.mission_id):
-                    yield update
-                return
-            run = self.start(await self._executable(mission, run), request)
-        elif run.request.digest != request.digest:
-            raise reused(request)
-        async for update in self._follow(mission.mission_id, run):
+        mission_id = self.store.find(reference).mission_id
+        run, seen = await self._begun(request, mission_id)
+        async for update in self._follow(mission_id, run, seen) if run else self._past(mission_id):
             yield update
+
+    async def begin(self, request: Request, reference: str, approvals: Sequence[Sealed] = ()) -> Mission:
+        """Do what `execute` does, and follow nothing; raises what that raises."""
+        await self.approve(request, reference, approvals)
+        mission_id = self.store.find(reference).mission_id
+        await self._begun(request, mission_id)
+        return self.store.state(mission_id)
+
+    async def _begun(self, request: Request, mission_id: str) -> tuple[Run | None, int]:
+        """Return the run that answers a request, begun where it must be, and from which of its events on.
+
+        There is none where what the request asked for is over.
+        """
+        run = self.runs.get(mission_id)
+        if run is not None and run.answers(request):
+            return run, 0
+        if self.store.answered(request) is not None:
+            return self.runs.get(mission_id), 0
+        mission = self.store.state(mission_id)
+        if not mission.segment:
+            return self.start(await self._executable(mission, run), request), 0
+        return await self._gone_on(request, mission)
+
+    async def _gone_on(self, request: Request, mission: Mission) -> tuple[Run | None, int]:
+        """Have the next stretch begun, unless this very request has done so and never heard of it."""
+        if not mission.has_ended and mission.mission_id not in self.runs:
+            self.start(mission, None, claimed=True)
+        run = self.runs.get(mission.mission_id)
+        seen = run.written if run is not None else 0
+        try:
+            await self.stretches.go_on(request, mission)
+        except ExecutorRefusedError:
+            if not mission.repair_pending:
+                decisions.require_executable(mission, running=True)
+            raise
+        if run is not None:
+            run.join(request)
+        return run, seen
 
     async def approve(self, request: Request, reference: str, approvals: Sequence[Sealed]) -> None:
         """Record the approvals that come with a request, unless the request was acted on before.
@@ -116,20 +152,40 @@ class Executions:
         except OrchestratorError:
             if self._known(request, mission_id):
                 return  # the same request came in twice, and the other one was first
-            decisions.require_unexecuted(self.store.state(mission_id), running=mission_id in self.runs)
+            mission = self.store.state(mission_id)
+            if not mission.repair_pending:
+                decisions.require_unexecuted(mission, running=mission_id in self.runs)
             raise
 
     def _known(self, request: Request, mission_id: str) -> bool:
         run = self.runs.get(mission_id)
-        of_run = run is not None and run.request is not None and run.request.command_id == request.command_id
-        return of_run or self.store.answered(request) is not None
+        return (run is not None and run.answers(request)) or self.store.answered(request) is not None
 
     def start(self, mission: Mission, request: Request | None, *, claimed: bool = False) -> Run:
         """Begin to hand a mission over, or to follow one that is claimed. The caller has made sure that it may be."""
-        run = Run(mission_id=mission.mission_id, request=request)
+        run = Run(mission_id=mission.mission_id, request=request, past=partial(self.store.events, mission.mission_id))
         self.runs[mission.mission_id] = run
         run.task = asyncio.ensure_future(self._drive(run, claimed=claimed))
         return run
+
+    def take_up(self, mission: Mission) -> None:
+        """Follow an execution that a former process followed, or that waits; one that has come to its end has not."""
+        begun = mission.status in {MissionStatus.ACTIVE, MissionStatus.PAUSED} or mission.execution_id
+        if begun and mission.mission_id not in self.runs and not mission.receipt_digest and not mission.has_ended:
+            self.start(mission, None, claimed=True)
+
+    async def adopt(self, missions: Sequence[Mission]) -> None:
+        """Follow those of the approved missions that the executor holds: a former process ended before it heard so."""
+        for mission in missions:
+            while mission.mission_id not in self.runs and self.store.state(mission.mission_id).status in WAITING:
+                try:
+                    state = await self.executor.execution(mission.mission_id)
+                except ExecutorUnavailableError:
+                    await asyncio.sleep(LONGEST_PAUSE)
+                    continue
+                if state is not None and mission.mission_id not in self.runs:
+                    self.start(mission, None, claimed=True)
+                break
 
     async def settled(self, mission: Mission) -> Mission:
         """Make sure that a waiting mission is not claimed; one that is gets taken up.
@@ -146,19 +202,39 @@ class Executions:
         return self.store.state(mission.mission_id)
 
     async def cancel(self, request: Request, reference: str, reason: str) -> Answer:
-        """Cancel a mission that the executor has not claimed."""
+        """Cancel a mission that the executor has not claimed, or give up one whose outcome nobody knows."""
         mission = self.store.find(reference)
         answer = None if mission.status in WAITING else self.store.answered(request)
         if answer is not None:
             return answer
-        await self.settled(mission)
+        if decisions.outcome_unknown(mission):
+            await self._require_over(mission)
+        else:
+            await self.settled(mission)
 
         def decide(now: Mission | None) -> Decision:
             present = now or mission
-            decisions.require_unclaimed(present, running=present.mission_id in self.runs)
+            if not decisions.outcome_unknown(present):
+                decisions.require_unclaimed(present, running=present.mission_id in self.runs)
             return Decision(payloads=decisions.decide_cancel(present, reason[:2000]))
 
         return await self.store.act(mission.mission_id, request, decide)
+
+    async def _require_over(self, mission: Mission) -> None:
+        """Make sure that the executor does nothing for a mission any more; one that it does is followed again.
+
+        Raises:
+            StateForbidsError: its execution goes on, or waits.
+            ExecutorUnavailableError: nobody can tell.
+        """
+        state = await self.executor.execution(mission.mission_id)
+        if state is not None and not state.ended:
+            self.take_up(mission)
+            raise StateForbidsError(
+                Reason.STATE_FORBIDS,
+                "the mission's execution goes on",
+                f"Stop it: gonogo stop {mission.mission_id} [--roll-back].",
+            )
 
     async def expire(self, mission: Mission) -> bool:
         """Record that a waiting mission's approvals ran out, unless the executor has claimed it."""
@@ -179,6 +255,7 @@ class Executions:
 
     async def close(self) -> None:
         """Leave the runs that are going on; the executor goes on with them, and the next start takes them up."""
+        await self.stretches.close()
         tasks = [run.task for run in self.runs.values() if run.task is not None]
         for task in tasks:
             task.cancel()
@@ -192,9 +269,9 @@ class Executions:
             decisions.require_executable(mission, running=mission.mission_id in self.runs)
         return mission
 
-    async def _follow(self, mission_id: str, run: Run) -> AsyncGenerator[MissionUpdate, None]:
+    async def _follow(self, mission_id: str, run: Run, seen: int) -> AsyncGenerator[MissionUpdate, None]:
         held: MissionUpdate | None = None
-        async with aclosing(run.follow()) as batches:
+        async with aclosing(run.follow(seen)) as batches:
             async for events in batches:
                 if held is not None:
                     yield held
@@ -205,12 +282,19 @@ class Executions:
         yield self._last(mission_id, held.events if held else ())
 
     async def _past(self, mission_id: str) -> AsyncGenerator[MissionUpdate, None]:
-        """Yield what a run that is over came to, from the log."""
-        events = tuple(self.store.events(mission_id))
-        begun = (
-            at for at, event in enumerate(events) if isinstance(event.payload, ev.MissionStarted | ev.MissionQueued)
-        )
-        yield self._last(mission_id, events[next(begun, len(events)) :])
+        """Yield what a run that is over came to, from the log, in parts."""
+        part: list[ev.Event] = []
+        begun = False
+        for event in self.store.events(mission_id):
+            begun = begun or isinstance(event.payload, ev.MissionStarted | ev.MissionQueued)
+            if begun:
+                part.append(event)
+            if len(part) > PAGE:
+                *told, last = part
+                yield MissionUpdate(mission_id=mission_id, events=tuple(told), sequence=told[-1].sequence)
+                part = [last]
+                await asyncio.sleep(0)
+        yield self._last(mission_id, tuple(part))
 
     def _last(self, mission_id: str, events: tuple[ev.Event, ...]) -> MissionUpdate:
         mission = self.store.state(mission_id)
@@ -239,7 +323,7 @@ class Executions:
                 self.start(self.store.state(run.mission_id), None, claimed=True)
 
     async def _run_to_the_end(self, run: Run, *, claimed: bool) -> None:
-        recorder = Recorder(self.store, self.documents, self.clock, run)
+        recorder = Recorder(self.store, self.documents, self.clock, run, self.words)
         try:
             async with aclosing(self._updates(run, claimed=claimed)) as updates:
                 async for update in updates:
@@ -256,6 +340,9 @@ class Executions:
         except ContractError as error:
             await recorder.stop(error.message)
             raise
+        except (TransitionError, ValueError) as error:
+            await recorder.stop_anew(str(error))
+            raise
         finally:
             recorder.close()
 
@@ -271,7 +358,7 @@ class Executions:
     async def _updates(self, run: Run, *, claimed: bool) -> AsyncGenerator[ExecutionUpdate, None]:
         """Yield an execution's stream, across breaks, until its receipt."""
         mission_id, place = run.mission_id, _Place(claimed=claimed, first_pause=self.first_pause)
-        stream = self.executor.watch(mission_id, "") if claimed else self._sent(run)
+        stream = self.executor.watch(mission_id, "") if claimed else await self._sent(run)
         while True:
             try:
                 async with aclosing(stream):
@@ -280,7 +367,7 @@ class Executions:
                         yield update
                         if update.receipt is not None:
                             return
-                place.broken(_broken())
+                place.broken(no_answer())
             except ExecutorUnavailableError as error:
                 place.broken(error)
             except ExecutorRefusedError as error:
@@ -288,51 +375,42 @@ class Executions:
             await asyncio.sleep(place.pause())
             stream = self.executor.watch(mission_id, place.token)
 
-    def _sent(self, run: Run) -> AsyncGenerator[ExecutionUpdate, None]:
+    async def _sent(self, run: Run) -> AsyncGenerator[ExecutionUpdate, None]:
+        """Send the order.
+
+        Whoever decides on the mission from now on sees that it has a run. Who did so just before may still be writing
+        it down: a mission that is being cancelled, denied or expired must not be executed.
+        """
+        mission = await self.store.decided(run.mission_id)
+        if mission.status not in WAITING:
+            decisions.require_executable(mission, running=True)
         order = self._order(run.mission_id)
         run.sent_at = self.clock.now()
         return self.executor.execute(order)
 
     def _order(self, mission_id: str) -> ExecutionOrder:
-        mission, document = self.store.state(mission_id), self.store.document
-        plan, report = self.store.plan_of(mission), document(mission_id, mission.report_digest)
-        standing = decisions.standing_approvals(mission, self.clock.now())
-        approvals = (document(mission_id, granted.approval_digest) for granted in standing)
-        if plan is None or report is None:
-            raise StateForbidsError(Reason.REPORT_MISSING, "the mission has no report", "Dry-run the mission.")
-        return ExecutionOrder(
-            request_id=self.ids.new("execute-"),
-            mission_id=mission_id,
-            workspace_id=mission.workspace_id,
-            executor_id=mission.executor_id,
-            intent_id=mission.intent_id,
-            plan=plan,
-            report=report,
-            approvals=tuple(sealed for sealed in approvals if sealed is not None),
-        )
+        order = self.stretches.order(self.store.state(mission_id), "")
+        return replace(order, request_id=_order_id(order))
 
     async def _refused(self, mission_id: str, error: ExecutorRefusedError) -> None:
         """Record what a refusal does to a mission that nobody has claimed."""
-        sealed = error.refusal
-        facts = self.documents.open_refusal(sealed) if sealed is not None else None
-        refused = ev.GateRefused(
-            refusal_id=facts.refusal_id if facts else "",
-            gate=facts.gate if facts else 0,
-            reason=error.reason.value,
-            message=error.message,
-            remedy=error.remedy,
-            paths=facts.paths if facts else (),
-        )
+        refused, sealed = self.stretches.refusal(error)
 
         def decide(mission: Mission) -> Decision:
             if mission.status not in WAITING:
                 return Decision(payloads=())
-            documents = (sealed,) if sealed is not None else ()
-            rows = (_refusal_row(refused, sealed),) if sealed is not None else ()
-            return Decision(payloads=decisions.decide_refusal(refused), documents=documents, rows=rows)
+            return Decision(payloads=decisions.decide_refusal(refused), **kept_refusal(refused, sealed))
 
         if decisions.decide_refusal(refused):
             await self.store.record(mission_id, ORCHESTRATOR, decide)
+
+
+def _order_id(order: ExecutionOrder) -> str:
+    """Return the id of an order: what is sent again is the same request, also by the next process."""
+    signed = [one.key_id for one in order.plan.signatures]
+    approvals = [one.digest for one in order.approvals]
+    named = json.dumps([order.mission_id, order.plan.digest, signed, order.report.digest, approvals]).encode()
+    return "execute-" + digest(named).removeprefix(PREFIX)[:40]
 
 
 @dataclass(slots=True)
@@ -355,7 +433,7 @@ class _Place:
 
     def refused(self, error: ExecutorRefusedError) -> None:
         """Go on after a token that is too old, a claim of ours that we never heard of, and what passes by itself."""
-        if not self.claimed and error.reason in _CLAIMED:
+        if not self.claimed and error.reason in CLAIMED:
             self.claimed = True
         elif self.token and error.reason is Reason.RESUME_TOKEN_INVALID:
             self.token = ""
@@ -366,17 +444,3 @@ class _Place:
 
     def pause(self) -> float:
         return min(self.first_pause * 2 ** min(self.failures, 16), LONGEST_PAUSE) if self.failures else 0.0
-
-
-def _refusal_row(refused: ev.GateRefused, sealed: Sealed) -> ProjectionRow:
-    return ProjectionRow(
-        name=REFUSALS, key=refused.refusal_id, status=sealed.digest, sort_key=refused.refusal_id, data="{}"
-    )
-
-
-def _broken() -> ExecutorUnavailableError:
-    return ExecutorUnavailableError(
-        Reason.EXECUTOR_UNAVAILABLE,
-        "the executor's answer ended before it began",
-        "Try again with the same request id; the executor's ledger makes sure that nothing is done twice.",
-    )

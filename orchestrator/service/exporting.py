@@ -66,7 +66,7 @@ class Exports:
         signed = await self.audit.log.sign_checkpoint()
         return MissionExport(
             file=file,
-            policy=self._policy(file.report),
+            policy=self._policy(_last_report(file)),
             own_log=await self.audit.extract(events, signed),
             public_key=self.audit.log.signer.public_key,
             executor_log=theirs,
@@ -128,3 +128,9 @@ class Exports:
         while page := self.reader.read_stream(stream_id, version):
             yield from page
             version = page[-1].version
+
+
+def _last_report(file: MissionFile) -> Sealed | None:
+    """Return the present plan's report; while a repair plan has none, that of the stretch before."""
+    earlier = (segment.report for segment in reversed(file.segments))
+    return next((report for report in (file.report, *earlier) if report is not None), None)

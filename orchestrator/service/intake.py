@@ -17,7 +17,9 @@ from typing import Any, Final, assert_never
 
 from gonogo.secret_shapes import find_secret_in
 from orchestrator.domain import events as ev
+from orchestrator.domain.decisions import decide_feedback
 from orchestrator.domain.errors import ExecutorUnavailableError, OrchestratorError, Reason, RequestRefusedError
+from orchestrator.domain.events import ControlAction
 from orchestrator.domain.intent import (
     Control,
     Feedback,
@@ -33,11 +35,12 @@ from orchestrator.domain.intent import (
 )
 from orchestrator.domain.mission import Mission
 from orchestrator.domain.plan import ACTIONS, PlanDraft, Step, shortened
+from orchestrator.service.controlling import Controls, Wish
 from orchestrator.service.conversation import (
     Understood,
     answer_question,
     how_to,
-    mentioned,
+    meant,
     proposed_text,
     result_text,
     status_text,
@@ -69,6 +72,7 @@ GONOGO: Final = "gonogo"
 TELL_AGAIN_AFTER: Final = 1.0
 MAX_TEXT_BYTES: Final = 64 * 1024
 
+_RATINGS: Final = {"good": ev.Rating.GOOD, "bad": ev.Rating.BAD}
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _IDENTIFIER = re.compile(r"[!-~]{1,128}")
 """What executors take for an id in a plan."""
@@ -84,7 +88,7 @@ class ChatTurn:
     transcription: ev.Transcription | None
     workspace_id: str
     controls_all: bool = False
-    """The sender may cancel and reject missions that others proposed."""
+    """The sender may operate missions, also those that others proposed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +125,7 @@ class Intake:
     store: MissionStore
     missions: Missions
     executions: Executions
+    controls: Controls
     planner: Planner
     clock: Clock
     ids: Ids
@@ -222,7 +227,7 @@ class Intake:
                 case Control():
                     return await self._control(part, turn, intent, heard.session_id)
                 case Feedback():
-                    return await self._judge(part, intent, heard.session_id)
+                    return await self._judge(part, turn, intent, heard.session_id)
                 case Unclear():
                     return Understood(text=intent.message, nearest=intent.nearest)
                 case _:
@@ -261,14 +266,25 @@ class Intake:
             case "reject":
                 mission = self._controlled(part, turn, intent, session_id)
                 answer = await self.missions.reject(part, mission.mission_id, intent.reason or "rejected in the chat")
+            case "pause" | "resume" | "retry" | "stop":
+                return await self._steer(part, turn, intent, session_id)
             case "approve" | "execute":
                 return Understood(text=how_to(intent))
             case _:
                 raise RequestRefusedError(Reason.UNSUPPORTED, f"{intent.verb!r} is not known here", "Write `help`.")
         return Understood(text=status_text(answer.mission), mission=answer.mission)
 
+    async def _steer(self, part: Request, turn: ChatTurn, intent: Control, session_id: str) -> Understood:
+        """Hand a wish to the executor, as its sender might have done without a chat."""
+        _require_operator(part, turn, f"{intent.verb} missions")
+        mission = meant(self.missions, intent.mission_ref, session_id)
+        wish = Wish(action=ControlAction(intent.verb), reason=intent.reason or "", roll_back=intent.roll_back)
+        answer = await self.controls.control(part, mission.mission_id, wish)
+        told = f"The executor was told to {intent.verb} it." if answer.mission.execution_id else "Nothing was executed."
+        return Understood(text=f"{told} {status_text(answer.mission)}", mission=answer.mission)
+
     def _controlled(self, part: Request, turn: ChatTurn, intent: Control, session_id: str) -> Mission:
-        mission = mentioned(self.missions, intent.mission_ref, session_id)
+        mission = meant(self.missions, intent.mission_ref, session_id)
         if not turn.controls_all and mission.proposer != part.person:
             raise RequestRefusedError(
                 Reason.ROLE_MISSING,
@@ -277,11 +293,13 @@ class Intake:
             )
         return mission
 
-    async def _judge(self, part: Request, intent: Feedback, session_id: str) -> Understood:
-        mission = mentioned(self.missions, intent.mission_ref, session_id)
+    async def _judge(self, part: Request, turn: ChatTurn, intent: Feedback, session_id: str) -> Understood:
+        _require_operator(part, turn, "rate missions")
+        mission = meant(self.missions, intent.mission_ref, session_id)
         text = f"{intent.rating}: {intent.text}" if intent.rating and intent.rating != intent.text else intent.text
-        recorded = ev.FeedbackRecorded(text=text)
-        answer = await self.store.act(mission.mission_id, part, lambda _mission: Decision(payloads=(recorded,)))
+        rating = _RATINGS.get(intent.rating or "")
+        payloads = decide_feedback(rating, text)
+        answer = await self.store.act(mission.mission_id, part, lambda _mission: Decision(payloads=payloads))
         return Understood(text=f"Noted for {mission.mission_id}.", mission=answer.mission)
 
     async def _answer(self, request: Request, heard: Origin, intent: IntentKind, understood: Understood) -> Reply:
@@ -403,6 +421,14 @@ def _check(turn: ChatTurn) -> None:
     _check_no_secret(turn)
     if turn.transcription is not None:
         _check_transcription(turn.transcription)
+
+
+def _require_operator(part: Request, turn: ChatTurn, what: str) -> None:
+    """Refuse in a chat what the call for it would refuse."""
+    if not turn.controls_all:
+        raise RequestRefusedError(
+            Reason.ROLE_MISSING, f"{part.person} may not {what}", "Ask somebody who may operate missions."
+        )
 
 
 def _check_transcription(heard: ev.Transcription) -> None:

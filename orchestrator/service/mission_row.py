@@ -5,34 +5,49 @@ very same bytes.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Final
 
+from orchestrator.domain.control import Pause
 from orchestrator.domain.errors import ContractError, Reason
+from orchestrator.domain.events import ControlAction, PauseKind
 from orchestrator.domain.evidence import Outcome, ReportStatus, RiskLevel
-from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, PlanSignature
+from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, PlanSignature, Stretch
+from orchestrator.domain.plan import PauseDefault
 from orchestrator.service.event_log import ProjectionRow
 from orchestrator.service.streams import MISSIONS
 
-_TIMES: Final = frozenset({"created_at", "updated_at", "approved_until", "queued_at", "expires_at", "granted_at"})
+_TIMES: Final = frozenset(
+    {
+        *("created_at", "updated_at", "approved_until", "queued_at", "not_before", "queue_expires_at"),
+        *("expires_at", "granted_at", "deadline"),
+    }
+)
 _ENUMS: Final[Mapping[str, type[StrEnum]]] = {
     "status": MissionStatus,
     "report_status": ReportStatus,
     "report_risk": RiskLevel,
     "outcome": Outcome,
+    "kind": PauseKind,
+    "default_action": PauseDefault,
 }
+_ZEROS: Final = frozenset({"steps_count", "last_sequence", "executor_events", "repairable"})
+"""What is written when it is nothing, too. Other zeros are left out, as rows of older releases do not have them."""
 # In the order in which canonical JSON has them, so that nothing needs to be sorted for every row.
-_ABSENT: Final[tuple[object, ...]] = (None, "", ())
 _MISSION_FIELDS: Final = tuple(sorted(field.name for field in fields(Mission)))
 _APPROVAL_FIELDS: Final = tuple(sorted(field.name for field in fields(GrantedApproval)))
 _SIGNATURE_FIELDS: Final = tuple(sorted(field.name for field in fields(PlanSignature)))
+_PAUSE_FIELDS: Final = tuple(sorted(field.name for field in fields(Pause)))
 _mission_values = attrgetter(*_MISSION_FIELDS)
 _approval_values = attrgetter(*_APPROVAL_FIELDS)
 _signature_values = attrgetter(*_SIGNATURE_FIELDS)
+_pause_values = attrgetter(*_PAUSE_FIELDS)
+_STRETCH_FIELDS: Final = tuple(sorted(field.name for field in fields(Stretch)))
+_stretch_values = attrgetter(*_STRETCH_FIELDS)
 
 
 def _written_value(value: object) -> object:
@@ -43,6 +58,10 @@ def _written_value(value: object) -> object:
         return _written(_APPROVAL_FIELDS, _approval_values(value))
     if isinstance(value, PlanSignature):
         return _written(_SIGNATURE_FIELDS, _signature_values(value))
+    if isinstance(value, Pause):
+        return _written(_PAUSE_FIELDS, _pause_values(value))
+    if isinstance(value, Stretch):
+        return _written(_STRETCH_FIELDS, _stretch_values(value))
     raise TypeError(f"no way to write {type(value).__name__}")
 
 
@@ -76,7 +95,7 @@ def mission_of_row(row: ProjectionRow) -> Mission:
 
 
 def _written(names: tuple[str, ...], values: tuple[Any, ...]) -> dict[str, Any]:
-    return {name: item for name, item in zip(names, values, strict=True) if item not in _ABSENT}
+    return {name: item for name, item in zip(names, values, strict=True) if item or name in _ZEROS}
 
 
 def _read(written: dict[str, Any]) -> dict[str, Any]:
@@ -88,8 +107,15 @@ def _value(name: str, item: Any) -> Any:
         return datetime.fromisoformat(item)
     if name in _ENUMS:
         return _ENUMS[name](item)
-    if name == "approvals":
-        return tuple(GrantedApproval(**_read(granted)) for granted in item)
-    if name == "plan_signatures":
-        return tuple(PlanSignature(**_read(signed)) for signed in item)
-    return item
+    nested = _NESTED.get(name)
+    return item if nested is None else nested(item)
+
+
+_NESTED: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "approvals": lambda items: tuple(GrantedApproval(**_read(granted)) for granted in items),
+    "plan_signatures": lambda items: tuple(PlanSignature(**_read(signed)) for signed in items),
+    "earlier": lambda items: tuple(Stretch(**({"segment": 0} | _read(stretch))) for stretch in items),
+    "pause": lambda item: Pause(**_read(item)),
+    "actions": lambda items: tuple(ControlAction(action) for action in items),
+}
+"""What rows hold of other classes, by the names of the fields."""

@@ -23,6 +23,7 @@ from orchestrator.domain.events import (
     ApprovalGranted,
     ApprovalRevoked,
     Event,
+    FeedbackRecorded,
     MissionApproved,
     MissionCancelled,
     MissionCompleted,
@@ -34,14 +35,16 @@ from orchestrator.domain.events import (
     event_id,
 )
 from orchestrator.domain.evidence import Sealed, Signature
-from orchestrator.domain.mission import Mission, fold
+from orchestrator.domain.lessons import TELLING, Tale, tale_of
+from orchestrator.domain.mission import Mission, PlanSignature, fold
 from orchestrator.service.documents import document_of, sealed_of
-from orchestrator.service.event_log import Append, CommandRecord, EventLog, ProjectionRow
+from orchestrator.service.event_log import Append, CommandRecord, Count, EventLog, ProjectionRow
 from orchestrator.service.event_log_errors import CommandConflict, DuplicateCommand, VersionConflict
 from orchestrator.service.mission_ids import id_that_begins, no_mission
 from orchestrator.service.mission_row import mission_of_row, mission_row
 from orchestrator.service.ports import Clock, EventCodec
 from orchestrator.service.requests import Answer, Request, check_same, command_record, reused, told_before
+from orchestrator.service.signals import count_of
 from orchestrator.service.streams import MISSIONS, mission_stream
 
 MAX_RECORDS: Final = 4096
@@ -54,6 +57,10 @@ DECIDED: Final = (ENDING - {MissionCompleted}) | {ApprovalGranted, ApprovalRevok
 A success is no decision of this side. The executor's own log holds it, and the next checkpoint covers it within a
 second, or at once where somebody asks for one.
 """
+
+TEACHING: Final = ENDING | {FeedbackRecorded}
+"""Events with which something is counted."""
+SIGNALLER: Final = "orchestrator"
 
 T = TypeVar("T")
 Listener: TypeAlias = Callable[[tuple[Event, ...], Mission], None]
@@ -95,10 +102,21 @@ class MissionRecord:
     """In their places after what is written; they move when something else is written before them."""
     documents: dict[str, Sealed] = field(default_factory=dict)
     listeners: list[Listener] = field(default_factory=list)
+    tale: Tale | None = None
+    """What was written of it, as far as it teaches something; None where that is yet to be read."""
 
     @property
     def in_use(self) -> bool:
         return bool(self.unwritten or self.listeners or self.lock.locked())
+
+    def tell(self, events: Sequence[Event], tale: Tale | None) -> None:
+        """Go on with the tale after what was written: the one that was told with it, or its own."""
+        if tale is not None:
+            self.tale = tale
+        elif self.tale is not None:
+            for event in events:
+                if type(event.payload) in TELLING:
+                    self.tale.take(event)
 
 
 class MissionStore:
@@ -110,6 +128,8 @@ class MissionStore:
         self._clock = clock
         self._records: OrderedDict[str, MissionRecord] = OrderedDict()
         self.ended_listeners: list[Callable[[Mission], None]] = []
+        self.written_listeners: list[Callable[[Mission], None]] = []
+        """Called with a mission after each write of it, before anything else is."""
         self._writes: set[asyncio.Task[Any]] = set()
 
     def find(self, reference: str) -> Mission:
@@ -131,8 +151,13 @@ class MissionStore:
             raise no_mission(mission_id)
         return mission
 
-    def listed(self, rows: Iterable[ProjectionRow]) -> tuple[Mission, ...]:
-        return tuple(mission_of_row(row) for row in rows)
+    async def decided(self, mission_id: str) -> Mission:
+        """Return how a mission stands when what is being decided about it right now is written, or has failed."""
+        lock = self._record(mission_id).lock
+        if lock.locked():
+            async with lock:
+                pass
+        return self.state(mission_id)
 
     async def create(self, mission_id: str, request: Request, decision: Decision, *, detach: bool = True) -> Answer:
         """Write the first events of a new mission."""
@@ -189,9 +214,24 @@ class MissionStore:
         record.unwritten += events
         return mission
 
+    async def write_out(self, mission_id: str) -> None:
+        """Write what has happened to a mission and is not written yet."""
+        if self.has_unwritten(mission_id):
+            await self.record(mission_id, SIGNALLER, lambda _mission: Decision(payloads=()))
+
     def has_unwritten(self, mission_id: str) -> bool:
         """Whether something has happened to a mission that is not written yet."""
-        return bool(self._record(mission_id).unwritten)
+        return self.unwritten(mission_id) > 0
+
+    def unwritten(self, mission_id: str) -> int:
+        """Return how many events have happened to a mission that are not written yet."""
+        return len(self._record(mission_id).unwritten)
+
+    def forget(self, mission_id: str) -> None:
+        """Let go of what has happened to a mission and is not written: it is as the log says."""
+        record = self._record(mission_id)
+        record.unwritten.clear()
+        self._reload(mission_id, record)
 
     def answer_again(self, request: Request, record: CommandRecord) -> Answer:
         """Return the answer that a request got before, with the mission as it stood then."""
@@ -215,12 +255,15 @@ class MissionStore:
 
     def plan_of(self, mission: Mission) -> Sealed | None:
         """Return a mission's sealed plan with its proposer's signatures."""
-        plan = self.document(mission.mission_id, mission.plan_digest)
-        if plan is None or not mission.plan_signatures:
+        return self.signed_plan(mission.mission_id, mission.plan_digest, mission.plan_signatures)
+
+    def signed_plan(self, mission_id: str, digest: str, signed: Sequence[PlanSignature]) -> Sealed | None:
+        """Return one of a mission's sealed plans with the signatures that its proposer gave it."""
+        plan = self.document(mission_id, digest)
+        if plan is None or not signed:
             return plan
         signatures = (
-            Signature(key_id=one.key_id, scheme=one.scheme, signature=b64decode(one.signature))
-            for one in mission.plan_signatures
+            Signature(key_id=one.key_id, scheme=one.scheme, signature=b64decode(one.signature)) for one in signed
         )
         return replace(plan, signatures=(*plan.signatures, *signatures))
 
@@ -262,7 +305,7 @@ class MissionStore:
         new: bool = False,
     ) -> Answer:
         for _attempt in range(MAX_ATTEMPTS):
-            record = MissionRecord(mission=None) if new else self._record(mission_id)
+            record = MissionRecord(mission=None, tale=Tale()) if new else self._record(mission_id)
             async with record.lock:
                 decision = decide(record.mission)
                 try:
@@ -283,16 +326,48 @@ class MissionStore:
         carried = tuple(record.unwritten)
         now = self._clock.now()
         decided = [*decision.earlier, *[Happened(payload=item, time=now, actor=actor) for item in decision.payloads]]
-        added = _placed(mission_id, record.mission, decided)
+        added, tale, counts = self._taught(mission_id, record, decided)
         mission = _folded(mission_id, record.mission, added)
         events = (*carried, *added)
         if events:
             answers = request if decision.error is None else None
             told = command_record(answers, mission, decision.told) if answers else None
-            await self._log.append(self._written(mission, record.version, events, decision, told))
+            await self._log.append(self._written(mission, record.version, events, decision, told, counts))
             del record.unwritten[: len(carried)]
-            self._wrote(record, mission, events, decision)
+            self._wrote(record, mission, events, decision, tale)
         return mission
+
+    def planned(self, mission: Mission) -> tuple[tuple[str, str], ...]:
+        """Return kind and tool of each step of a mission's present plan."""
+        return self._tale(mission.mission_id, self._record(mission.mission_id)).planned
+
+    def _taught(
+        self, mission_id: str, record: MissionRecord, decided: Sequence[Happened]
+    ) -> tuple[list[Event], Tale | None, tuple[Count, ...]]:
+        """Return what was decided as events, with the signals of a mission that ends right before its end.
+
+        With it comes what it adds to the counters, and the tale that goes on from there; None where nothing is counted.
+        """
+        first = [at for at, item in enumerate(decided) if type(item.payload) in TEACHING][:1]
+        if not first:
+            return _placed(mission_id, record.mission, decided), None, ()
+        before = _placed(mission_id, record.mission, decided[: first[0]])
+        tale = self._tale(mission_id, record).copy()
+        for event in (*record.unwritten, *before):
+            if type(event.payload) in TELLING:
+                tale.take(event)
+        rest = list(decided[first[0] :])
+        if type(rest[0].payload) in ENDING:
+            time = rest[0].time
+            rest[:0] = [Happened(payload=signal, time=time, actor=SIGNALLER) for signal in tale.recorded()]
+        after = _placed(mission_id, record.mission, rest, skipped=len(before))
+        counts = [count_of(lesson) for event in after for lesson in tale.take(event)]
+        return [*before, *after], tale, tuple(counts)
+
+    def _tale(self, mission_id: str, record: MissionRecord) -> Tale:
+        if record.tale is None:
+            record.tale = tale_of(self.events(mission_id, until=record.version))
+        return record.tale
 
     def _written(
         self,
@@ -301,6 +376,7 @@ class MissionStore:
         events: Sequence[Event],
         decision: Decision,
         command: CommandRecord | None,
+        counts: tuple[Count, ...],
     ) -> Append:
         encode = self._codec.encode
         return Append(
@@ -310,16 +386,27 @@ class MissionStore:
             command=command,
             documents=tuple(document_of(sealed) for sealed in decision.documents),
             projections=(mission_row(mission), *decision.rows),
+            counts=counts,
             sign=any(type(event.payload) in DECIDED for event in events),
         )
 
-    def _wrote(self, record: MissionRecord, mission: Mission, events: tuple[Event, ...], decision: Decision) -> None:
+    def _wrote(
+        self,
+        record: MissionRecord,
+        mission: Mission,
+        events: tuple[Event, ...],
+        decision: Decision,
+        tale: Tale | None,
+    ) -> None:
         record.version += len(events)
+        record.tell(events, tale)
         self._follow_on(record, mission)
         for sealed in decision.documents:
             if len(sealed.body) <= MAX_KEPT_BODY:
                 record.documents[sealed.digest] = sealed
         self._keep(mission.mission_id, record)
+        for written in self.written_listeners:
+            written(mission)
         for listener in tuple(record.listeners):
             listener(events, mission)
         if mission.has_ended and any(type(event.payload) in ENDING for event in events):
@@ -337,7 +424,7 @@ class MissionStore:
         row = self._log.projection(MISSIONS, mission_id)
         mission = mission_of_row(row) if row else None
         record.version = mission.last_sequence if mission else 0
-        record.mission = None
+        record.mission = record.tale = None
         if mission is not None:
             self._follow_on(record, mission)
 
@@ -395,9 +482,11 @@ def _folded(mission_id: str, mission: Mission | None, events: Sequence[Event]) -
     return folded
 
 
-def _placed(mission_id: str, mission: Mission | None, happened: Sequence[Happened | Event]) -> list[Event]:
-    """Return what happened as the events that come next in the mission's stream."""
-    first = (mission.last_sequence if mission else 0) + 1
+def _placed(
+    mission_id: str, mission: Mission | None, happened: Sequence[Happened | Event], *, skipped: int = 0
+) -> list[Event]:
+    """Return what happened as the events that come next in the mission's stream, some places further on."""
+    first = (mission.last_sequence if mission else 0) + 1 + skipped
     return [
         Event(
             event_id=event_id(mission_id, sequence),

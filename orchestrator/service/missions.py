@@ -1,20 +1,23 @@
 """From a draft to a proposed mission, and the ways back out of one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from orchestrator.domain import decisions
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ContractError, Reason, RequestRefusedError
-from orchestrator.domain.evidence import Sealed, WorkspaceInfo
-from orchestrator.domain.mission import Mission, MissionStatus
+from orchestrator.domain.evidence import ExecutorInfo, Sealed, WorkspaceInfo
+from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, Stretch
 from orchestrator.domain.plan import FailurePolicy, Plan, PlanDraft, Scope, Stage, Step, shortened
 from orchestrator.domain.plan_rules import completed
 from orchestrator.service.event_log import EventReader, ProjectionCursor, ProjectionRow
 from orchestrator.service.executor_card import ExecutorCard
+from orchestrator.service.mission_row import mission_of_row
 from orchestrator.service.mission_store import Decision, MissionStore
 from orchestrator.service.ports import Clock, Documents, Ids
 from orchestrator.service.requests import Answer, Request
 from orchestrator.service.streams import CHAT_RESULTS, MISSIONS, REFUSALS
+from orchestrator.service.words import Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,16 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentFile:
+    """What one earlier stretch of an execution stood on."""
+
+    segment: int
+    plan: Sealed | None
+    report: Sealed | None
+    approvals: tuple[Sealed, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MissionFile:
     """A mission with every document it stands on."""
 
@@ -38,6 +51,10 @@ class MissionFile:
     approvals: tuple[Sealed, ...] = ()
     receipt: Sealed | None = None
     refusal: Sealed | None = None
+    segments: tuple[SegmentFile, ...] = ()
+    """What the stretches before the present plan's stood on."""
+    words: tuple[Sealed, ...] = ()
+    """Signed approvals of single steps, and reconciliations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +85,7 @@ class Missions:
     reader: EventReader
     card: ExecutorCard
     documents: Documents
+    words: Words
     clock: Clock
     ids: Ids
 
@@ -85,9 +103,9 @@ class Missions:
         return await self._proposed(request, await self.prepare_clone(request, reference))
 
     async def prepare_clone(self, request: Request, reference: str) -> Prepared:
-        """Make a mission of another one's plan without writing it."""
+        """Make a mission of another one's plan without writing it; where that was repaired, of what it began with."""
         mission = self.store.find(reference)
-        plan = self.store.document(mission.mission_id, mission.plan_digest)
+        plan = self.store.document(mission.mission_id, mission.first_plan_digest)
         if plan is None:
             raise RequestRefusedError(Reason.NOT_FOUND, "the mission has no plan", "Propose the plan itself.")
         return await self.prepare(request, self.documents.open_plan(plan), Origin(cloned_from=mission.mission_id))
@@ -95,6 +113,17 @@ class Missions:
     async def prepare(self, request: Request, draft: PlanDraft, origin: Origin | None = None) -> Prepared:
         """Check a draft and seal its plan without writing anything; raises what `propose` raises."""
         origin = origin or Origin()
+        draft, info = await self.checked(draft)
+        plan = self._plan(draft, origin, info.executor_id, request.person)
+        return _prepared(plan, self.documents.seal_plan(plan), origin)
+
+    async def checked(self, draft: PlanDraft) -> tuple[PlanDraft, ExecutorInfo]:
+        """Return a draft with all that it leaves open filled in, and the executor that it is for.
+
+        Raises:
+            RequestRefusedError: the draft breaks a rule, or its workspace is not known.
+            ExecutorUnavailableError: no executor is known yet and it can not be asked.
+        """
         info = await self.card.holding(lambda known: _serves(known.workspaces, draft.workspace))
         draft = completed(draft, max_content_bytes=info.max_content_bytes)
         if not _serves(info.workspaces, draft.workspace):
@@ -104,8 +133,7 @@ class Missions:
                 f"the executor has no workspace {shortened(draft.workspace, 64)!r}; it serves: {known}",
                 "Name one of these, or start the executor with that workspace.",
             )
-        plan = self._plan(draft, origin, info.executor_id, request.person)
-        return _prepared(plan, self.documents.seal_plan(plan), origin)
+        return draft, info
 
     async def _proposed(self, request: Request, prepared: Prepared) -> Answer:
         decision = Decision(payloads=prepared.payloads, documents=(prepared.sealed,), rows=prepared.rows)
@@ -125,8 +153,9 @@ class Missions:
             proposer=proposer,
             created_at=self.clock.now(),
             scope=draft.scope or Scope(),
-            failure_policy=draft.failure_policy or FailurePolicy.ROLL_BACK,
+            failure_policy=draft.failure_policy or FailurePolicy.PAUSE,
             steps=draft.steps,
+            pause=draft.pause,
         )
 
     def file(self, reference: str) -> MissionFile:
@@ -134,16 +163,29 @@ class Missions:
         return self.file_of(self.store.find(reference))
 
     def file_of(self, mission: Mission) -> MissionFile:
-        document, key = self.store.document, mission.mission_id
-        approvals = (document(key, granted.approval_digest) for granted in mission.approvals)
+        receipt = self._receipt(mission)
         return MissionFile(
             mission=mission,
             plan=self.store.plan_of(mission),
-            report=document(key, mission.report_digest),
-            approvals=tuple(sealed for sealed in approvals if sealed is not None),
-            receipt=self._receipt(mission),
+            report=self.store.document(mission.mission_id, mission.report_digest),
+            approvals=self._approvals(mission, mission.approvals),
+            receipt=receipt,
             refusal=self._refusal(mission),
+            segments=tuple(self._segment(mission, stretch) for stretch in mission.earlier),
+            words=self.words.of(mission, receipt) if mission.execution_id else (),
         )
+
+    def _segment(self, mission: Mission, stretch: Stretch) -> SegmentFile:
+        return SegmentFile(
+            segment=stretch.segment,
+            plan=self.store.signed_plan(mission.mission_id, stretch.plan_digest, stretch.plan_signatures),
+            report=self.store.document(mission.mission_id, stretch.report_digest),
+            approvals=self._approvals(mission, stretch.approvals),
+        )
+
+    def _approvals(self, mission: Mission, granted: Iterable[GrantedApproval]) -> tuple[Sealed, ...]:
+        sealed = (self.store.document(mission.mission_id, one.approval_digest) for one in granted)
+        return tuple(approval for approval in sealed if approval is not None)
 
     def page(self, *, size: int, before: ProjectionCursor | None, status: MissionStatus | None) -> MissionPage:
         """Return missions, newest first."""
@@ -151,7 +193,7 @@ class Missions:
         rows = self.reader.projections(MISSIONS, status=wanted, before=before, limit=size + 1)
         last = rows[size - 1] if len(rows) > size else None
         cursor = ProjectionCursor(sort_key=last.sort_key, key=last.key) if last else None
-        return MissionPage(missions=self.store.listed(rows[:size]), next_page=cursor)
+        return MissionPage(missions=tuple(map(mission_of_row, rows[:size])), next_page=cursor)
 
     async def reject(self, request: Request, reference: str, reason: str) -> Answer:
         """Reject a proposed mission."""
@@ -198,11 +240,15 @@ def _prepared(plan: Plan, sealed: Sealed, origin: Origin) -> Prepared:
         transcription_id=plan.transcription_id,
         cloned_from=plan.cloned_from,
     )
-    planned = ev.PlanSealed(
-        plan_id=plan.plan_id, plan_digest=sealed.digest, steps=tuple(_planned(step) for step in plan.steps)
-    )
+    planned = plan_sealed(plan, sealed)
     rows = _result_wanted(plan.mission_id, origin.session_id)
     return Prepared(plan=plan, sealed=sealed, payloads=(proposed, planned), rows=rows)
+
+
+def plan_sealed(plan: Plan, sealed: Sealed) -> ev.PlanSealed:
+    """Return the event that gives a mission its plan."""
+    steps = tuple(_planned(step) for step in plan.steps)
+    return ev.PlanSealed(plan_id=plan.plan_id, plan_digest=sealed.digest, steps=steps, segment=plan.segment)
 
 
 def _planned(step: Step) -> ev.PlannedStep:

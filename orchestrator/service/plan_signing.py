@@ -43,7 +43,7 @@ class PlanSigning:
             raise RequestRefusedError(Reason.NOT_FOUND, "the mission has no plan", "Propose it again.")
         person = await self._signer(plan, signature)
         return await self.store.act(
-            mission.mission_id, request, lambda now: self._decided(now, request, person, signature)
+            mission.mission_id, request, lambda now: self._decided(now, request, person, signature, plan)
         )
 
     async def _signer(self, plan: Sealed, signature: Signature) -> str:
@@ -76,9 +76,13 @@ class PlanSigning:
             )
         return self.documents.open_policy(info.policy)
 
-    def _decided(self, mission: Mission | None, request: Request, person: str, signature: Signature) -> Decision:
+    def _decided(
+        self, mission: Mission | None, request: Request, person: str, signature: Signature, plan: Sealed
+    ) -> Decision:
         if mission is None:
             raise RequestRefusedError(Reason.NOT_FOUND, "no such mission", "List the missions with `gonogo list`.")
+        if mission.plan_digest != plan.digest:
+            raise StateForbidsError(Reason.PLAN_MISMATCH, "the mission has another plan by now", "Sign that one.")
         fault = _foreign(mission, request.person, person)
         if fault is None and any(one.key_id == signature.key_id for one in mission.plan_signatures):
             return Decision(payloads=())
@@ -95,7 +99,8 @@ class PlanSigning:
         return Decision(payloads=(signed,))
 
     def _fault(self, mission: Mission) -> OrchestratorError | None:
-        if mission.status is not MissionStatus.PROPOSED or self.is_running(mission.mission_id):
+        proposed = mission.status is MissionStatus.PROPOSED and not self.is_running(mission.mission_id)
+        if not proposed and not mission.repair_pending:
             return StateForbidsError(
                 Reason.STATE_FORBIDS,
                 f"a mission that is {mission.status.value} takes no proposer's signature",

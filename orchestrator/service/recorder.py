@@ -12,6 +12,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ContractError, Reason
 from orchestrator.domain.evidence import ReceiptFacts, Sealed
 from orchestrator.domain.mission import WAITING, Mission, MissionStatus
+from orchestrator.service.event_log import ProjectionRow
 from orchestrator.service.event_log_errors import (
     CommandConflict,
     DuplicateCommand,
@@ -21,11 +22,17 @@ from orchestrator.service.event_log_errors import (
 )
 from orchestrator.service.mission_store import Decision, Happened, MissionStore
 from orchestrator.service.ports import Clock, Documents, ExecutionUpdate
+from orchestrator.service.requests import Request
 from orchestrator.service.run import Run
+from orchestrator.service.words import Words
 
 FLUSH_AFTER: Final = 0.05
 WRITE_AGAIN_AFTER: Final = 1.0
+MAX_WAITING: Final = 10_000
+"""Events that may wait to be written before the executor's stream is left alone."""
 MAX_TEXT: Final = 64 * 1024
+MAX_OUTPUT: Final = 256 * 1024
+"""Characters of one step's output that are recorded; its receipt has the beginning and the end of all."""
 ORCHESTRATOR: Final = "orchestrator"
 
 _log = logging.getLogger(__name__)
@@ -34,12 +41,18 @@ _log = logging.getLogger(__name__)
 class Recorder:
     """Folds an execution's updates into its mission and writes them, together where they come quickly."""
 
-    def __init__(self, store: MissionStore, documents: Documents, clock: Clock, run: Run) -> None:
+    def __init__(self, store: MissionStore, documents: Documents, clock: Clock, run: Run, words: Words) -> None:
         self._store = store
         self._documents = documents
         self._clock = clock
         self._run = run
-        self._request = run.request
+        self._words = words
+        self._rows: list[ProjectionRow] = []
+        """Rows that go with the next write."""
+        self._told: dict[str, int] = {}
+        """How much of each step's output is recorded."""
+        self._heard = False
+        """Whether the executor said anything: then it has claimed the mission."""
         self._timer: asyncio.TimerHandle | None = None
         self._flush: asyncio.Task[None] | None = None
 
@@ -50,14 +63,17 @@ class Recorder:
             ContractError: the executor's stream is not one of an execution of this mission.
             ExecutorUnavailableError: events are missing in it.
         """
+        self._heard = self._heard or bool(update.events or update.receipt)
         mission = self._store.state(self._run.mission_id)
         happened = tuple(self._news(mission, update))
         if happened:
             mission = self._store.happened(mission.mission_id, happened)
+            self._rows += self._words.taken(mission.mission_id, (item.payload for item in happened))
         if update.receipt is not None:
             await self._end(mission, update.receipt)
             return True
         self._flush_later()
+        await self._give_way()
         return False
 
     async def begin(self) -> None:
@@ -69,9 +85,28 @@ class Recorder:
     async def stop(self, message: str) -> None:
         """A claimed mission that can not be followed is paused: nobody knows what was done."""
         mission = self._store.state(self._run.mission_id)
-        if mission.status is MissionStatus.ACTIVE:
-            paused = ev.ExecutionPaused(reason=f"the execution can not be followed: {message}")
+        if mission.status in {MissionStatus.ACTIVE, MissionStatus.PAUSED} and not decisions.outcome_unknown(mission):
+            reason = f"the execution can not be followed: {message}"
+            paused = ev.ExecutionPaused(reason=reason, kind=ev.PauseKind.UNKNOWN_OUTCOME)
             await self._write(Decision(payloads=(paused,)))
+
+    async def stop_anew(self, message: str) -> None:
+        """Like `stop`, where what was heard last can not be written down: the executor has it, and tells it again."""
+        await self._written()
+        self._store.forget(self._run.mission_id)
+        self._rows.clear()
+        if self._heard:
+            await self.begin()
+        await self.stop(message)
+
+    async def _give_way(self) -> None:
+        """Take no more from the executor while much waits to be written: it keeps all that it has to tell."""
+        if self._store.unwritten(self._run.mission_id) < MAX_WAITING:
+            return
+        if self._flush is None:
+            self.close()
+            self._flush_now()
+        await self._written()
 
     def close(self) -> None:
         if self._timer is not None:
@@ -87,7 +122,16 @@ class Recorder:
                 continue
             known += 1
             _check_next(event, known)
-            yield Happened(payload=_bounded(event.payload), time=event.time, actor=mission.executor_id)
+            yield Happened(payload=self._bounded(event.payload), time=event.time, actor=mission.executor_id)
+
+    def _bounded(self, payload: ev.Payload) -> ev.Payload:
+        """Cut what a step printed where it goes on and on, and every other text to what one event may hold."""
+        if isinstance(payload, ev.StepOutput):
+            told = self._told.get(payload.step_id, 0)
+            self._told[payload.step_id] = told + len(payload.text)
+            if told >= MAX_OUTPUT:
+                return replace(payload, text="")
+        return _bounded(payload)
 
     def _started(self, mission: Mission) -> ev.MissionStarted:
         plan = self._store.document(mission.mission_id, mission.plan_digest)
@@ -99,8 +143,9 @@ class Recorder:
 
     async def _end(self, mission: Mission, receipt: Sealed) -> None:
         facts = self._documents.open_receipt(receipt)
-        said = (facts.mission_id, facts.plan_digest, facts.executor_id)
-        if said != (mission.mission_id, mission.plan_digest, mission.executor_id):
+        said = (facts.mission_id, facts.executor_id, facts.plan_digest, facts.segment_plan_digests)
+        plans = (mission.first_plan_digest, mission.later_plan_digests)
+        if said != (mission.mission_id, mission.executor_id, *plans):
             raise ContractError(Reason.INTERNAL, "the receipt is for another mission", "Check which executor answers.")
         payloads = (*_missing(mission, facts, receipt), *decisions.decide_end(mission, facts))
         decision = Decision(payloads=payloads, documents=(receipt,))
@@ -135,25 +180,25 @@ class Recorder:
         """Write until it is written: what the executor has done can not be undone by a full disk of ours."""
         if decision is None and not self._store.has_unwritten(self._run.mission_id):
             return
+        detach, rows = decision is None, tuple(self._rows)
+        decision = replace(decision or Decision(payloads=()), rows=rows)
         while True:
+            request = self._run.unrecorded
             try:
-                await self._store.conclude(
-                    self._run.mission_id,
-                    ORCHESTRATOR,
-                    self._request,
-                    decision or Decision(payloads=()),
-                    detach=decision is None,
-                )
+                await self._store.conclude(self._run.mission_id, ORCHESTRATOR, request, decision, detach=detach)
             except (DuplicateCommand, CommandConflict):
-                self._request = (
-                    None  # the same id went to another mission meanwhile; this execution stands all the same
-                )
+                self._recorded(request)  # the same id went elsewhere meanwhile; this execution stands all the same
             except (StoreFull, StoreOverloaded, StoreBusy) as error:
                 _log.warning("mission %s waits to be written: %s", self._run.mission_id, error)
                 await asyncio.sleep(WRITE_AGAIN_AFTER)
             else:
-                self._request = None
+                self._recorded(request)
+                del self._rows[: len(rows)]
                 return
+
+    def _recorded(self, request: Request | None) -> None:
+        if self._run.unrecorded is request:
+            self._run.unrecorded = None
 
 
 def _check_next(event: ev.Event, expected: int) -> None:

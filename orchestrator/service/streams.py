@@ -9,6 +9,8 @@ MISSIONS: Final = "mission"
 """The projection that holds where each mission stands."""
 REFUSALS: Final = "refusal"
 """Index from a refusal's id to its document."""
+WORDS: Final = "word"
+"""Index from a mission and the id of a signed word about one of its steps to the word."""
 CHAT_RESULTS: Final = "chat_result"
 """Missions that a chat proposed and whose result it has not been told."""
 

@@ -15,16 +15,18 @@ in two calls: `propose(draft, dry_run=True)`, then, after looking at the report,
 Keys are read once, when connecting. Every failed call raises `ClientError` with a stable reason and a remedy.
 """
 
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
-from datetime import timedelta
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Self
 
-import grpc
 import grpc.aio
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from client.connection import client_error, open_channel
+from client.calls import QUICK, called, new_request_id, streamed
+from client.connection import open_channel
+from client.control_calls import ControlCalls
 from client.errors import EvidenceError, RemoteError
 from client.plan_signing import ProposedPlan, asked_plan, sign_plan
 from client.signing import DEFAULT_LIFETIME, Signer, read_public_key, sign_approval
@@ -34,20 +36,19 @@ from gonogo.digests import PREFIX, digest, is_digest
 from gonogo.signatures import PublicKey
 from gonogo.v1 import events_pb2, executor_pb2, orchestrator_pb2, orchestrator_pb2_grpc, plan_pb2, sealed_pb2
 
-QUICK = 30.0
-"""Seconds that a call may take which runs nothing."""
 
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueWish:
+    """How a mission is to be queued."""
+
+    priority: int = 0
+    """-100 to 100; higher ones come first."""
+    not_before: datetime | None = None
+    expires_at: datetime | None = None
+    """A mission that still waits then is expired."""
 
 
-class Stream(Protocol[T_co]):
-    """What a streaming call returns."""
-
-    def __aiter__(self) -> AsyncIterator[T_co]: ...
-
-
-class GonogoClient:
+class GonogoClient(ControlCalls):
     """A client of one orchestrator. Use it as an asynchronous context manager."""
 
     def __init__(self, channel: grpc.aio.Channel, executor_key: PublicKey | None) -> None:
@@ -59,6 +60,7 @@ class GonogoClient:
         self._whiteboards = orchestrator_pb2_grpc.WhiteboardServiceStub(channel)
         self._audit = orchestrator_pb2_grpc.AuditServiceStub(channel)
         self._callers = orchestrator_pb2_grpc.CallerServiceStub(channel)
+        self._signals = orchestrator_pb2_grpc.SignalServiceStub(channel)
 
     @classmethod
     def connect(
@@ -103,7 +105,7 @@ class GonogoClient:
             transcription=transcription,
             workspace_id=workspace_id,
         )
-        return await _called(self._chat.SendMessage(request, timeout=QUICK))
+        return await called(self._chat.SendMessage(request, timeout=QUICK))
 
     async def messages(self, session_id: str) -> list[orchestrator_pb2.ChatMessage]:
         """Return the messages of a chat session, oldest first."""
@@ -111,7 +113,7 @@ class GonogoClient:
         token = ""
         while True:
             request = orchestrator_pb2.ListMessagesRequest(session_id=session_id, page_size=1000, page_token=token)
-            page = await _called(self._chat.ListMessages(request, timeout=QUICK))
+            page = await called(self._chat.ListMessages(request, timeout=QUICK))
             found += page.messages
             token = page.next_page_token
             if not token:
@@ -139,7 +141,7 @@ class GonogoClient:
         request = orchestrator_pb2.ProposeMissionRequest(
             request_id=asked, draft=draft, dry_run=dry_run and sign is None
         )
-        proposed = await _called(self._missions.ProposeMission(request, timeout=None if request.dry_run else QUICK))
+        proposed = await called(self._missions.ProposeMission(request, timeout=None if request.dry_run else QUICK))
         if sign is None:
             return proposed
         signed = await self.sign_plan(asked_plan(draft, proposed, sign.person), sign)
@@ -166,7 +168,7 @@ class GonogoClient:
             mission_id=plan.plan.mission_id,
             signature=sign_plan(plan, signer),
         )
-        answer = await _called(self._missions.SignPlan(request, timeout=QUICK))
+        answer = await called(self._missions.SignPlan(request, timeout=QUICK))
         if answer.plan.body != plan.sealed.body:
             message = f"the plan of mission {plan.plan.mission_id} was handed out with other bytes once it was signed"
             raise EvidenceError("PLAN_MISMATCH", message, "reject the mission, and ask the orchestrator's operator")
@@ -175,12 +177,12 @@ class GonogoClient:
     async def clone(self, mission_id: str, *, request_id: str | None = None) -> orchestrator_pb2.ProposeMissionResponse:
         """Propose a mission's plan once more, as a new mission."""
         request = orchestrator_pb2.ProposeMissionRequest(request_id=request_id or new_request_id(), clone_of=mission_id)
-        return await _called(self._missions.ProposeMission(request, timeout=QUICK))
+        return await called(self._missions.ProposeMission(request, timeout=QUICK))
 
     async def get(self, mission_id: str) -> orchestrator_pb2.GetMissionResponse:
         """Return a mission with its sealed documents."""
         request = orchestrator_pb2.GetMissionRequest(mission_id=mission_id)
-        return await _called(self._missions.GetMission(request, timeout=QUICK))
+        return await called(self._missions.GetMission(request, timeout=QUICK))
 
     async def list(
         self, *, status: events_pb2.MissionStatus.ValueType = events_pb2.MISSION_STATUS_UNSPECIFIED, limit: int = 50
@@ -191,7 +193,7 @@ class GonogoClient:
         while len(found) < limit:
             size = min(limit - len(found), 500)
             request = orchestrator_pb2.ListMissionsRequest(page_size=size, page_token=token, status=status)
-            page = await _called(self._missions.ListMissions(request, timeout=QUICK))
+            page = await called(self._missions.ListMissions(request, timeout=QUICK))
             found += page.missions
             token = page.next_page_token
             if not token:
@@ -205,7 +207,7 @@ class GonogoClient:
         request = orchestrator_pb2.DryRunMissionRequest(
             request_id=request_id or new_request_id(), mission_id=mission_id
         )
-        return await _called(self._missions.DryRunMission(request))
+        return await called(self._missions.DryRunMission(request))
 
     def verified(
         self,
@@ -257,7 +259,7 @@ class GonogoClient:
         request = orchestrator_pb2.ApproveMissionRequest(
             request_id=request_id or new_request_id(), mission_id=mission.plan.mission_id, approval=approval
         )
-        return await _called(self._missions.ApproveMission(request, timeout=QUICK))
+        return await called(self._missions.ApproveMission(request, timeout=QUICK))
 
     def approval(
         self,
@@ -278,7 +280,7 @@ class GonogoClient:
         request = orchestrator_pb2.RejectMissionRequest(
             request_id=request_id or new_request_id(), mission_id=mission_id, reason=reason
         )
-        return await _called(self._missions.RejectMission(request, timeout=QUICK))
+        return await called(self._missions.RejectMission(request, timeout=QUICK))
 
     async def cancel(
         self, mission_id: str, reason: str, *, request_id: str | None = None
@@ -287,7 +289,7 @@ class GonogoClient:
         request = orchestrator_pb2.CancelMissionRequest(
             request_id=request_id or new_request_id(), mission_id=mission_id, reason=reason
         )
-        return await _called(self._missions.CancelMission(request, timeout=QUICK))
+        return await called(self._missions.CancelMission(request, timeout=QUICK))
 
     def execute(
         self,
@@ -295,62 +297,78 @@ class GonogoClient:
         *,
         detach: bool = False,
         approvals: Iterable[sealed_pb2.Sealed] = (),
+        queue: QueueWish | None = None,
         request_id: str | None = None,
     ) -> AsyncIterator[orchestrator_pb2.ExecuteMissionResponse]:
         """Have an approved mission executed; yields its events, with mission and receipt in the last message.
 
-        `approvals` are recorded first, as by `approve`.
+        A paused mission goes on with its approved repair plan. The stream goes through pauses; `event.execution_paused`
+        tells of one, and `control` ends it.
+
+        Args:
+            mission_id: the mission.
+            detach: queue it and end at once.
+            approvals: recorded first, as by `approve`.
+            queue: how it is to be queued; with `detach` only.
+            request_id: the same one attaches again.
         """
+        wish = queue or QueueWish()
         request = orchestrator_pb2.ExecuteMissionRequest(
-            request_id=request_id or new_request_id(), mission_id=mission_id, detach=detach, approvals=approvals
+            request_id=request_id or new_request_id(),
+            mission_id=mission_id,
+            detach=detach,
+            approvals=approvals,
+            priority=wish.priority,
+            not_before=_stamp(wish.not_before),
+            expires_at=_stamp(wish.expires_at),
         )
-        return _streamed(self._missions.ExecuteMission(request))
+        return streamed(self._missions.ExecuteMission(request))
 
     def watch(
         self, mission_id: str, *, resume_token: str = "", follow: bool = True
     ) -> AsyncIterator[orchestrator_pb2.WatchMissionResponse]:
         """Stream a mission's events, those of the past first."""
         request = orchestrator_pb2.WatchMissionRequest(mission_id=mission_id, resume_token=resume_token, follow=follow)
-        return _streamed(self._missions.WatchMission(request))
+        return streamed(self._missions.WatchMission(request))
 
     async def whiteboard(self, mission_id: str) -> orchestrator_pb2.Whiteboard:
         """Return a mission's whiteboard."""
         request = orchestrator_pb2.GetWhiteboardRequest(mission_id=mission_id)
-        return (await _called(self._whiteboards.GetWhiteboard(request, timeout=QUICK))).whiteboard
+        return (await called(self._whiteboards.GetWhiteboard(request, timeout=QUICK))).whiteboard
 
     async def add_caller(self, request: orchestrator_pb2.AddCallerRequest) -> orchestrator_pb2.AddCallerResponse:
         """Add a caller; the answer is the only place where its token ever stands."""
         wanted = orchestrator_pb2.AddCallerRequest()
         wanted.CopyFrom(request)
         wanted.request_id = request.request_id or new_request_id()
-        return await _called(self._callers.AddCaller(wanted, timeout=QUICK))
+        return await called(self._callers.AddCaller(wanted, timeout=QUICK))
 
     async def callers(self) -> Sequence[orchestrator_pb2.Caller]:
         """Return all callers, by name."""
         request = orchestrator_pb2.ListCallersRequest(page_size=1000)
-        return (await _called(self._callers.ListCallers(request, timeout=QUICK))).callers
+        return (await called(self._callers.ListCallers(request, timeout=QUICK))).callers
 
     async def remove_caller(self, name: str, *, request_id: str | None = None) -> None:
         """Remove a caller."""
         request = orchestrator_pb2.RemoveCallerRequest(request_id=request_id or new_request_id(), name=name)
-        await _called(self._callers.RemoveCaller(request, timeout=QUICK))
+        await called(self._callers.RemoveCaller(request, timeout=QUICK))
 
     async def executor(self) -> executor_pb2.GetExecutorResponse:
         """Return what the orchestrator knows of its executor."""
         request = orchestrator_pb2.GetMissionExecutorRequest()
-        return (await _called(self._missions.GetMissionExecutor(request, timeout=QUICK))).executor
+        return (await called(self._missions.GetMissionExecutor(request, timeout=QUICK))).executor
 
     async def export_mission(self, mission_id: str) -> orchestrator_pb2.ExportMissionResponse:
         """Return all that a proof of a mission needs: its documents, and its leaves in both audit logs."""
         request = orchestrator_pb2.ExportMissionRequest(mission_id=mission_id)
-        return await _called(self._missions.ExportMission(request, timeout=QUICK))
+        return await called(self._missions.ExportMission(request, timeout=QUICK))
 
     async def get_log(
         self, log: orchestrator_pb2.AuditLog.ValueType, *, known_size: int = 0
     ) -> orchestrator_pb2.GetLogResponse:
         """Return an audit log's newest checkpoint, with the proof that it continues the one of `known_size` entries."""
         request = orchestrator_pb2.GetLogRequest(log=log, known_size=known_size)
-        return await _called(self._audit.GetLog(request, timeout=QUICK))
+        return await called(self._audit.GetLog(request, timeout=QUICK))
 
     async def object(self, mission_id: str, object_digest: str, *, max_bytes: int) -> bytes | None:
         """Return an object's bytes, checked against its digest, or None where it is longer than `max_bytes`.
@@ -365,7 +383,7 @@ class GonogoClient:
             request = orchestrator_pb2.GetMissionObjectRequest(
                 mission_id=mission_id, digest=object_digest, offset=len(data)
             )
-            part = await _called(self._missions.GetMissionObject(request, timeout=QUICK))
+            part = await called(self._missions.GetMissionObject(request, timeout=QUICK))
             if part.total_bytes > max_bytes:
                 return None
             data += part.data
@@ -373,9 +391,12 @@ class GonogoClient:
                 return _checked_object(data, object_digest)
 
 
-def new_request_id() -> str:
-    """Return an id for one request."""
-    return "q-" + secrets.token_hex(16)
+def _stamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
 
 
 def _checked_object(data: bytes, object_digest: str) -> bytes:
@@ -383,18 +404,3 @@ def _checked_object(data: bytes, object_digest: str) -> bytes:
         message = f"the object {object_digest} was handed out with other bytes"
         raise EvidenceError("PLAN_MISMATCH", message, "do not approve; ask the orchestrator's operator")
     return data
-
-
-async def _called(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise client_error(error) from None
-
-
-async def _streamed(call: Stream[T]) -> AsyncIterator[T]:
-    try:
-        async for part in call:
-            yield part
-    except grpc.aio.AioRpcError as error:
-        raise client_error(error) from None

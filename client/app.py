@@ -60,8 +60,27 @@ cases:
       met: true
       reason: QUORUM_NOT_MET
       requirements: [{count: 2, group: sre}]
-      rules: [production]"""
+      rules: [production]
+      approve_steps: [write_file]"""
 
+
+RATES = """\
+With -o json every rate is a number from 0 to 1 with four digits behind the point, as many
+as are known; success_rate, low and high are null where there were fewer than five outcomes."""
+
+EXECUTE = "Execute an approved mission, once, to its end or to where it waits for a person."
+RUN = "Propose, dry-run, show, ask on the terminal, execute; where it waits, ask again."
+WATCH = "Follow a mission's events until it ends, or waits for a person."
+PAUSE = "Have a running mission pause before its next step; nothing runs until it goes on."
+RESUME = "Have a paused mission go on, once its workspace and approvals were looked at again."
+STOP = "End a mission: what runs is killed, what is committed stays or, with --roll-back, is undone."
+RETRY = "Run the failed step of a paused mission again: the same approved bytes."
+REPAIR = "Give a mission another plan for the rest of its work; it needs its own dry run and approval."
+APPROVE_STEP = "Verify a step that waits for its own signature, show it, and sign that it may be committed."
+DENY_STEP = "Sign that a step that waits may not be committed: the execution stops."
+RECONCILE = "Sign whether an effect happened of which nobody could tell; it is never repeated by itself."
+QUEUE = "Show what waits for its turn: place, priority, and why not now."
+SIGNALS = "Show what outcomes have taught: success rates, calibration, recurring failures, slow stages."
 
 COMMANDS: dict[str, Entry | Group] = {
     "init": _entry("installation.init", "Make keys, certificates and the trust file in the state directory."),
@@ -85,9 +104,22 @@ COMMANDS: dict[str, Entry | Group] = {
     "deny": _entry("revoking.deny", "End a mission for good, at the executor itself."),
     "reject": _entry("deciding.reject", "Reject a proposed mission."),
     "cancel": _entry("deciding.cancel", "Cancel a mission that does not run yet."),
-    "execute": _entry("executing.execute", "Execute an approved mission, once."),
-    "run": _entry("executing.run_file", "Propose, dry-run, show, ask on the terminal, execute."),
-    "watch": _entry("executing.watch", "Follow a mission's events until it ends."),
+    "execute": _entry("executing.execute", EXECUTE),
+    "run": _entry("executing.run_file", RUN),
+    "watch": _entry("executing.watch", WATCH),
+    "pause": _entry("controlling.pause", PAUSE),
+    "resume": _entry("controlling.resume", RESUME),
+    "stop": _entry("controlling.stop", STOP),
+    "retry": _entry("controlling.retry", RETRY),
+    "repair": _entry("controlling.repair", REPAIR),
+    "approve-step": _entry("stepping.approve_step", APPROVE_STEP),
+    "deny-step": _entry("stepping.deny_step", DENY_STEP),
+    "reconcile": _entry("stepping.reconcile", RECONCILE),
+    "queue": _entry("waiting.queue", QUEUE),
+    "processes": _entry("waiting.processes", "List the programs that live steps started and that keep running."),
+    "stop-process": _entry("waiting.stop_process", "End a program that a live step started, and all that it started."),
+    "feedback": _entry("learning.feedback", "Say what you think of a mission's result."),
+    "signals": _entry("learning.signals", SIGNALS, RATES),
     "events": _entry("proving.events", "Print a mission's events so far."),
     "trace": _entry("proving.trace_mission", "Print the chain of ids and digests from message to receipt."),
     "verify": _entry("proving.verify", "Prove a mission from its bundle: signatures, decision, logs, state."),
@@ -186,7 +218,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 error, 2 usage, 3 waiting for approval, 4 rejected or expired, "
+    epilog="Exit codes: 0 done, 1 error, 2 usage, 3 waiting for a person, 4 rejected or expired, "
     "5 drift or divergence, 6 failed or rolled back, 7 not permitted, 8 already executed. More: gonogo help exit-codes",
 )
 

@@ -79,7 +79,7 @@ async def approve_mission(
         raise nobody_to_ask(mission.plan.mission_id)
     else:
         session.output.note(approval_text(mission))
-        session.output.note(await _diff_text(session, client, mission))
+        session.output.note(await diff_text(client, mission, coloured=wants_colour(session.output.stderr)))
         ask_person(mission, terminal.ask)
     signer = await find_signer(session, client, options)
     seen = await witness_logs(client, session.state, mission.plan.executor_id)
@@ -94,11 +94,12 @@ async def approve_mission(
     )
 
 
-async def _diff_text(session: Session, client: GonogoClient, mission: VerifiedMission) -> str:
+async def diff_text(client: GonogoClient, mission: VerifiedMission, *, coloured: bool) -> str:
+    """Return what a verified mission changes, file by file."""
     mission_id = mission.plan.mission_id
     net = net_changes(step.changes for step in mission.report.steps)
     diffs = [await file_diff(client, mission_id, change) for change in net[:DIFFS_SHOWN]]
-    lines = ["", "DIFF", diffs_text(diffs, coloured=wants_colour(session.output.stderr))]
+    lines = ["", "DIFF", diffs_text(diffs, coloured=coloured)]
     if len(net) > DIFFS_SHOWN:
         lines.append(f"… {len(net) - DIFFS_SHOWN} more paths: gonogo diff {mission_id} shows them all")
     return "\n".join(lines)

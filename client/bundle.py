@@ -1,12 +1,12 @@
 """The bundle: all that a proof of one mission needs. Its file is written and read by `client.bundle_file`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from client.errors import ClientError
 from client.mission_state import MissionState
 from gonogo.digests import digest
-from gonogo.v1 import audit_pb2, sealed_pb2
+from gonogo.v1 import audit_pb2, orchestrator_pb2, sealed_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +45,31 @@ class LogPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTexts:
+    """What one stretch of an execution stood on."""
+
+    segment: int
+    plan: SealedText
+    report: SealedText | None = None
+    approvals: tuple[SealedText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """Everything about one mission; what is not there is None."""
+    """Everything about one mission; what is not there is None.
+
+    `plan`, `report` and `approvals` are those of the present plan. Of a mission that was repaired while it was carried
+    out they are the last stretch's, and `segments` has those before.
+    """
 
     mission: MissionState
     plan: SealedText
     policy: SealedText | None = None
     report: SealedText | None = None
     approvals: tuple[SealedText, ...] = ()
+    segments: tuple[SegmentTexts, ...] = ()
+    words: tuple[SealedText, ...] = ()
+    """Signed approvals and denials of single steps, and reconciliations."""
     receipt: SealedText | None = None
     refusal: SealedText | None = None
     orchestrator_log: LogPart | None = None
@@ -68,6 +85,23 @@ class Bundle:
 def sealed_text(sealed: sealed_pb2.Sealed) -> SealedText | None:
     """Return a document as a bundle holds it, None where there is none."""
     return SealedText(sealed=sealed, digest=digest(sealed.body)) if sealed.body else None
+
+
+def segment_texts(segments: Iterable[orchestrator_pb2.SegmentDocuments]) -> tuple[SegmentTexts, ...]:
+    """Return the earlier stretches as a bundle holds them.
+
+    Raises:
+        ClientError: one is without its plan.
+    """
+    found: list[SegmentTexts] = []
+    for one in segments:
+        plan = sealed_text(one.plan)
+        if plan is None:
+            message = f"segment {one.segment} was handed out without its plan"
+            raise ClientError("MALFORMED", message, "ask the orchestrator's operator")
+        approvals = tuple(text for sealed in one.approvals if (text := sealed_text(sealed)))
+        found.append(SegmentTexts(segment=one.segment, plan=plan, report=sealed_text(one.report), approvals=approvals))
+    return tuple(found)
 
 
 def log_part(extract: audit_pb2.LogExtract, continuity: Sequence[Continuity] = ()) -> LogPart | None:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from client.bundle import Bundle, Continuity, Leaf, LogPart, SealedText
+from client.bundle import Bundle, Continuity, Leaf, LogPart, SealedText, SegmentTexts
 from client.errors import ClientError
 from client.json_form import Json
 from client.mission_state import NAMES, state_from_json
@@ -29,6 +29,9 @@ ABOUT = (
 
 MAX_APPROVALS = 256
 MAX_SIGNATURES = 16
+MAX_SEGMENTS = 1_000
+LATER_DOCUMENTS = ("segments", "words")
+MAX_WORDS = 10_000
 MAX_ENTRIES = 1_000_000
 MAX_PATH = 64
 MAX_CONTINUITIES = 1_024
@@ -50,6 +53,8 @@ def bundle_json(bundle: Bundle) -> Json:
             "policy": _sealed_json(bundle.policy),
             "report": _sealed_json(bundle.report),
             "approvals": [_sealed_json(one) for one in bundle.approvals],
+            "segments": [_segment_json(one) for one in bundle.segments],
+            "words": [_sealed_json(one) for one in bundle.words],
             "receipt": _sealed_json(bundle.receipt),
             "refusal": _sealed_json(bundle.refusal),
         },
@@ -96,6 +101,24 @@ def read_sealed(data: object) -> SealedText:
     return SealedText(sealed=sealed, digest=_text(said))
 
 
+def read_segment(data: object) -> SegmentTexts:
+    """Read what an earlier stretch of an execution stood on.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not such a thing.
+    """
+    segment, plan, report, approvals = _object(data, "a segment", "segment", "plan", "report", "approvals")
+    if type(segment) is not int or segment < 0:
+        message = f"a segment's number is {segment!r}"
+        raise ValueError(message)
+    return SegmentTexts(
+        segment=segment,
+        plan=read_sealed(plan),
+        report=_optional(report, read_sealed),
+        approvals=tuple(_list(approvals, read_sealed, MAX_APPROVALS)),
+    )
+
+
 def _bundle(data: object) -> Bundle:
     name, version, _, keys, mission, documents, logs = _object(
         data, "the bundle", "format", "version", "about", "keys", "mission", "documents", "logs"
@@ -106,8 +129,10 @@ def _bundle(data: object) -> Bundle:
     executor_key, orchestrator_key = _object(keys, "keys", "executor", "orchestrator")
     executor_log, orchestrator_log = _object(logs, "logs", "executor", "orchestrator")
     _object(mission, "mission", *NAMES)
-    plan, policy, report, approvals, receipt, refusal = _object(
-        documents, "documents", "plan", "policy", "report", "approvals", "receipt", "refusal"
+    plan, policy, report, approvals, segments, words, receipt, refusal = _object(
+        _with_later_ones(documents),
+        "documents",
+        *("plan", "policy", "report", "approvals", *LATER_DOCUMENTS, "receipt", "refusal"),
     )
     return Bundle(
         mission=state_from_json(mission),
@@ -115,6 +140,8 @@ def _bundle(data: object) -> Bundle:
         policy=_optional(policy, read_sealed),
         report=_optional(report, read_sealed),
         approvals=tuple(_list(approvals, read_sealed, MAX_APPROVALS)),
+        segments=tuple(_list(segments, read_segment, MAX_SEGMENTS)),
+        words=tuple(_list(words, read_sealed, MAX_WORDS)),
         receipt=_optional(receipt, read_sealed),
         refusal=_optional(refusal, read_sealed),
         orchestrator_log=_optional(orchestrator_log, _log),
@@ -175,6 +202,13 @@ def _hash(value: object) -> bytes:
     return data
 
 
+def _with_later_ones(documents: object) -> object:
+    """Return a bundle's documents with what files of before have none of: missions were of one stretch then."""
+    if isinstance(documents, dict) and not documents.keys() & set(LATER_DOCUMENTS):
+        return {**documents, **{name: [] for name in LATER_DOCUMENTS}}
+    return documents
+
+
 def _object(data: object, what: str, *names: str) -> list[Any]:
     """Return the values of exactly these keys."""
     if not isinstance(data, dict):
@@ -222,6 +256,15 @@ def _sealed_json(document: SealedText | None) -> Json | None:
             }
             for one in document.sealed.signatures
         ],
+    }
+
+
+def _segment_json(one: SegmentTexts) -> Json:
+    return {
+        "segment": one.segment,
+        "plan": _sealed_json(one.plan),
+        "report": _sealed_json(one.report),
+        "approvals": [_sealed_json(approval) for approval in one.approvals],
     }
 
 

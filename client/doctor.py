@@ -20,6 +20,7 @@ from client.errors import ClientError, NotRunningError
 from client.executor_command import trust_json
 from client.state import StateDirectory
 from client.witnessing import witness_logs
+from gonogo.safe_text import safe_line
 from gonogo.v1 import executor_pb2, plan_pb2
 
 PYTHON_NEEDED = (3, 11)
@@ -295,4 +296,16 @@ async def _services(state: StateDirectory) -> list[Finding]:
         findings.append(
             Finding(name=f"workspace {workspace.workspace_id}", level=level, detail=detail, remedy=workspace.limitation)
         )
-    return findings
+    return [*findings, *_far_sides(executor)]
+
+
+def _far_sides(executor: executor_pb2.GetExecutorResponse) -> Iterator[Finding]:
+    """Tell what live steps may use; an executor whose trust file names nothing lets none have an effect outside."""
+    kinds: dict[str, list[str]] = {}
+    for one in executor.far_sides:
+        where = f" ({', '.join(one.workspaces)})" if one.workspaces else ""
+        kinds.setdefault(one.kind, []).append(safe_line(f"{one.name}{where}"))
+    for kind, names in sorted(kinds.items()):
+        yield _fine(f"executor {safe_line(kind)}s", ", ".join(names))
+    if not kinds:
+        yield _fine("executor far sides", "none: no step reaches a network, a tool or a database")

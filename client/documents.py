@@ -1,7 +1,7 @@
 """The sealed documents of a mission, opened strictly, and as scripts read them."""
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
@@ -28,6 +28,24 @@ class Documents:
     receipt: evidence_pb2.Receipt | None
     receipt_digest: str
     refusal: evidence_pb2.Refusal | None
+    earlier: tuple["EarlierSegment", ...] = ()
+    """What the stretches before the present plan's stood on."""
+    words: tuple["Word", ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierSegment:
+    """What one stretch of an execution stood on."""
+
+    segment: int
+    plan: plan_pb2.Plan | None
+    plan_digest: str
+    report: evidence_pb2.Report | None
+    report_digest: str
+    approvals: tuple[evidence_pb2.Approval, ...]
+
+
+Word: TypeAlias = evidence_pb2.StepApproval | evidence_pb2.Reconciliation
 
 
 def open_documents(response: orchestrator_pb2.GetMissionResponse) -> Documents:
@@ -50,6 +68,8 @@ def open_documents(response: orchestrator_pb2.GetMissionResponse) -> Documents:
         receipt=_opened(response.receipt, sealing.RECEIPT, evidence_pb2.Receipt, "receipt"),
         receipt_digest=digest_of(response.receipt),
         refusal=_opened(response.refusal, sealing.REFUSAL, evidence_pb2.Refusal, "refusal"),
+        earlier=tuple(_earlier(one) for one in response.segments),
+        words=tuple(_word(one) for one in response.words),
     )
 
 
@@ -98,10 +118,14 @@ def show_json(response: orchestrator_pb2.GetMissionResponse, documents: Document
         "approvals": [to_json(approval) for approval in documents.approvals],
         "receipt": receipt_json(receipt, documents.receipt_digest, response.mission) if receipt else None,
         "refusal": to_json(refusal) if refusal else None,
+        "segments": [_earlier_json(one) for one in documents.earlier],
+        "words": [{"kind": word_kind(word), **to_json(word)} for word in documents.words],
         "documents": {
             "plan": _sealed_json(response.plan),
             "report": _sealed_json(response.report),
             "approvals": [_sealed_json(one) for one in response.approvals],
+            "segments": [_segment_json(one) for one in response.segments],
+            "words": [_sealed_json(one) for one in response.words],
             "receipt": _sealed_json(response.receipt),
             "refusal": _sealed_json(response.refusal),
         },
@@ -113,6 +137,48 @@ def _opened(sealed: sealed_pb2.Sealed, media_type: str, message_type: type[M], w
         return None
     check_media_type(sealed, media_type)
     return open_document(sealed, message_type, what=what)
+
+
+def word_kind(word: Word) -> str:
+    """Return what a signed word is."""
+    return "step_approval" if isinstance(word, evidence_pb2.StepApproval) else "reconciliation"
+
+
+def _earlier(segment: orchestrator_pb2.SegmentDocuments) -> EarlierSegment:
+    approvals = [_opened(one, sealing.APPROVAL, evidence_pb2.Approval, "approval") for one in segment.approvals]
+    return EarlierSegment(
+        segment=segment.segment,
+        plan=_opened(segment.plan, sealing.PLAN, plan_pb2.Plan, "plan"),
+        plan_digest=digest_of(segment.plan),
+        report=_opened(segment.report, sealing.REPORT, evidence_pb2.Report, "report"),
+        report_digest=digest_of(segment.report),
+        approvals=tuple(one for one in approvals if one is not None),
+    )
+
+
+def _word(sealed: sealed_pb2.Sealed) -> Word:
+    if sealed.media_type == sealing.STEP_APPROVAL:
+        return open_document(sealed, evidence_pb2.StepApproval, what="step approval")
+    check_media_type(sealed, sealing.RECONCILIATION)
+    return open_document(sealed, evidence_pb2.Reconciliation, what="reconciliation")
+
+
+def _earlier_json(one: EarlierSegment) -> Json:
+    return {
+        "segment": one.segment,
+        "plan": {"digest": one.plan_digest, **to_json(one.plan)} if one.plan else None,
+        "report": dry_run_json(one.report, one.report_digest) if one.report else None,
+        "approvals": [to_json(approval) for approval in one.approvals],
+    }
+
+
+def _segment_json(one: orchestrator_pb2.SegmentDocuments) -> Json:
+    return {
+        "segment": one.segment,
+        "plan": _sealed_json(one.plan),
+        "report": _sealed_json(one.report),
+        "approvals": [_sealed_json(approval) for approval in one.approvals],
+    }
 
 
 def _sealed_json(sealed: sealed_pb2.Sealed) -> Json | None:

@@ -6,17 +6,20 @@ code  meaning
 0     done; a dry run that is a success; an execution whose outcome is success
 1     error: bad input, not running, not found, an unclear chat message, a failed check
 2     usage: the command line itself is wrong
-3     waiting for approval: not approved, quorum not met, nobody there to ask
-4     rejected, cancelled or expired; approval revoked or expired
+3     waiting for approval: not approved, quorum not met, nobody there to ask; an execution that
+      waits for a signature or because somebody paused it
+4     rejected, cancelled or expired; approval revoked or expired; an execution that waits because
+      what it stands on was taken back
 5     drift (the workspace is no longer what the report was made from) or divergence
-6     execution failed, partial or rolled back; a dry run that failed
+6     execution failed, partial or rolled back, or waits after a failure; a dry run that failed
 7     not permitted: a gate, a signature, the policy or the scope says no; a dry run that is
       unsafe or blocked
 8     already executed
 ====  ==========================================================================================
 
-A reason that is not in the table is an error: 1. An execution that took place is judged by its receipt: 5 where it says
-that a divergence was detected, else by its outcome, whatever reason ended it.
+A reason that is not in the table is an error: 1. An execution that took place is judged by its receipt, whatever reason
+ended it: a success is 0, also where what diverged was made good by a retry or a repair; else 5 where a divergence was
+detected, else by its outcome.
 """
 
 import enum
@@ -88,6 +91,18 @@ BY_REASON: Mapping[str, ExitCode] = {
     "POLICY_REFUSES": ExitCode.NOT_PERMITTED,
     "HARDWARE_KEY_NEEDED": ExitCode.NOT_PERMITTED,
     "LADDER_TOO_LOW": ExitCode.NOT_PERMITTED,
+    "NETWORK_REFUSED": ExitCode.NOT_PERMITTED,
+    "FAR_SIDE_UNKNOWN": ExitCode.NOT_PERMITTED,
+    "STEP_NOT_WAITING": ExitCode.NOT_PERMITTED,
+    "EXECUTION_PAUSED": ExitCode.WAITING,
+    "EFFECT_UNKNOWN": ExitCode.WAITING,
+    "STOPPED": ExitCode.REJECTED,
+    "TOOL_CHANGED": ExitCode.DRIFT,
+    "ROWS_DIVERGED": ExitCode.DRIFT,
+    "FETCH_FAILED": ExitCode.FAILED,
+    "EFFECT_FAILED": ExitCode.FAILED,
+    "TOOL_FAILED": ExitCode.FAILED,
+    "NOT_READY": ExitCode.FAILED,
     "CLOCK_BEHIND": ExitCode.NOT_PERMITTED,
     "TRUST_EXPIRED": ExitCode.NOT_PERMITTED,
     "AUDIT_FORKED": ExitCode.NOT_PERMITTED,
@@ -108,6 +123,16 @@ BY_OUTCOME: Mapping[str, ExitCode] = {
     "rolled_back": ExitCode.FAILED,
     "aborted": ExitCode.FAILED,
     "unknown": ExitCode.FAILED,
+}
+
+BY_PAUSE: Mapping[str, ExitCode] = {
+    "requested": ExitCode.WAITING,
+    "step_approval": ExitCode.WAITING,
+    "unknown_effect": ExitCode.WAITING,
+    "revoked": ExitCode.REJECTED,
+    "failure": ExitCode.FAILED,
+    "interrupted": ExitCode.FAILED,
+    "unknown_outcome": ExitCode.FAILED,
 }
 
 # A mission that stands so can not be executed; what keeps it from that decides.
@@ -139,10 +164,15 @@ def for_report(status: str) -> ExitCode:
 
 
 def for_outcome(outcome: str, *, diverged: bool) -> ExitCode:
-    """Return the exit code of an execution; a divergence outweighs what was made of it."""
-    if diverged:
+    """Return the exit code of an execution; a divergence outweighs what was made of it, unless it was made good."""
+    if diverged and outcome != "success":
         return ExitCode.DRIFT
     return BY_OUTCOME.get(outcome, ExitCode.ERROR)
+
+
+def for_pause(kind: str) -> ExitCode:
+    """Return the exit code of a command that followed an execution to where it waits."""
+    return BY_PAUSE.get(kind, ExitCode.ERROR)
 
 
 def table_text() -> str:

@@ -88,6 +88,7 @@ class Explanation:
                 "hardware_key": self.demand.hardware_key,
                 "min_ladder_level": self.demand.min_ladder_level,
                 "max_approval_seconds": self.demand.max_approval_seconds,
+                "approve_steps": list(self.demand.approve_steps),
                 "refused": self.demand.refused or None,
                 "says": list(demand_words(self.demand)),
             },

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 
 from client.api import GonogoClient
-from client.bundle import Bundle, Continuity, LogPart, log_part, sealed_text
+from client.bundle import Bundle, Continuity, LogPart, log_part, sealed_text, segment_texts
 from client.errors import ClientError, EvidenceError, RemoteError
 from client.mission_state import state_of
 from client.state import StateDirectory
@@ -36,6 +36,8 @@ async def export_bundle(client: GonogoClient, state: StateDirectory, mission: st
         policy=sealed_text(response.policy),
         report=sealed_text(documents.report),
         approvals=tuple(one for sealed in documents.approvals if (one := sealed_text(sealed))),
+        segments=segment_texts(documents.segments),
+        words=tuple(one for sealed in documents.words if (one := sealed_text(sealed))),
         receipt=sealed_text(documents.receipt),
         refusal=sealed_text(documents.refusal),
         orchestrator_log=await _orchestrator_part(client, state, response, seen),
@@ -92,7 +94,8 @@ async def _lead_on(
 
 
 def _seen_by_approvers(response: orchestrator_pb2.ExportMissionResponse) -> Iterator[str]:
-    for sealed in response.documents.approvals:
+    documents = response.documents
+    for sealed in [*documents.approvals, *(one for segment in documents.segments for one in segment.approvals)]:
         try:
             note = open_document(sealed, evidence_pb2.Approval, what="approval").audit_checkpoint
         except EvidenceError:  # the proof says so

@@ -39,6 +39,8 @@ expires = {expires}
 executor_id = "{executor_id}"
 # Who may call, and the key that signs the checkpoints of its audit log.
 orchestrators = [{{ id = "spiffe://gonogo.local/orchestrator", log_key = "{log_key}" }}]
+# Hosts that steps may reach, besides what each plan's scope says; left out: none.
+# domains = ["example.org", "*.example.net"]
 
 [policy]
 approvals_required = 1
@@ -89,6 +91,30 @@ sponsor = "{person}"
 # A workspace without such a table may have any label: rules about labels hold for it, too.
 # [workspaces.site]
 # labels = ["prod"]
+# live_access = ["network"]
+#
+# What steps with effects outside may use; gonogo doctor says what there is. docs/trust-file.md has every key.
+# [network]
+# fetch_in_dry_run = true
+# private_addresses = ["10.1.0.0/16"]
+#
+# [[secrets]]
+# name = "deploy-token"
+# workspaces = ["site"]
+# environment = "DEPLOY_TOKEN"
+#
+# [[mcp_servers]]
+# name = "notes"
+# workspaces = ["site"]
+# url = "https://notes.example.org/mcp"
+# tools = ["add", "list"]
+#
+# [[databases]]
+# name = "shop"
+# workspaces = ["site"]
+# engine = "postgresql"
+# dsn = "host=/run/postgresql dbname=shop user=shop_agent"
+# password = "secret://deploy-token"
 """
 
 

@@ -19,7 +19,13 @@ EnumDescriptor: TypeAlias = Any
 FieldDescriptor: TypeAlias = Any
 
 DECIMAL_TEXTS = frozenset(
-    {"gonogo.v1.NodeState.size", "gonogo.v1.Excerpt.total_bytes", "gonogo.v1.Scope.max_bytes"},
+    {
+        "gonogo.v1.Excerpt.total_bytes",
+        "gonogo.v1.FetchEvidence.size",
+        "gonogo.v1.FetchUrl.max_bytes",
+        "gonogo.v1.NodeState.size",
+        "gonogo.v1.Scope.max_bytes",
+    }
 )
 
 

@@ -34,6 +34,8 @@ class MissionState:
     message_id: str = ""
     intent_id: str = ""
     transcription_id: str = ""
+    segment: int = 0
+    """The stretch of the execution that the present plan is for."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the state as a file holds it."""
@@ -41,6 +43,9 @@ class MissionState:
 
 
 NAMES = tuple(field.name for field in fields(MissionState))
+NUMBERS = frozenset({"last_sequence", "segment"})
+LATER = frozenset({"segment"})
+"""Names that files of an older release do not have."""
 
 
 def state_of(mission: orchestrator_pb2.Mission) -> MissionState:
@@ -49,13 +54,14 @@ def state_of(mission: orchestrator_pb2.Mission) -> MissionState:
 
 
 def state_from_json(data: Mapping[str, Any]) -> MissionState:
-    """Read a state; null stands for nothing.
+    """Read a state; null stands for nothing, and so does what an older release did not write.
 
     Raises:
         KeyError: a name is missing.
         TypeError: a value is no text, or the sequence no number.
     """
-    values = {name: data[name] if data[name] is not None else _nothing(name) for name in NAMES}
+    said: dict[str, Any] = dict.fromkeys(LATER) | dict(data)
+    values: dict[str, Any] = {name: said[name] if said[name] is not None else _nothing(name) for name in NAMES}
     for name, value in values.items():
         if type(value) is not type(_nothing(name)):
             message = f"{name} is a {type(value).__name__}"
@@ -64,4 +70,4 @@ def state_from_json(data: Mapping[str, Any]) -> MissionState:
 
 
 def _nothing(name: str) -> Any:
-    return 0 if name == "last_sequence" else ""
+    return 0 if name in NUMBERS else ""

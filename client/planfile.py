@@ -16,7 +16,8 @@ from google.protobuf.message import Message
 
 from client.errors import PlanFileError
 from client.json_form import DECIMAL_TEXTS, enum_prefix
-from client.plantree import Listing, Mapping, Node, Scalar, read_tree
+from client.plantree import Listing, Mapping, Node, Scalar, json_text, read_tree
+from gonogo.proto_json import OPTIONAL_ONEOFS
 from gonogo.v1 import plan_pb2
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
@@ -26,7 +27,7 @@ MAX_STEPS = 1000
 Descriptor: TypeAlias = Any
 FieldDescriptor: TypeAlias = Any
 
-STEP_FIELDS = ("step_id", "description", "stage")
+STEP_FIELDS = ("step_id", "description", "stage", "needs_approval", "compensation")
 KINDS: dict[str, FieldDescriptor] = {
     field.name: field for field in plan_pb2.Step.DESCRIPTOR.oneofs_by_name["action"].fields
 }
@@ -42,9 +43,21 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "RunCommand": ("argv",),
     "RunTests": ("argv",),
     "UndoStep": ("mission_id", "step_id"),
+    "FetchUrl": ("url",),
+    "SearchBodies": ("query",),
+    "HttpRequest": ("method", "url"),
+    "HttpHeader": ("name", "value"),
+    "RunLive": ("argv", "access"),
+    "CallTool": ("server", "tool"),
+    "RunSql": ("database", "statement"),
+    "ReadinessCheck": (),
+    "Compensation": (),
+    "PauseRules": (),
     "Scope": (),
 }
 REQUIRED_OTHERWISE = ("path",)
+JSON_TEXTS = frozenset({"gonogo.v1.CallTool.arguments", "gonogo.v1.RunSql.parameters"})
+"""JSON as text in the contract, written as plain values here."""
 
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
 _MAX_UINT32 = 2**32 - 1
@@ -56,9 +69,22 @@ def parse(data: bytes) -> plan_pb2.PlanDraft:
     Raises:
         PlanFileError: with the line, what is wrong there, and what to do.
     """
-    root = read_tree(_text(data))
+    root = read_tree(_text(data), nulls=True)
     draft = plan_pb2.PlanDraft()
     _fill(draft, _as_mapping(root, "the plan"), "the plan")
+    _check_steps(draft, root)
+    return draft
+
+
+def parse_repair(data: bytes) -> plan_pb2.PlanDraft:
+    """Read a plan file for a mission that is there already: it may leave out what the mission's first plan says.
+
+    Raises:
+        PlanFileError: as `parse` does.
+    """
+    root = read_tree(_text(data), nulls=True)
+    draft = plan_pb2.PlanDraft()
+    _fill_fields(draft, _as_mapping(root, "the plan"), "the plan")
     _check_steps(draft, root)
     return draft
 
@@ -75,6 +101,11 @@ def _text(data: bytes) -> str:
 
 
 def _fill(message: Message, node: Mapping, where: str) -> None:
+    _fill_fields(message, node, where)
+    _check_required(message, message.DESCRIPTOR, node, where)
+
+
+def _fill_fields(message: Message, node: Mapping, where: str) -> None:
     descriptor: Descriptor = message.DESCRIPTOR
     for key, value in node.items:
         field = descriptor.fields_by_name.get(key.text)
@@ -82,12 +113,13 @@ def _fill(message: Message, node: Mapping, where: str) -> None:
             raise _unknown(key, where, descriptor.fields_by_name)
         _refuse_second_arm(message, field, key, where)
         _set(message, field, value, f"{where}: {key.text}")
-    _check_required(message, descriptor, node, where)
 
 
 def _set(message: Message, field: FieldDescriptor, value: Node, where: str) -> None:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         _fill_map(getattr(message, field.name), value, where)
+    elif field.full_name == "gonogo.v1.HttpRequest.headers":
+        _fill_headers(getattr(message, field.name), value, where)
     elif field.is_repeated:
         _fill_list(message, field, value, where)
     elif field.message_type is not None:
@@ -99,6 +131,8 @@ def _set(message: Message, field: FieldDescriptor, value: Node, where: str) -> N
 
 
 def _fill_list(message: Message, field: FieldDescriptor, value: Node, where: str) -> None:
+    if isinstance(value, Scalar):
+        _refuse_null(value)
     if not isinstance(value, Listing):
         hint = "write the program and each argument as one item" if field.name == "argv" else "write a list"
         raise PlanFileError(value.line, f"{where} must be a list", hint)
@@ -107,7 +141,21 @@ def _fill_list(message: Message, field: FieldDescriptor, value: Node, where: str
         _fill_steps(target, value)
     else:
         for item in value.items:
-            target.append(_scalar(field, item, where))
+            target.append(_json(item, where) if field.full_name in JSON_TEXTS else _scalar(field, item, where))
+
+
+def _fill_headers(target: Any, value: Node, where: str) -> None:
+    """Take headers as names and values, or as a list of both."""
+    if isinstance(value, Mapping):
+        for key, item in value.items:
+            header = target.add()
+            header.name = _encodable(key, where)
+            _set(header, header.DESCRIPTOR.fields_by_name["value"], item, f"{where}: {key.text}")
+    elif isinstance(value, Listing):
+        for item in value.items:
+            _fill(target.add(), _as_mapping(item, where), where)
+    else:
+        raise PlanFileError(value.line, f"{where} must be names and values", "write name: value lines")
 
 
 def _fill_steps(target: Any, value: Listing) -> None:
@@ -137,12 +185,26 @@ def _fill_map(target: Any, value: Node, where: str) -> None:
     for key, item in _as_mapping(value, where).items:
         if not isinstance(item, Scalar):
             raise PlanFileError(item.line, f"{where}: {key.text} must be text", "write one value")
+        _refuse_null(item)
         target[_encodable(key, where)] = _encodable(item, where)
 
 
+def _json(value: Node, where: str) -> str:
+    """Return a value as JSON text."""
+    text = json_text(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PlanFileError(value.line, f"{where} holds half a character", "write the whole character") from None
+    return text
+
+
 def _scalar(field: FieldDescriptor, value: Node, where: str) -> object:
+    if field.full_name in JSON_TEXTS and isinstance(value, Mapping):
+        return _json(value, where)
     if not isinstance(value, Scalar):
         raise PlanFileError(value.line, f"{where} must be one value", "write one value, not a list or mapping")
+    _refuse_null(value)
     if not value.text and not value.quoted:
         raise PlanFileError(value.line, f"{where} has no value", 'leave the field out, or write "" for an empty text')
     if field.enum_type is not None:
@@ -197,6 +259,11 @@ def _enum(descriptor: Any, value: Scalar, where: str) -> int:
     return int(names[value.text])
 
 
+def _refuse_null(value: Scalar) -> None:
+    if value.null:
+        raise PlanFileError(value.line, "null is no value", "leave the field out")
+
+
 def _encodable(value: Scalar, where: str) -> str:
     try:
         value.text.encode()
@@ -206,6 +273,8 @@ def _encodable(value: Scalar, where: str) -> str:
 
 
 def _as_mapping(node: Node, where: str) -> Mapping:
+    if isinstance(node, Scalar):
+        _refuse_null(node)
     if not isinstance(node, Mapping):
         raise PlanFileError(node.line, f"{where} must be fields and values", "write name: value lines, indented alike")
     return node
@@ -224,7 +293,7 @@ def _check_required(message: Message, descriptor: Descriptor, node: Mapping, whe
         if name not in given:
             raise PlanFileError(node.line, f"{where}: {name} is missing", f"add {name}")
     for oneof in descriptor.oneofs:
-        if message.WhichOneof(oneof.name) is None:
+        if message.WhichOneof(oneof.name) is None and oneof.full_name not in OPTIONAL_ONEOFS:
             names = " or ".join(field.name for field in oneof.fields)
             raise PlanFileError(node.line, f"{where}: {names} is missing", f"add {names}")
 

@@ -30,6 +30,8 @@ class Scalar:
     line: int
     text: str
     quoted: bool
+    null: bool = False
+    """JSON's null, which is a value only where any JSON may stand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +53,19 @@ class Mapping:
 Node = Scalar | Listing | Mapping
 
 
-def read_tree(text: str) -> Node:
+def read_tree(text: str, *, nulls: bool = False) -> Node:
     """Read one YAML or JSON document.
+
+    Args:
+        text: the document.
+        nulls: whether JSON's null is read; whoever asks for it must look at `Scalar.null`.
 
     Raises:
         PlanFileError: not such a document, or one that hides something.
     """
     if text.lstrip(" \t\r\n").startswith("{"):
         try:
-            return _Json(text).document()
+            return _Json(text, nulls=nulls).document()
         except _NotJsonError:
             pass  # YAML may begin with a brace too
     return _yaml_tree(text)
@@ -118,6 +124,25 @@ class _Yaml:
             yield key, self._node(next(self._events), depth + 1)
 
 
+def json_text(node: Node) -> str:
+    """Write a node as JSON: numbers, true, false and null as they stand without quotes, everything else as text.
+
+    Raises:
+        PlanFileError: a value is left out.
+    """
+    if isinstance(node, Mapping):
+        return "{" + ",".join(f"{_json_string(key)}:{json_text(value)}" for key, value in node.items) + "}"
+    if isinstance(node, Listing):
+        return "[" + ",".join(json_text(item) for item in node.items) + "]"
+    if not node.text and not node.quoted:
+        raise PlanFileError(node.line, "there is no value", 'write null, or "" for an empty text')
+    return node.text if not node.quoted and _JSON_WORD.fullmatch(node.text) else _json_string(node)
+
+
+def _json_string(value: Scalar) -> str:
+    return json.dumps(value.text, ensure_ascii=False)
+
+
 def _line(event: yaml.Event) -> int:
     return _marked_line(event.start_mark)
 
@@ -156,8 +181,9 @@ class _NotJsonError(Exception):
 class _Json:
     """Reads JSON with line numbers, which the standard library's reader does not give."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, nulls: bool) -> None:
         self._text = text
+        self._nulls = nulls
         self._at = 0
         self._line = 1
         self._counted = 0
@@ -186,10 +212,11 @@ class _Json:
         match = _JSON_WORD.match(self._text, self._at)
         if match is None:
             raise _NotJsonError
-        if match.group() == "null":
+        null = match.group() == "null"
+        if null and not self._nulls:
             raise PlanFileError(line, "null is no value", "leave the field out")
         self._at = match.end()
-        return Scalar(line=line, text=match.group(), quoted=False)
+        return Scalar(line=line, text=match.group(), quoted=False, null=null)
 
     def _string(self) -> str:
         """Read the string whose opening quote was just taken."""

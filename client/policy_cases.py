@@ -15,8 +15,9 @@
         votes: [bob, {person: carol, hardware: true}]
         expect: {met: true, rules: [production]}
 
-A fact that is left out is one that is not known; only the moment is a Monday noon then, and there are no steps. Of what
-is expected (met, reason, requirements, rules) at least one thing is given.
+A fact that is left out is one that is not known; only the moment is a Monday noon then, and there are no steps. Of each
+kind there is one step, and `approve_steps` names kinds. Of what is expected (met, reason, requirements, rules,
+approve_steps) at least one thing is given.
 """
 
 from collections.abc import Callable, Mapping
@@ -74,6 +75,7 @@ class Expected:
     reason: str | None = None
     requirements: tuple[Requirement, ...] | None = None
     rules: tuple[str, ...] | None = None
+    approve_steps: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +119,7 @@ class Result:
             "message": self.verdict.message or None,
             "requirements": requirements_json(self.demand.requirements),
             "rules": list(self.demand.rules),
+            "approve_steps": list(self.demand.approve_steps),
             "missing": requirements_json(self.verdict.missing),
         }
 
@@ -157,6 +160,7 @@ def _differences(expected: Expected, demand: Demand, verdict: Verdict) -> tuple[
         ("reason", expected.reason, verdict.reason),
         ("requirements", _counted(expected.requirements), _counted(demand.requirements)),
         ("rules", expected.rules, demand.rules),
+        ("approve_steps", expected.approve_steps, demand.approve_steps),
     )
     return tuple(f"{name} is {_shown(got)}, not {_shown(want)}" for name, want, got in pairs if want not in {None, got})
 
@@ -210,8 +214,10 @@ def _case(what: str, node: Node) -> Case:
 def _facts(what: str, node: Node) -> Facts:
     fields = _Fields(what, node)
     risk_facts = fields.take("risk_facts", _each(_text), None)
+    kinds = fields.take("step_kinds", _each(_one_of(KINDS)), ())
     facts = Facts(
-        step_kinds=frozenset(fields.take("step_kinds", _each(_one_of(KINDS)), ())),
+        step_kinds=frozenset(kinds),
+        steps=tuple((kind, kind) for kind in dict.fromkeys(kinds)),
         risk_facts=None if risk_facts is None else frozenset(risk_facts),
         risk=fields.take("risk", _one_of(RISK_LEVELS), None),
         workspace_id=fields.take("workspace", _text, ""),
@@ -250,6 +256,7 @@ def _expected(what: str, node: Node) -> Expected:
         reason=fields.take("reason", _text_or_none, None),
         requirements=fields.take("requirements", _each(_requirement), None),
         rules=fields.take("rules", _each(_text), None),
+        approve_steps=fields.take("approve_steps", _each(_one_of(KINDS)), None),
     )
     fields.check_empty()
     return expected

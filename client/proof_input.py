@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from client.bundle import Bundle, SealedText
-from client.bundle_file import is_bundle, read_bundle, read_sealed
+from client.bundle_file import is_bundle, read_bundle, read_sealed, read_segment
 from client.errors import ClientError
 from client.mission_state import state_from_json
 from client.proving.anchors import Anchors
@@ -54,6 +54,8 @@ def read_shown(data: Mapping[str, Any]) -> Bundle:
             plan=read_sealed(documents["plan"]),
             report=_optional(documents["report"]),
             approvals=tuple(map(read_sealed, documents["approvals"])),
+            segments=tuple(map(read_segment, documents.get("segments", ()))),
+            words=tuple(map(read_sealed, documents.get("words", ()))),
             receipt=_optional(documents["receipt"]),
             refusal=_optional(documents["refusal"]),
             has_logs=False,

@@ -54,4 +54,6 @@ def report_error(report: evidence_pb2.Report) -> ResultError | None:
     first = report.problems[0] if report.problems else evidence_pb2.Problem()
     message = f"the dry run is {status}: {first.message}" if first.message else f"the dry run is {status}"
     remedy = first.remedy or "change the plan and propose it again"
+    if status == "failed":
+        remedy += f"; gonogo repair {report.mission_id} proposes a plan without what failed"
     return ResultError(f"SIMULATION_{status.upper()}", message, remedy, exit_code=code)

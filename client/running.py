@@ -1,40 +1,79 @@
 """An execution as its caller sees it: live events, then the receipt, then the exit code."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TypeAlias
 
-from client.api import GonogoClient
+from client.api import GonogoClient, QueueWish
 from client.documents import digest_of, receipt_json
 from client.errors import ClientError, NotRunningError, RemoteError, ResultError
 from client.exit_codes import BY_MISSION_STATUS, ExitCode, for_outcome
 from client.json_form import short_name, to_json
 from client.output import Format
+from client.pausing import show_waiting, waiting_error, waiting_mission, waits
 from client.render.events import event_json, event_line
-from client.render.missions import mission_text, receipt_text
+from client.render.missions import mission_text
+from client.render.receipts import receipt_text
 from client.session import Session
 from client.verification import check_media_type, check_signature, open_document, require_about
 from gonogo import sealing
 from gonogo.v1 import events_pb2, evidence_pb2, orchestrator_pb2
 
+Updates: TypeAlias = AsyncIterator[orchestrator_pb2.ExecuteMissionResponse]
+Decide: TypeAlias = Callable[[orchestrator_pb2.Mission, Updates], Awaitable[Updates]]
+"""What is done about a pause: returns the stream to go on with, or raises."""
 
-async def execute_mission(session: Session, client: GonogoClient, mission_id: str, *, detach: bool) -> None:
-    """Execute a mission and show what happens.
+
+async def execute_mission(
+    session: Session,
+    client: GonogoClient,
+    mission_id: str,
+    *,
+    detach: bool = False,
+    queue: QueueWish | None = None,
+    decide: Decide | None = None,
+) -> None:
+    """Execute a mission and show what happens, to its end or to where it waits for a person.
+
+    Args:
+        session: the command's.
+        client: likewise.
+        mission_id: the mission.
+        detach: queue it, and follow nothing.
+        queue: how it is queued.
+        decide: is asked what to do about a pause; left out, the command ends there.
 
     Raises:
-        ClientError: a gate refused, or the outcome is not a success.
+        ClientError: a gate refused, the outcome is not a success, or it waits.
     """
     last = orchestrator_pb2.ExecuteMissionResponse()
+    updates = client.execute(mission_id, detach=detach, queue=queue)
     try:
-        async for part in client.execute(mission_id, detach=detach):
-            show_events(session, part.events)
-            last = part
+        while True:
+            async for part in updates:
+                show_events(session, part.events)
+                last = part
+                mission = None if part.receipt.body else await waiting_mission(client, mission_id, part.events)
+                if mission is not None:
+                    updates = await (decide or _leave(session))(mission, updates)
+                    break
+            else:
+                break
     except RemoteError as error:
-        raise await _with_status(client, mission_id, error) from None
+        raise await _with_status(session, client, mission_id, error) from None
     except NotRunningError as error:
         raise _cut_off(mission_id, error) if last.resume_token else error from None
     if last.receipt.body:
         await _show_receipt(session, client, last, mission_id)
     else:
         _show_unfinished(session, last.mission, detached=detach)
+
+
+def _leave(session: Session) -> Decide:
+    async def leave(mission: orchestrator_pb2.Mission, _updates: Updates) -> Updates:
+        show_waiting(session, mission)
+        raise waiting_error(mission)
+
+    return leave
 
 
 def show_events(session: Session, events: Iterable[events_pb2.Event]) -> None:
@@ -89,13 +128,16 @@ def _cut_off(mission_id: str, error: NotRunningError) -> ClientError:
     return ClientError(error.reason, message, f"gonogo watch {mission_id} goes on from here")
 
 
-async def _with_status(client: GonogoClient, mission_id: str, error: RemoteError) -> ClientError:
+async def _with_status(session: Session, client: GonogoClient, mission_id: str, error: RemoteError) -> ClientError:
     """Return the error with the exit code of what really keeps the mission from running."""
-    if error.reason != "STATE_FORBIDS":
+    if error.reason not in {"STATE_FORBIDS", "EXECUTION_PAUSED"}:
         return error
     try:
         mission = (await client.get(mission_id)).mission
     except ClientError:
         return error
-    code = BY_MISSION_STATUS.get(short_name(mission, "status"))
+    if waits(mission) and mission.mission_id.startswith(mission_id):
+        show_waiting(session, mission)
+        return waiting_error(mission)
+    code = BY_MISSION_STATUS.get(short_name(mission, "status")) if error.reason == "STATE_FORBIDS" else None
     return error if code is None else ResultError(error.reason, error.message, error.remedy, exit_code=code)

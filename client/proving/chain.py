@@ -9,6 +9,8 @@ from client.proving.checks import Check, check
 from client.proving.decision import is_recorded, may_be_left_out
 from client.proving.leaves import receipt_leaf
 from client.proving.opened import Opened
+from client.proving.stretches import Stretch, stretches
+from client.proving.worded import stood_on_by
 from gonogo.merkle import leaf_hash
 from gonogo.v1 import evidence_pb2, plan_pb2
 
@@ -30,11 +32,25 @@ class Link:
 
 def chain(bundle: Bundle, opened: Opened) -> list[Link]:
     """Return the chain as far as the mission has come."""
-    if opened.plan is None:
+    found = stretches(bundle, opened)
+    first, *later = found
+    if first.opened.plan is None:
         return []
-    links = [*_origin_links(bundle.mission, opened.plan), *_evidence_links(bundle.mission, opened, opened.plan)]
-    if opened.receipt is not None:
-        links += [*_ending_links(bundle.mission, opened, opened.receipt), *_leaf_link(bundle, opened)]
+    mission = bundle.mission
+    links = [*_origin_links(mission, first.opened.plan)]
+    links += _evidence_links(mission, first, present=not later)
+    receipt = opened.receipt
+    if receipt is not None:
+        agree = receipt.execution_id == mission.execution_id
+        named = "receipt.execution_id"
+        links.append(Link(kind="execution", id=receipt.execution_id, digest="", named_by=named, ok=agree))
+    elif later:
+        links.append(Link(kind="execution", id=mission.execution_id, digest="", named_by="plan.execution_id", ok=True))
+    for number, one in enumerate(later, 1):
+        links += _segment_links(mission, one, number, present=one is found[-1], ended=receipt is not None)
+    links += _word_links(opened)
+    if receipt is not None:
+        links += [*_ending_links(mission, opened, receipt), *_leaf_link(bundle, opened)]
     return links
 
 
@@ -59,28 +75,55 @@ def _origin_links(mission: MissionState, plan: plan_pb2.Plan) -> Iterator[Link]:
     yield Link(kind="mission", id=plan.mission_id, digest="", named_by="plan.mission_id", ok=agree)
 
 
-def _evidence_links(mission: MissionState, opened: Opened, plan: plan_pb2.Plan) -> Iterator[Link]:
-    report, receipt = opened.report, opened.receipt
-    agree = mission.plan_id == plan.plan_id
-    if report is None:
-        yield Link(kind="plan", id=plan.plan_id, digest=opened.plan_digest, named_by="", ok=agree)
+def _evidence_links(mission: MissionState, stretch: Stretch, *, present: bool) -> Iterator[Link]:
+    """Yield plan, report and approvals of one stretch; the mission names those of its present plan."""
+    opened, label = stretch.opened, stretch.label
+    plan, report, receipt = opened.plan, opened.report, opened.receipt
+    if plan is None:
         return
-    agree = agree and (report.plan_id, report.plan_digest) == (plan.plan_id, opened.plan_digest)
-    yield Link(kind="plan", id=plan.plan_id, digest=opened.plan_digest, named_by="report.plan_digest", ok=agree)
+    agree = mission.plan_id == plan.plan_id or not present
+    digest = opened.plan_digest
+    if report is None:
+        yield Link(kind=f"{label}plan", id=plan.plan_id, digest=digest, named_by="", ok=agree)
+        return
+    agree = agree and (report.plan_id, report.plan_digest) == (plan.plan_id, digest)
+    yield Link(kind=f"{label}plan", id=plan.plan_id, digest=digest, named_by="report.plan_digest", ok=agree)
     named = (report.report_id, opened.report_digest)
-    agree = mission.report_id == report.report_id
+    agree = mission.report_id == report.report_id or not present
     agree = agree and all((one.approval.report_id, one.approval.report_digest) == named for one in opened.approvals)
     by = "approval.report_digest" if opened.approvals else ""
-    yield Link(kind="report", id=report.report_id, digest=opened.report_digest, named_by=by, ok=agree)
+    yield Link(kind=f"{label}report", id=report.report_id, digest=opened.report_digest, named_by=by, ok=agree)
     for one in opened.approvals:
         by = "receipt.approvals" if receipt and is_recorded(one, receipt) else ""
         fine = receipt is None or bool(by) or may_be_left_out(one, opened, receipt)
-        yield Link(kind="approval", id=one.approval.approval_id, digest=one.digest, named_by=by, ok=fine)
+        yield Link(kind=f"{label}approval", id=one.approval.approval_id, digest=one.digest, named_by=by, ok=fine)
+
+
+def _segment_links(
+    mission: MissionState, stretch: Stretch, number: int, *, present: bool, ended: bool
+) -> Iterator[Link]:
+    """Yield a later stretch: its plan names the execution and what that had done, the receipt names it."""
+    plan, receipt = stretch.opened.plan, stretch.opened.receipt
+    if plan is None:
+        return
+    record = next((one for one in receipt.segments if one.segment == number), None) if receipt else None
+    fits = (plan.segment, stretch.number, plan.execution_id) == (number, number, mission.execution_id)
+    fits = fits and (not ended or (record is not None and record.journal_digest == plan.journal_digest))
+    by = "receipt.segments" if record else ""
+    yield Link(kind=f"segment {number}", id=plan.execution_id, digest=plan.journal_digest, named_by=by, ok=fits)
+    yield from _evidence_links(mission, stretch, present=present)
+
+
+def _word_links(opened: Opened) -> Iterator[Link]:
+    """Yield the words of persons about single steps; each names its execution."""
+    stood_on = stood_on_by(opened.receipt) if opened.receipt else {}
+    for word in opened.words:
+        kind, _, _ = word.name.rpartition(" ")
+        by = stood_on.get(word.digest, "")
+        yield Link(kind=kind, id=word.word_id, digest=word.digest, named_by=by, ok=True)
 
 
 def _ending_links(mission: MissionState, opened: Opened, receipt: evidence_pb2.Receipt) -> Iterator[Link]:
-    agree = receipt.execution_id == mission.execution_id
-    yield Link(kind="execution", id=receipt.execution_id, digest="", named_by="receipt.execution_id", ok=agree)
     agree = receipt.receipt_id == mission.receipt_id
     digest = opened.receipt_digest
     yield Link(kind="receipt", id=receipt.receipt_id, digest=digest, named_by="mission.receipt_id", ok=agree)

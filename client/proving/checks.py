@@ -1,6 +1,6 @@
 """One thing that was checked, and how it came out: it holds, it does not, or what it is about is not there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from gonogo.safe_text import excerpt
@@ -57,6 +57,12 @@ def guarded(name: str, values: Callable[[], tuple[object, object]]) -> Check:
         return check(name, True, left if isinstance(left, str) else "")
     shown = f"{left!r} is not {right!r}" if isinstance(left, str) and isinstance(right, str) else "they differ"
     return check(name, False, shown)
+
+
+def labelled(label: str, checks: Iterable[Check]) -> Iterator[Check]:
+    """Put a label before the names of checks."""
+    for one in checks:
+        yield replace(one, name=f"{label}{one.name}") if label else one
 
 
 def bounded(text: str) -> str:

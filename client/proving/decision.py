@@ -11,10 +11,11 @@ from datetime import timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from client.bundle import Bundle
-from client.proving.checks import Check, absent, bounded, check, guarded, same
+from client.proving.checks import Check, absent, bounded, check, guarded, labelled, same
 from client.proving.facts import facts_of, moment
 from client.proving.opened import OpenApproval, Opened
 from client.proving.seals import proven_proposer, vote_of
+from client.proving.stretches import stretches
 from gonogo.policy import Policy, Proposer, ProposerKind, decide, demand_of
 from gonogo.policy_document import demand_from_proto, demand_to_proto, proposer_from_proto
 from gonogo.v1 import evidence_pb2, plan_pb2
@@ -31,7 +32,19 @@ Evidence = tuple[plan_pb2.Plan, evidence_pb2.Report, Policy]
 
 
 def decision_checks(bundle: Bundle, opened: Opened) -> Iterator[Check]:
-    """Replay the decision as far as the mission has come."""
+    """Replay the decision of each stretch as far as the mission has come."""
+    found = stretches(bundle, opened)
+    if len(found) > 1 and opened.policy is not None:
+        named = {one.report.policy_digest for one in opened.every if one.report is not None}
+        yield check("policy is named by a report", opened.policy_digest in named, opened.policy_digest)
+    for one in found:
+        if one.opened.report is None and len(found) > 1 and not one.bundle.approvals:
+            yield absent(f"{one.label}{DECISION}", "its report")
+            continue
+        yield from labelled(one.label, _stretch_checks(one.bundle, one.opened))
+
+
+def _stretch_checks(bundle: Bundle, opened: Opened) -> Iterator[Check]:
     plan, report, policy = opened.plan, opened.report, opened.policy
     if plan is None or report is None:
         yield from _left_over(bundle)

@@ -24,6 +24,7 @@ def facts_of(plan: plan_pb2.Plan, report: evidence_pb2.Report, *, proposer: Prop
         size=sum(_size(change) for step in report.steps for change in step.changes),
         at=at,
         proposer=proposer,
+        steps=tuple((step.step_id, step.WhichOneof("action") or "") for step in plan.steps),
     )
 
 

@@ -2,7 +2,8 @@
 
 A leaf is written in the transaction of what it records, so that it can not be left out later; but nothing in a bundle
 shows that a leaf of the mission was not left out of the bundle. What has to be there is therefore asked for: the leaf
-of the report, of the claim, of the end and of the refusal, wherever the document is there; one claim, and one end.
+of the report, of the claim, of the end and of the refusal, wherever the document is there; one claim for each segment,
+and one end.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +13,19 @@ from typing import Any
 from client.bundle import Bundle, Leaf, LogPart, SealedText
 from client.json_form import short_name
 from client.proving.checks import Check, absent, bounded, check
+from client.proving.controlled import (
+    CONTROL,
+    CONTROL_FIELDS,
+    CONTROL_NUMBERS,
+    EFFECT_CLAIMED,
+    EFFECT_SETTLED,
+    controlled_checks,
+)
 from client.proving.events import LeafError
 from client.proving.opened import Opened
 from client.proving.recorded import Told
+from client.proving.stretches import Stretch, stretches
+from client.proving.worded import carried_checks
 from client.strict_json import strict_json
 from gonogo.digests import framed_digest
 
@@ -42,12 +53,13 @@ FIELDS: Mapping[str, frozenset[str]] = {
         ),
         REFUSED: ("refusal_id", "gate", "reason", "refusal_digest", "signature", "event_digest"),
         REVOKED: ("revocation_id", "person", "kind", "reason", "media_type", "document_digest", "signature"),
+        **CONTROL_FIELDS,
     }.items()
 }
 """What each kind of leaf says."""
 
 
-NUMBERS = frozenset({"at_us", "segment", "last_sequence", "gate"})
+NUMBERS = frozenset({"at_us", "segment", "last_sequence", "gate"}) | CONTROL_NUMBERS
 """What of it is a number; the approvals are a list, and all else is text."""
 
 
@@ -68,6 +80,7 @@ class _Mission:
     opened: Opened
     told: Told
     """What the orchestrator's log tells."""
+    stretches: Sequence[Stretch]
 
 
 def leaf_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[Check]:
@@ -84,10 +97,14 @@ def leaf_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[C
     strange = [entry for entry in entries if entry.value["mission_id"] != bundle.mission.mission_id]
     shown = f"leaf {strange[0].index} is of {strange[0].value['mission_id']!r}" if strange else f"{len(entries)} leaves"
     yield check(KNOWN, not strange, shown)
-    mission = _Mission(bundle=bundle, opened=opened, told=told or Told())
+    mission = _Mission(bundle=bundle, opened=opened, told=told or Told(), stretches=stretches(bundle, opened))
     for entry in entries:
         yield from _COMPARED[entry.kind](mission, entry)
     yield from _needed(mission, entries)
+    values = [entry.value for entry in entries]
+    if opened.receipt is not None:
+        yield from controlled_checks(opened.receipt, values)
+    yield from carried_checks(opened.words, values, opened.receipt)
     yield _taken_back(opened, entries)
     yield _in_order(entries)
 
@@ -133,18 +150,19 @@ def receipt_leaf(log: LogPart, receipt_digest: str) -> Leaf | None:
 
 
 def _report(mission: _Mission, entry: Entry) -> Iterator[Check]:
-    opened, document = mission.opened, mission.bundle.report
-    title = _title(entry)
-    if document is None or opened.report is None or entry.value["report_digest"] != opened.report_digest:
-        told = entry.value["report_digest"] in mission.told.reports
+    title, named = _title(entry), entry.value["report_digest"]
+    found = next((one for one in mission.stretches if one.opened.report_digest == named), None)
+    document = found.bundle.report if found else None
+    report = found.opened.report if found else None
+    if found is None or document is None or report is None:
+        told = named in mission.told.reports
         yield check(title, True, "an earlier dry run" if told else "a dry run that the orchestrator does not tell of")
         return
-    report = opened.report
     yield _agree(
         title,
         entry,
         report_id=report.report_id,
-        plan_digest=opened.plan_digest,
+        plan_digest=found.opened.plan_digest,
         epoch=report.ledger_epoch,
         status=short_name(report, "status"),
         signature=_signed_by(document),
@@ -153,21 +171,24 @@ def _report(mission: _Mission, entry: Entry) -> Iterator[Check]:
 
 
 def _claim(mission: _Mission, entry: Entry) -> Iterator[Check]:
-    opened, receipt = mission.opened, mission.opened.receipt
-    title = _title(entry)
+    receipt, title = mission.opened.receipt, _title(entry)
     if receipt is None:
         if mission.bundle.receipt is None:
             yield absent(title, "the receipt")
+        return
+    number = entry.value["segment"]
+    found = next((one.opened for one in mission.stretches if one.number == number), None)
+    if found is None or found.receipt is None:
+        yield check(title, False, f"the receipt, or the bundle, has no segment {number}")
         return
     yield _agree(
         title,
         entry,
         execution_id=receipt.execution_id,
-        segment=0,
-        plan_digest=opened.plan_digest,
-        report_digest=opened.report_digest,
-        approvals=[record.approval_digest for record in receipt.approvals],
-        at_us=receipt.started_at.ToMicroseconds(),
+        plan_digest=found.plan_digest,
+        report_digest=found.report_digest,
+        approvals=[record.approval_digest for record in found.receipt.approvals],
+        at_us=found.receipt.started_at.ToMicroseconds(),
     )
 
 
@@ -215,6 +236,11 @@ def _revocation(_mission: _Mission, entry: Entry) -> Iterator[Check]:
     yield check(_title(entry), True, f"{entry.value['person']}: {entry.value['kind']}")
 
 
+def _together(_mission: _Mission, _entry: Entry) -> Iterator[Check]:
+    """Compare nothing: what people had an execution do is compared as a whole."""
+    yield from ()
+
+
 _COMPARED: Mapping[str, Callable[[_Mission, Entry], Iterator[Check]]] = {
     REPORT_ISSUED: _report,
     CLAIMED: _claim,
@@ -222,6 +248,9 @@ _COMPARED: Mapping[str, Callable[[_Mission, Entry], Iterator[Check]]] = {
     EXECUTION_ENDED: _end,
     REFUSED: _refusal,
     REVOKED: _revocation,
+    CONTROL: _together,
+    EFFECT_CLAIMED: _together,
+    EFFECT_SETTLED: _together,
 }
 
 
@@ -236,10 +265,13 @@ def _needed(mission: _Mission, entries: Sequence[Entry]) -> Iterator[Check]:
         yield check("refusal's leaf", refusals.count(opened.refusal.refusal_id) == 1, opened.refusal.refusal_id)
     lost = [*(tells.reports - set(reports)), *(tells.refusals - set(refusals))]
     yield check("executor tells of every dry run and refusal", not lost, ", ".join(sorted(lost)))
-    claims = [entry.value["execution_id"] for entry in entries if entry.kind == CLAIMED]
+    claims = [(entry.value["execution_id"], entry.value["segment"]) for entry in entries if entry.kind == CLAIMED]
     ends = [entry.value["receipt_digest"] for entry in entries if entry.kind == EXECUTION_ENDED]
     if opened.receipt is not None:
-        yield check("claimed once", claims == [opened.receipt.execution_id], f"{len(claims)} claims")
+        segments = [0, *(one.segment for one in opened.receipt.segments)]
+        once = claims == [(opened.receipt.execution_id, segment) for segment in range(len(segments))]
+        once = once and segments == list(range(len(segments)))
+        yield check("claimed once", once, f"{len(claims)} claims")
         yield check("receipt's leaf", ends == [opened.receipt_digest], opened.receipt_digest)
     elif claims:
         yield absent("receipt", "the mission was claimed and its receipt is not here")
@@ -248,16 +280,25 @@ def _needed(mission: _Mission, entries: Sequence[Entry]) -> Iterator[Check]:
 
 def _taken_back(opened: Opened, entries: Sequence[Entry]) -> Check:
     """Nothing was claimed after a denial, or on the approval of somebody who had withdrawn it."""
-    claim = next((entry.index for entry in entries if entry.kind == CLAIMED), None)
-    stood_on = {record.approver for record in opened.receipt.approvals} if opened.receipt else set()
     ignored = [
         entry
+        for claim in entries
+        if claim.kind == CLAIMED
         for entry in entries
-        if entry.kind == REVOKED and claim is not None and entry.index < claim
-        if entry.value["kind"] == DENY or entry.value["person"] in stood_on
+        if entry.kind == REVOKED and entry.index < claim.index
+        if entry.value["kind"] == DENY or entry.value["person"] in _stood_on(opened, claim.value["segment"])
     ]
     shown = f"{ignored[0].value['person']}: {ignored[0].value['kind']}" if ignored else ""
     return check("nothing was claimed that was taken back", not ignored, shown)
+
+
+def _stood_on(opened: Opened, segment: int) -> frozenset[str]:
+    """Return on whose approvals one stretch of the execution stood."""
+    receipt = opened.receipt
+    if receipt is None:
+        return frozenset()
+    records = next((one.approvals for one in receipt.segments if one.segment == segment), receipt.approvals)
+    return frozenset(record.approver for record in records)
 
 
 def _stopped(opened: Opened, entries: Sequence[Entry]) -> Iterator[Check]:
@@ -269,11 +310,17 @@ def _stopped(opened: Opened, entries: Sequence[Entry]) -> Iterator[Check]:
 
 
 def _in_order(entries: Sequence[Entry]) -> Check:
-    """A mission is claimed, then carried out, then ended; and time does not run backwards meanwhile."""
-    ranks = {CLAIMED: 1, EVENTS_RECORDED: 2, EXECUTION_ENDED: 3}
+    """A mission is claimed, then carried out, then ended; and time does not run backwards meanwhile.
+
+    What people do while it is carried out comes from other threads: its order is the log's, and not to the microsecond
+    that of its times.
+    """
+    between = (EVENTS_RECORDED, CONTROL, EFFECT_CLAIMED, EFFECT_SETTLED)
+    ranks = {CLAIMED: 1, **dict.fromkeys(between, 2), EXECUTION_ENDED: 3}
     carried_out = [entry for entry in entries if entry.kind in ranks]
-    steps = [ranks[entry.kind] for entry in carried_out]
-    times = [entry.value["at_us"] for entry in carried_out]
+    steps = [2 if entry.value.get("segment", 0) else ranks[entry.kind] for entry in carried_out]
+    own = (CLAIMED, EVENTS_RECORDED, EXECUTION_ENDED)
+    times = [entry.value["at_us"] for entry in carried_out if entry.kind in own and not entry.value.get("segment", 0)]
     fine = steps == sorted(steps) and times == sorted(times)
     return check("executor leaves follow each other", fine, " → ".join(dict.fromkeys(entry.kind for entry in entries)))
 

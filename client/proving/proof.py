@@ -13,8 +13,9 @@ from client.proving.gates import gate_checks
 from client.proving.leaves import leaf_checks
 from client.proving.logs import log_checks
 from client.proving.opened import Opened, named_documents, open_all
-from client.proving.recorded import read_told, recorded_checks
+from client.proving.recorded import Told, read_told, recorded_checks
 from client.proving.seals import seal_checks
+from client.proving.worded import word_checks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +64,16 @@ def prove(bundle: Bundle, anchors: Anchors, *, complete: bool = False) -> Proof:
         every = [one.demanded() for one in every]
     return Proof(
         mission_id=bundle.mission.mission_id,
-        documents=tuple("approval" if name.startswith("approval") else name for name, _ in named_documents(bundle)),
+        documents=tuple(_unnumbered(name) for name, _ in named_documents(bundle)),
         checks=tuple(one for one in every if not one.missing),
         missing=tuple(one for one in every if one.missing),
     )
+
+
+def _unnumbered(name: str) -> str:
+    """Return a document's name without its place among its like."""
+    head, _, number = name.rpartition(" ")
+    return head if number.isdecimal() and head else name
 
 
 def trace(bundle: Bundle) -> list[Link]:
@@ -75,15 +82,16 @@ def trace(bundle: Bundle) -> list[Link]:
 
 
 def _checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+    told = read_told(bundle)
     yield from opened.checks
     yield from seal_checks(bundle, opened, anchors)
-    yield from _whose(bundle, opened, anchors)
+    yield from _whose(bundle, opened, anchors, told)
     yield from link_checks(chain(bundle, opened))
-    yield from effect_checks(opened)
+    yield from effect_checks(bundle, opened, told)
     yield from decision_checks(bundle, opened)
-    yield from gate_checks(opened)
+    yield from word_checks(bundle, opened, anchors)
+    yield from gate_checks(bundle, opened)
     yield from log_checks(bundle, opened, anchors)
-    told = read_told(bundle)
     yield from leaf_checks(bundle, opened, told)
     yield from recorded_checks(bundle, opened, told)
     for name, document in (("report", bundle.report), ("receipt", bundle.receipt)):
@@ -91,20 +99,25 @@ def _checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]
             yield absent(name, "the mission has none yet, or the bundle leaves it out")
 
 
-def _whose(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+def _whose(bundle: Bundle, opened: Opened, anchors: Anchors, told: Told | None) -> Iterator[Check]:
     """Say so where a bundle claims to be signed by others than the verifier's keys, and what the mission says it is."""
     if bundle.executor_key:
         yield same("bundle's executor key", bundle.executor_key, anchors.executor.line, anchors.executor.key_id)
     if bundle.orchestrator_key and anchors.orchestrator is not None:
         known = anchors.orchestrator
         yield same("bundle's orchestrator key", bundle.orchestrator_key, known.line, known.key_id)
-    if opened.plan is not None:
+    first = opened.every[0].plan
+    if opened.plan is not None and first is not None and bundle.has_logs:
         mission, plan = bundle.mission, opened.plan
-        said = (mission.objective, mission.workspace_id, mission.executor_id, mission.proposer, mission.plan_digest)
-        is_so = (plan.objective, plan.workspace_id, plan.executor_id, plan.proposer, opened.plan_digest)
-        if bundle.has_logs:
-            yield check("mission is the plan's", said == is_so, plan.objective)
+        said = (mission.workspace_id, mission.executor_id, mission.plan_digest)
+        agree = said == (plan.workspace_id, plan.executor_id, opened.plan_digest)
+        # A plan that took the place of the first one before anything was approved has an objective of its own.
+        replaced = told is not None and len(told.first_plans) > 1
+        agree = agree and (replaced or (mission.objective, mission.proposer) == (first.objective, first.proposer))
+        yield check("mission is the plan's", agree, first.objective)
     if bundle.has_logs:
+        numbers = [one.number for one in opened.every]
+        yield same("mission's segments are here", numbers, list(range(bundle.mission.segment + 1)), f"{len(numbers)}")
         yield from _left_out(bundle, opened)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 from client.bundle import Bundle
 from client.json_form import short_name
 from client.mission_state import NAMES, MissionState
-from client.proving.checks import Check, check, same
+from client.proving.checks import Check, check, labelled, same
 from client.proving.events import CHAT, STREAM, LeafError, RecordedEvent, read_event
 from client.proving.opened import Opened
 from client.proving.replay import replayed
-from gonogo.v1 import events_pb2, plan_pb2
+from client.proving.stretches import Stretch, stretches
+from client.proving.worded import word_events
+from gonogo.v1 import events_pb2, evidence_pb2, plan_pb2
 
 STATE = "state replayed from events"
 KNOWN = "orchestrator leaves are the mission's"
@@ -21,6 +23,8 @@ ORIGIN = (
     *("message_id", "transcription_id", "cloned_from"),
 )
 """What a plan takes over from the proposal."""
+OWN = frozenset({"objective", "proposer"})
+"""What of it a plan has of its own that took the place of the first one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,10 @@ class Told:
     """Digests of all reports that they tell of."""
     refusals: frozenset[str] = frozenset()
     """Ids of all refusals that they tell of."""
+    plans: frozenset[str] = frozenset()
+    """Digests of all plans that they tell of."""
+    first_plans: tuple[str, ...] = ()
+    """Digests of the plans of the first stretch: more than one where a dry run failed and another plan was given."""
 
 
 def read_told(bundle: Bundle) -> Told | None:
@@ -52,6 +60,10 @@ def read_told(bundle: Bundle) -> Told | None:
         others=tuple(others),
         reports=frozenset(one.payload.report_digest for one in own if one.type == "dry_run_completed"),
         refusals=frozenset(one.payload.refusal_id for one in own if one.type == "gate_refused") - {""},
+        plans=frozenset(one.payload.plan_digest for one in own if one.type == "plan_sealed"),
+        first_plans=tuple(
+            one.payload.plan_digest for one in own if one.type == "plan_sealed" and not one.payload.segment
+        ),
     )
 
 
@@ -104,13 +116,13 @@ def _state_check(said: MissionState, state: MissionState) -> Check:
 
 def _document_checks(bundle: Bundle, opened: Opened, told: Told) -> Iterator[Check]:
     events = told.own
-    yield _plan_events(opened, events)
-    yield _plan_signature_events(bundle, events)
-    if opened.report is not None:
-        yield _report_event(opened, events)
-    yield _approval_events(opened, events)
+    yield _proposal_event(opened, told)
+    for one in stretches(bundle, opened):
+        yield from labelled(one.label, _stretch_checks(one, events))
     if opened.receipt is not None:
         yield _receipt_events(opened, events)
+        yield from _segment_events(opened.receipt, events)
+    yield from word_events(opened, events)
     if opened.refusal is not None or told.refusals:
         yield _refusal_event(opened, events)
 
@@ -127,60 +139,88 @@ def _message_events(plan: plan_pb2.Plan, events: Sequence[RecordedEvent]) -> Che
     return check(title, agree, received.text)
 
 
-def _plan_events(opened: Opened, events: Sequence[RecordedEvent]) -> Check:
-    title = "events tell of the plan"
-    plan, proposed, sealed = opened.plan, _last(events, "mission_proposed"), _last(events, "plan_sealed")
-    if plan is None or proposed is None or sealed is None:
+def _proposal_event(opened: Opened, told: Told) -> Check:
+    title = "events tell of the proposal"
+    plan, proposed = opened.every[0].plan, _last(told.own, "mission_proposed")
+    if plan is None or proposed is None:
         return check(title, False, "no plan, or no event of it")
-    agree = all(getattr(proposed, name) == getattr(plan, name) for name in ORIGIN)
-    agree = agree and (sealed.plan_id, sealed.plan_digest) == (plan.plan_id, opened.plan_digest)
+    names = ORIGIN if len(told.first_plans) == 1 else [name for name in ORIGIN if name not in OWN]
+    different = [name for name in names if getattr(proposed, name) != getattr(plan, name)]
+    return check(title, not different, f"another {different[0]}" if different else plan.objective)
+
+
+def _stretch_checks(stretch: Stretch, events: Sequence[RecordedEvent]) -> Iterator[Check]:
+    opened = stretch.opened
+    yield _plan_events(opened, events)
+    yield _plan_signature_events(stretch.bundle, opened, events)
+    if opened.report is not None:
+        yield _report_event(opened, events)
+    yield _approval_events(opened, events)
+
+
+def _plan_events(opened: Opened, events: Sequence[RecordedEvent]) -> Check:
+    title, plan = "events tell of the plan", opened.plan
+    sealed = _named(events, "plan_sealed", plan_digest=opened.plan_digest)
+    if plan is None or sealed is None:
+        return check(title, False, "no plan, or no event of it")
+    agree = (sealed.plan_id, sealed.segment) == (plan.plan_id, plan.segment)
     steps = [(step.step_id, step.WhichOneof("action")) for step in plan.steps]
     agree = agree and [(step.step_id, step.kind) for step in sealed.steps] == steps
     return check(title, agree, sealed.plan_digest)
 
 
-def _plan_signature_events(bundle: Bundle, events: Sequence[RecordedEvent]) -> Check:
+def _plan_signature_events(bundle: Bundle, opened: Opened, events: Sequence[RecordedEvent]) -> Check:
     told = [
         (one.payload.key_id, one.payload.scheme, base64.b64encode(one.payload.signature))
         for one in events
-        if one.type == "plan_signed"
+        if one.type == "plan_signed" and one.payload.plan_digest == opened.plan_digest
     ]
     there = [(one.key_id, one.scheme, base64.b64encode(one.signature)) for one in bundle.plan.sealed.signatures]
     return check("events tell of the plan's signatures", sorted(told) == sorted(there), f"{len(there)} signatures")
 
 
 def _report_event(opened: Opened, events: Sequence[RecordedEvent]) -> Check:
-    report, told = opened.report, _last(events, "dry_run_completed")
+    report, told = opened.report, _named(events, "dry_run_completed", report_digest=opened.report_digest)
     title = "events tell of the report"
     if report is None or told is None:
         return check(title, False, "no event of it")
-    agree = (told.report_id, told.report_digest) == (report.report_id, opened.report_digest)
-    agree = agree and (told.status, told.risk) == (report.status, report.risk.level)
+    agree = (told.report_id, told.status, told.risk) == (report.report_id, report.status, report.risk.level)
     return check(title, agree, told.report_digest)
 
 
 def _approval_events(opened: Opened, events: Sequence[RecordedEvent]) -> Check:
-    """Compare the approvals with those that were recorded for the present report."""
-    told: list[Any] = []
-    for event in events:
-        if event.type in {"dry_run_completed", "mission_returned"}:
-            told = []
-        elif event.type == "approval_granted":
-            told.append(event.payload)
-    said = sorted((one.approval_id, one.approval_digest, one.approver, one.key_id, one.report_digest) for one in told)
+    """Compare the approvals with those that were recorded for their report."""
+    told = [
+        one.payload
+        for one in events
+        if one.type == "approval_granted" and opened.report_digest
+        if one.payload.report_digest == opened.report_digest
+    ]
+    said = sorted((one.approval_id, one.approval_digest, one.approver, one.key_id) for one in told)
     there = sorted(
         (
             one.approval.approval_id,
             one.digest,
             one.approval.approver,
             one.document.sealed.signatures[0].key_id if one.document.sealed.signatures else "",
-            one.approval.report_digest,
         )
         for one in opened.approvals
     )
     ends = {one.approval_digest: one.expires_at for one in told}
     agree = said == there and all(ends[one.digest] == one.approval.expires_at for one in opened.approvals)
     return check("events tell of the approvals", agree, f"{len(there)} approvals, {len(said)} events")
+
+
+def _segment_events(receipt: evidence_pb2.Receipt, events: Sequence[RecordedEvent]) -> Iterator[Check]:
+    """The executor's events tell of every stretch that its receipt tells of, and of no other."""
+    told = [
+        (one.payload.segment, one.payload.plan_id, one.payload.plan_digest, one.payload.report_digest)
+        for one in events
+        if one.type == "segment_opened"
+    ]
+    said = [(one.segment, one.plan_id, one.plan_digest, one.report_digest) for one in receipt.segments]
+    if told or said:
+        yield check("events tell of the segments", told == said, f"{len(told)} events, {len(said)} in the receipt")
 
 
 def _receipt_events(opened: Opened, events: Sequence[RecordedEvent]) -> Check:
@@ -202,6 +242,14 @@ def _refusal_event(opened: Opened, events: Sequence[RecordedEvent]) -> Check:
         return check(title, False, "no event of it" if told is None else f"{told.refusal_id} is left out")
     said = (told.refusal_id, told.gate, told.reason)
     return same(title, said, (refusal.refusal_id, refusal.gate, refusal.abort_reason), refusal.refusal_id)
+
+
+def _named(events: Sequence[RecordedEvent], kind: str, **values: str) -> Any | None:
+    """Return the last event of a kind that says this."""
+    for event in reversed(events):
+        if event.type == kind and all(getattr(event.payload, name) == value for name, value in values.items()):
+            return event.payload
+    return None
 
 
 def _last(events: Sequence[RecordedEvent], kind: str) -> Any | None:

@@ -4,13 +4,13 @@ The client imports nothing of the orchestrator, so that this is a second opinion
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from client.json_form import rfc3339, short_name
-from client.mission_state import MissionState
+from client.mission_state import NAMES, MissionState
 from client.proving.events import STREAM, LeafError, RecordedEvent
 
 WAITING = frozenset({"approved", "queued"})
@@ -32,29 +32,51 @@ MOVES: Mapping[tuple[str, str], str] = {
     **{(status, "mission_started"): "active" for status in ("approved", "queued")},
     **{(status, "mission_returned"): "proposed" for status in ("approved", "queued")},
     **{(status, "execution_paused"): "paused" for status in ("active", "paused")},
+    **{(status, "execution_resumed"): "active" for status in ("active", "paused")},
+    **{(status, "execution_stopped"): "active" for status in ("active", "paused")},
     **{(status, "mission_completed"): "completed" for status in ("active", "paused")},
     **{(status, "mission_failed"): "failed" for status in ("active", "paused")},
 }
 """What moves a mission."""
 
 STAYS: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(("plan_sealed", "plan_signed", "dry_run_started", "dry_run_completed"), frozenset({"proposed"})),
-    **dict.fromkeys(("approval_granted", "approval_refused"), WAITING | {"proposed"}),
-    "gate_refused": WAITING,
-    "feedback_recorded": EVERY,
+    **dict.fromkeys(
+        ("plan_sealed", "plan_signed", "dry_run_started", "dry_run_completed"), frozenset({"proposed", "paused"})
+    ),
+    **dict.fromkeys(("approval_granted", "approval_refused"), WAITING | {"proposed", "paused"}),
+    **dict.fromkeys(("mission_approved", "mission_returned"), frozenset({"paused"})),
+    "gate_refused": WAITING | {"paused"},
+    **dict.fromkeys(("feedback_recorded", "signal_recorded"), EVERY),
     **dict.fromkeys(
         (
             *("execution_started", "stage_changed", "step_started", "retrieval_started", "retrieval_completed"),
             *("checkpoint_created", "diff_proposed", "step_output", "step_completed", "failure_detected"),
             *("divergence_detected", "approval_revoked", "rollback_started", "rollback_completed"),
-            *("execution_completed", "receipt_issued"),
+            *("execution_completed", "receipt_issued", "segment_opened", "step_approved", "effect_claimed"),
+            "step_reconciled",
         ),
         RUNNING,
     ),
 }
 """What says something of a mission and leaves it where it is, by where that can be."""
 
-Fold = Callable[[MissionState, Any], MissionState]
+PLAN = ("segment", "plan_id", "plan_digest", "report_id", "report_digest", "report_status")
+"""What a mission has of each stretch of its execution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing(MissionState):
+    """A mission's state with what its fold needs besides."""
+
+    opened: int = 0
+    """The stretch that the execution is in."""
+    waits_at: str | None = None
+    """Digest of what a paused execution has done; None while it does not wait, or does not say for what."""
+    earlier: tuple[Mapping[str, Any], ...] = ()
+    """What the stretches before the present plan's stood on."""
+
+
+Fold = Callable[[Standing, Any], Standing]
 
 
 def replayed(mission_id: str, events: Iterable[RecordedEvent]) -> MissionState:
@@ -63,7 +85,7 @@ def replayed(mission_id: str, events: Iterable[RecordedEvent]) -> MissionState:
     Raises:
         LeafError: an event is missing, stands twice, is of another stream, or can not follow.
     """
-    state = MissionState(mission_id=mission_id)
+    state = Standing(mission_id=mission_id)
     for number, event in enumerate(events, 1):
         if event.stream_id != STREAM + mission_id:
             raise LeafError(f"entry {event.pos} belongs to {event.stream_id}")
@@ -74,7 +96,7 @@ def replayed(mission_id: str, events: Iterable[RecordedEvent]) -> MissionState:
         at = _time(event.occurred_at_us)
         created = folded.created_at or at
         state = replace(folded, status=status, created_at=created, updated_at=at, last_sequence=number)
-    return state
+    return MissionState(**{name: getattr(state, name) for name in NAMES})
 
 
 def _next(status: str, event: RecordedEvent) -> str:
@@ -96,11 +118,11 @@ def _time(microseconds: int) -> str:
         raise LeafError(f"{microseconds} is no time") from None
 
 
-def _unchanged(state: MissionState, _payload: Any) -> MissionState:
+def _unchanged(state: Standing, _payload: Any) -> Standing:
     return state
 
 
-def _proposed(state: MissionState, payload: Any) -> MissionState:
+def _proposed(state: Standing, payload: Any) -> Standing:
     return replace(
         state,
         objective=payload.objective,
@@ -115,37 +137,95 @@ def _proposed(state: MissionState, payload: Any) -> MissionState:
     )
 
 
-def _plan_sealed(state: MissionState, payload: Any) -> MissionState:
-    return replace(state, plan_id=payload.plan_id, plan_digest=payload.plan_digest)
+def _plan_sealed(state: Standing, payload: Any) -> Standing:
+    kept = (*state.earlier, _present(state)) if payload.segment > state.segment else state.earlier
+    return replace(
+        state,
+        segment=payload.segment,
+        plan_id=payload.plan_id,
+        plan_digest=payload.plan_digest,
+        report_id="",
+        report_digest="",
+        report_status="",
+        earlier=kept,
+    )
 
 
-def _tried(state: MissionState, payload: Any) -> MissionState:
+def _present(state: Standing) -> Mapping[str, Any]:
+    return {name: getattr(state, name) for name in PLAN}
+
+
+def _without_repair(state: Standing) -> Standing:
+    """Give up a repair plan that the executor has not taken, if there is one."""
+    if state.segment == state.opened or not state.earlier:
+        return state
+    *earlier, present = state.earlier
+    return replace(state, **present, earlier=tuple(earlier))
+
+
+def _tried(state: Standing, payload: Any) -> Standing:
     status = short_name(payload, "status")
     return replace(state, report_id=payload.report_id, report_digest=payload.report_digest, report_status=status)
 
 
-def _returned(state: MissionState, _payload: Any) -> MissionState:
+def _returned(state: Standing, _payload: Any) -> Standing:
+    if state.status == "paused":
+        return _without_repair(state)
     return replace(state, report_id="", report_digest="", report_status="")
 
 
-def _started(state: MissionState, payload: Any) -> MissionState:
+def _paused(state: Standing, payload: Any) -> Standing:
+    stands = state.waits_at == payload.results_digest
+    waits_at = payload.results_digest if payload.kind else None
+    return replace(state if stands else _without_repair(state), waits_at=waits_at)
+
+
+def _resumed(state: Standing, payload: Any) -> Standing:
+    return replace(state if payload.action == "repair" else _without_repair(state), waits_at=None)
+
+
+def _stopped(state: Standing, _payload: Any) -> Standing:
+    return replace(_without_repair(state), waits_at=None)
+
+
+def _opened(state: Standing, payload: Any) -> Standing:
+    opened = replace(state, segment=payload.segment, opened=payload.segment)
+    if payload.plan_digest == state.plan_digest:
+        return opened
+    kept = (*state.earlier, _present(state)) if payload.segment > state.segment else state.earlier
+    return replace(
+        opened,
+        plan_id=payload.plan_id,
+        plan_digest=payload.plan_digest,
+        report_id="",
+        report_digest=payload.report_digest,
+        report_status="",
+        earlier=kept,
+    )
+
+
+def _started(state: Standing, payload: Any) -> Standing:
     return replace(state, execution_id=payload.execution_id)
 
 
-def _ended(state: MissionState, payload: Any) -> MissionState:
+def _ended(state: Standing, payload: Any) -> Standing:
     return replace(state, execution_id=payload.execution_id, outcome=short_name(payload, "outcome"))
 
 
-def _receipt(state: MissionState, payload: Any) -> MissionState:
+def _receipt(state: Standing, payload: Any) -> Standing:
     return replace(state, receipt_id=payload.receipt_id, execution_id=payload.execution_id)
 
 
-def _completed(state: MissionState, _payload: Any) -> MissionState:
-    return replace(state, outcome="success")
+def _completed(state: Standing, _payload: Any) -> Standing:
+    return replace(_without_repair(state), outcome="success")
 
 
-def _failed(state: MissionState, payload: Any) -> MissionState:
-    return replace(state, outcome=short_name(payload, "outcome") or state.outcome)
+def _failed(state: Standing, payload: Any) -> Standing:
+    return replace(_without_repair(state), outcome=short_name(payload, "outcome") or state.outcome)
+
+
+def _cancelled(state: Standing, _payload: Any) -> Standing:
+    return _without_repair(state)
 
 
 FOLDS: Mapping[str, Fold] = {
@@ -154,8 +234,13 @@ FOLDS: Mapping[str, Fold] = {
     "dry_run_completed": _tried,
     "mission_returned": _returned,
     "execution_started": _started,
+    "execution_paused": _paused,
+    "execution_resumed": _resumed,
+    "execution_stopped": _stopped,
+    "segment_opened": _opened,
     "execution_completed": _ended,
     "receipt_issued": _receipt,
     "mission_completed": _completed,
     "mission_failed": _failed,
+    "mission_cancelled": _cancelled,
 }

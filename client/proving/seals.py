@@ -1,11 +1,12 @@
 """Signatures: by the executor over what it says, by persons of the executor's policy over approvals and plans."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from client.bundle import Bundle, SealedText
 from client.proving.anchors import Anchors
-from client.proving.checks import Check, absent, check
+from client.proving.checks import Check, absent, check, labelled
 from client.proving.opened import OpenApproval, Opened
+from client.proving.stretches import stretches
 from gonogo.policy import Key, KeyUse, Person, PersonKind, Policy, Proposer, ProposerKind, Vote
 from gonogo.signatures import ED25519, PublicKey, SignatureError, load_public_key, verify
 from gonogo.ssh_keys import SECURITY_KEY
@@ -14,18 +15,23 @@ from gonogo.v1 import sealed_pb2
 
 def seal_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
     """Check every signature of a bundle's documents."""
-    stated = (
-        ("policy", bundle.policy),
-        ("report", bundle.report),
-        ("receipt", bundle.receipt),
-        ("refusal", bundle.refusal),
-    )
-    for name, document in stated:
-        if document is not None:
-            yield executor_signed(f"{name} signature", document.sealed, anchors.executor)
+    yield from _stated((("policy", bundle.policy),), anchors)
+    for stretch in stretches(bundle, opened):
+        yield from labelled(stretch.label, _stretch_checks(stretch.bundle, stretch.opened, anchors))
+    yield from _stated((("receipt", bundle.receipt), ("refusal", bundle.refusal)), anchors)
+
+
+def _stretch_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+    yield from _stated((("report", bundle.report),), anchors)
     for one in opened.approvals:
         yield _approval_signed(one, opened.policy, anchors)
     yield from _plan_signed(bundle.plan, opened)
+
+
+def _stated(documents: Iterable[tuple[str, SealedText | None]], anchors: Anchors) -> Iterator[Check]:
+    for name, document in documents:
+        if document is not None:
+            yield executor_signed(f"{name} signature", document.sealed, anchors.executor)
 
 
 def executor_signed(title: str, sealed: sealed_pb2.Sealed, key: PublicKey) -> Check:
@@ -42,13 +48,18 @@ def executor_signed(title: str, sealed: sealed_pb2.Sealed, key: PublicKey) -> Ch
 
 def vote_of(one: OpenApproval, policy: Policy) -> Vote | None:
     """Return what an approval counts for under a policy, None where its signature is not its approver's."""
-    listed = _listed(one.document.sealed, policy)
+    return vote_in_name(one.document.sealed, one.approval.approver, policy)
+
+
+def vote_in_name(sealed: sealed_pb2.Sealed, named: str, policy: Policy) -> Vote | None:
+    """Return what a document in somebody's name counts for, None where its one signature is not that person's."""
+    listed = _listed(sealed, policy)
     if listed is None:
         return None
     person, key = listed
-    if person.person_id != one.approval.approver or not _may_approve(person, key):
+    if person.person_id != named or not _may_approve(person, key):
         return None
-    if not _verified_listed("", one.document.sealed, one.document.sealed.signatures[0], key).ok:
+    if not _verified_listed("", sealed, sealed.signatures[0], key).ok:
         return None
     return Vote(person=person.person_id, key_id=key.key_id, hardware=key.hardware)
 
@@ -66,8 +77,12 @@ def proven_proposer(plan: SealedText, policy: Policy) -> Proposer:
 
 
 def _approval_signed(one: OpenApproval, policy: Policy | None, anchors: Anchors) -> Check:
-    title = f"{one.name} signature"
-    sealed = one.document.sealed
+    return signed_in_name(one.name, one.document.sealed, one.approval.approver, policy, anchors)
+
+
+def signed_in_name(name: str, sealed: sealed_pb2.Sealed, named: str, policy: Policy | None, anchors: Anchors) -> Check:
+    """Check that a person signed a document in that person's own name, with a key that may approve."""
+    title = f"{name} signature"
     if len(sealed.signatures) != 1:
         return check(title, False, f"it carries {len(sealed.signatures)} signatures, not one")
     signature = sealed.signatures[0]
@@ -77,8 +92,8 @@ def _approval_signed(one: OpenApproval, policy: Policy | None, anchors: Anchors)
     if listed is None:
         return check(title, False, f"the policy names nobody with the key {signature.key_id} for {signature.scheme!r}")
     person, key_listed = listed
-    if person.person_id != one.approval.approver:
-        return check(title, False, f"{person.person_id} signed in the name of {one.approval.approver!r}")
+    if person.person_id != named:
+        return check(title, False, f"{person.person_id} signed in the name of {named!r}")
     if not _may_approve(person, key_listed):
         return check(title, False, f"{person.person_id} may not approve with the key {signature.key_id}")
     return _verified_listed(title, sealed, signature, key_listed)

@@ -1,5 +1,6 @@
 from client.json_form import short_name
 from client.render.layout import fields, indented, table, when
+from client.render.pauses import pause_text
 from gonogo.v1 import orchestrator_pb2
 
 
@@ -19,6 +20,8 @@ def whiteboard_text(board: orchestrator_pb2.Whiteboard) -> str:
         ]
     )
     parts = [head]
+    if board.HasField("pause"):
+        parts.append(pause_text(board.pause, board.mission_id))
     if board.stages:
         stages = [
             (
@@ -32,7 +35,14 @@ def whiteboard_text(board: orchestrator_pb2.Whiteboard) -> str:
         parts.append("stages\n" + indented(table(("stage", "steps", "began", "ended"), stages)))
     if board.steps:
         steps = [
-            (step.step_id, step.kind, step.status, f"{step.duration_ms} ms", step.target, step.description)
+            (
+                step.step_id,
+                step.kind,
+                _status(step),
+                f"{step.duration_ms} ms",
+                step.target,
+                step.error or step.description,
+            )
             for step in board.steps
         ]
         parts.append("steps\n" + indented(table(("step", "kind", "status", "took", "target", "for"), steps)))
@@ -40,3 +50,10 @@ def whiteboard_text(board: orchestrator_pb2.Whiteboard) -> str:
         approvals = [(one.approval_id, one.approver, when(one.time), when(one.expires_at)) for one in board.approvals]
         parts.append("approvals\n" + indented(table(("approval", "by", "at", "until"), approvals)))
     return "\n\n".join(parts)
+
+
+def _status(step: orchestrator_pb2.WhiteboardStep) -> str:
+    """Return how a step stands, and what is not usual about it."""
+    marks = [f"segment {step.segment}"] if step.segment else []
+    marks += [f"{step.attempts} attempts"] if step.attempts > 1 else []
+    return f"{step.status} ({', '.join(marks)})" if marks else step.status

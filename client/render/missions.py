@@ -1,17 +1,19 @@
 from collections.abc import Sequence
 
-from client.documents import Documents
+from client.documents import Documents, EarlierSegment, Word
 from client.json_form import short_name
 from client.render.layout import fields, indented, table, when
+from client.render.pauses import pause_text
 from client.render.plans import plan_text
-from client.render.reports import proposer_text, report_text
+from client.render.receipts import receipt_text
+from client.render.reports import report_text
 from gonogo.safe_text import shown_argv
 from gonogo.v1 import evidence_pb2, orchestrator_pb2
 
 
 def mission_text(mission: orchestrator_pb2.Mission) -> str:
     """Return a mission in short."""
-    return fields(
+    head = fields(
         [
             ("mission", mission.mission_id),
             ("status", short_name(mission, "status")),
@@ -21,6 +23,10 @@ def mission_text(mission: orchestrator_pb2.Mission) -> str:
             ("plan", f"{mission.plan_id}  {mission.plan_digest}"),
             ("report", f"{mission.report_id}  {mission.report_digest}".strip()),
             ("dry run", short_name(mission, "report_status")),
+            ("confidence", confidence_text(mission)),
+            ("queue", f"place {mission.queue_position}" if mission.queue_position else ""),
+            ("priority", str(mission.priority) if mission.priority else ""),
+            ("segment", str(mission.segment) if mission.segment else ""),
             ("execution", mission.execution_id),
             ("receipt", mission.receipt_id),
             ("outcome", short_name(mission, "outcome")),
@@ -28,6 +34,16 @@ def mission_text(mission: orchestrator_pb2.Mission) -> str:
             ("proposed", when(mission.created_at)),
         ]
     )
+    return f"{head}\n\n{pause_text(mission.pause, mission.mission_id)}" if mission.HasField("pause") else head
+
+
+def confidence_text(mission: orchestrator_pb2.Mission) -> str:
+    """Return how likely a success is, as executions of the mission's kind have gone; empty where nothing was said."""
+    if not mission.confidence_samples:
+        return ""
+    if not mission.confidence:
+        return f"too few outcomes to say ({mission.confidence_samples})"
+    return f"{mission.confidence / 100:.1f} % as {mission.confidence_samples} outcomes have gone"
 
 
 def missions_text(missions: Sequence[orchestrator_pb2.Mission]) -> str:
@@ -51,15 +67,56 @@ def missions_text(missions: Sequence[orchestrator_pb2.Mission]) -> str:
 
 def documents_text(mission: orchestrator_pb2.Mission, documents: Documents) -> str:
     """Return a mission with everything that is sealed about it."""
-    parts = [mission_text(mission), "PLAN\n" + indented(plan_text(documents.plan, documents.plan_digest))]
+    parts = [mission_text(mission), *(text for one in documents.earlier for text in _earlier(one))]
+    number = f" OF SEGMENT {documents.plan.segment}" if documents.plan.segment else ""
+    parts.append(f"PLAN{number}\n" + indented(plan_text(documents.plan, documents.plan_digest)))
     if documents.report is not None:
         parts.append("REPORT\n" + indented(report_text(documents.report, documents.report_digest)))
     parts += ["APPROVAL\n" + indented(_approval(approval)) for approval in documents.approvals]
+    parts += [_word(word) for word in documents.words]
     if documents.receipt is not None:
         parts.append("RECEIPT\n" + indented(receipt_text(documents.receipt, documents.receipt_digest)))
     if documents.refusal is not None:
         parts.append("LAST REFUSAL\n" + indented(_refusal(documents.refusal)))
     return "\n\n".join(parts)
+
+
+def _earlier(one: EarlierSegment) -> list[str]:
+    """Return what an earlier stretch of the execution stood on."""
+    number = f" OF SEGMENT {one.segment}"
+    parts = [f"PLAN{number}\n" + indented(plan_text(one.plan, one.plan_digest))] if one.plan else []
+    if one.report is not None:
+        parts.append(f"REPORT{number}\n" + indented(report_text(one.report, one.report_digest)))
+    return [*parts, *(f"APPROVAL{number}\n" + indented(_approval(approval)) for approval in one.approvals)]
+
+
+def _word(word: Word) -> str:
+    """Return what a person signed about one step."""
+    if isinstance(word, evidence_pb2.StepApproval):
+        said = fields(
+            [
+                ("approval", word.approval_id),
+                ("step", word.step_id),
+                ("by", word.approver),
+                ("decision", short_name(word, "decision")),
+                ("signed", when(word.approved_at)),
+                ("until", when(word.expires_at)),
+                ("after", word.results_digest),
+                ("comment", word.comment),
+            ]
+        )
+        return f"STEP APPROVAL\n{indented(said)}"
+    said = fields(
+        [
+            ("document", word.reconciliation_id),
+            ("step", word.step_id),
+            ("by", word.person),
+            ("said", "it happened" if word.happened else "it did not happen"),
+            ("signed", when(word.decided_at)),
+            ("why", word.reason),
+        ]
+    )
+    return f"RECONCILIATION\n{indented(said)}"
 
 
 def _approval(approval: evidence_pb2.Approval) -> str:
@@ -85,35 +142,3 @@ def _refusal(refusal: evidence_pb2.Refusal) -> str:
             ("paths", shown_argv(refusal.paths) if refusal.paths else ""),
         ]
     )
-
-
-def receipt_text(receipt: evidence_pb2.Receipt, digest: str) -> str:
-    """Return what an execution did."""
-    head = fields(
-        [
-            ("receipt", f"{receipt.receipt_id}  {digest}"),
-            ("execution", receipt.execution_id),
-            ("outcome", short_name(receipt, "execution_status")),
-            ("steps", f"{receipt.steps_succeeded} succeeded, {receipt.steps_failed} failed"),
-            ("took", f"{receipt.execution_duration_ms} ms"),
-            ("proposed by", proposer_text(receipt.proposer)),
-            ("approved by", ", ".join(record.approver for record in receipt.approvals)),
-            ("after", receipt.after_fingerprint),
-            ("promised", receipt.expected_after_fingerprint),
-            ("divergence", "; ".join(receipt.divergence_details)),
-            ("ended early", receipt.abort_reason),
-            ("errors", "; ".join(receipt.errors)),
-        ]
-    )
-    rows = [
-        (
-            step.step_id,
-            step.operation,
-            short_name(step, "stage"),
-            "ok" if step.success else "FAILED",
-            f"{step.duration_ms} ms",
-            step.error_message or step.target,
-        )
-        for step in receipt.steps
-    ]
-    return f"{head}\n\n{table(('step', 'kind', 'stage', '', 'took', 'target'), rows)}"

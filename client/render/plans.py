@@ -4,8 +4,10 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from client.json_form import short_name
+from client.json_form import short_enum, short_name
+from client.plan_defaults import LIVE
 from client.render.layout import fields, indented
+from gonogo.digests import digest
 from gonogo.safe_text import safe_block, safe_line, shown_argv
 from gonogo.v1 import plan_pb2
 
@@ -34,6 +36,8 @@ def plan_text(plan: plan_pb2.Plan, digest: str) -> str:
             ),
             ("limits", _limits(scope)),
             ("on failure", short_name(plan, "failure_policy")),
+            ("pauses", _pauses(plan.pause)),
+            ("goes on with", _segment(plan)),
         ]
     )
     steps = "\n".join(step_text(step) for step in plan.steps)
@@ -47,8 +51,26 @@ def step_text(step: plan_pb2.Step) -> str:
     if step.description:
         title += f"  {safe_line(step.description)}"
     action: Message = getattr(step, kind) if kind != "unknown" else plan_pb2.Step()
-    parameters = [_parameter(field.name, value) for field, value in action.ListFields()]
-    return "\n".join([title, *(indented(text, "    ") for text in parameters)])
+    lines = [title, indented(_parameters(action), "    ")] if action.ListFields() else [title]
+    if step.needs_approval:
+        lines.append("    waits for a signature of its own before it is committed")
+    if kind in LIVE:
+        lines.append(indented(_compensation(step), "    "))
+    return "\n".join(lines)
+
+
+def _compensation(step: plan_pb2.Step) -> str:
+    """Return what would make up for a live step's effect."""
+    if not step.HasField("compensation"):
+        return "compensation: none; what it does is irreversible"
+    kind = step.compensation.WhichOneof("action") or "unknown"
+    said = f"  {safe_line(step.compensation.description)}" if step.compensation.description else ""
+    action: Message = getattr(step.compensation, kind) if kind != "unknown" else plan_pb2.Step()
+    return f"compensation: {kind}{said}\n{indented(_parameters(action))}"
+
+
+def _parameters(action: Message) -> str:
+    return "\n".join(_parameter(field, value) for field, value in action.ListFields())
 
 
 def bounded_text(text: str) -> str:
@@ -66,22 +88,66 @@ def _bounded_line(line: str) -> str:
     return f"{safe}… {left} more characters" if left > 0 else safe
 
 
-def _parameter(name: str, value: Any) -> str:
-    if name == "argv":
-        return f"argv: {shown_argv(list(value))}"
-    if isinstance(value, str):
-        return f"{name}:\n{indented(bounded_text(value))}" if "\n" in value else f"{name}: {_bounded_line(value)}"
+def _parameter(field: Any, value: Any) -> str:
+    name = field.name
     if hasattr(value, "items"):
         return "\n".join(f"{name}: {_bounded_line(f'{key}={text}')}" for key, text in sorted(value.items()))
+    if field.is_repeated:
+        return _several(field, value)
+    if isinstance(value, str):
+        return _text(name, value)
+    if isinstance(value, Message):
+        return f"{name}:\n{indented(_parameters(value))}" if value.ListFields() else f"{name}: yes"
+    if field.enum_type is not None:
+        return f"{name}: {short_enum(field.enum_type, value) or '-'}"
     return f"{name}: {_plain(value)}"
+
+
+def _several(field: Any, values: Any) -> str:
+    if field.name == "argv":
+        return f"argv: {shown_argv(list(values))}"
+    if field.message_type is not None:
+        return "\n".join(f"{field.name}: {_bounded_line(_pair(item))}" for item in values)
+    if field.type == field.TYPE_STRING:
+        return "\n".join(_text(f"{field.name} {number}", text) for number, text in enumerate(values, 1))
+    return f"{field.name}: {_plain(values)}"
+
+
+def _text(name: str, text: str) -> str:
+    return f"{name}:\n{indented(bounded_text(text))}" if "\n" in text else f"{name}: {_bounded_line(text)}"
+
+
+def _pair(header: Any) -> str:
+    return f"{header.name}: {header.value}"
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, bytes):
-        return f"{len(value)} bytes"
+        return f"{len(value)} bytes, {digest(value)}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(str(item) for item in value) if hasattr(value, "__len__") else str(value)
+
+
+def _pauses(pause: plan_pb2.PauseRules) -> str:
+    if not pause.deadline_seconds:
+        return ""  # a plan of an older release
+    own = f"a step's own approval within {shown_seconds(pause.step_approval_seconds)}"
+    return f"{shown_seconds(pause.deadline_seconds)}, then {short_name(pause, 'default_action')}; {own}"
+
+
+def _segment(plan: plan_pb2.Plan) -> str:
+    if not plan.segment:
+        return ""
+    return f"execution {plan.execution_id} as segment {plan.segment}, after {plan.journal_digest}"
+
+
+def shown_seconds(seconds: int) -> str:
+    """Return a time span in its largest whole unit."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
 
 
 def _limits(scope: plan_pb2.Scope) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from client.changes import NetChange, besides, metadata_kind, net_changes, size_of, target_text
 from client.json_form import short_name
+from client.render.evidence import evidence_text
 from client.render.layout import byte_count, fields, indented, table
-from client.render.plans import bounded_text
 from gonogo.policy import Requirement, shown
 from gonogo.safe_text import safe_line
 from gonogo.v1 import evidence_pb2
@@ -22,7 +22,6 @@ VERBS = {
     "modification time": "with another modification time",
 }
 MARKS = {"create": "+", "modify": "~", "delete": "-", "move": ">", "type_change": "!", "metadata": "m"}
-EXCERPT_LINES = 8
 
 
 def proposer_text(proposer: evidence_pb2.Proposer) -> str:
@@ -58,7 +57,7 @@ def report_text(report: evidence_pb2.Report, digest: str) -> str:
         parts.append("problems\n" + indented(problems_text(report.problems)))
     if report.notices:
         parts.append("notices\n" + indented(notices_text(report.notices)))
-    parts.append("steps\n" + indented("\n".join(_step(step) for step in report.steps)))
+    parts.append("steps\n" + indented("\n".join(step_report_text(step) for step in report.steps)))
     if net:
         parts.append("changes\n" + indented(changes_text(net)))
     return "\n\n".join(parts)
@@ -71,6 +70,7 @@ def _asked_for(demand: evidence_pb2.Demand) -> str:
     parts = [shown(Requirement(count=one.count, group=one.group)) for one in demand.requirements]
     parts += ["with hardware keys"] if demand.hardware_key else []
     parts += [f"by rules {', '.join(demand.rules)}"] if demand.rules else []
+    parts += [f"again for {', '.join(demand.approve_steps)} alone"] if demand.approve_steps else []
     return "; ".join(parts)
 
 
@@ -132,64 +132,25 @@ def _facts(risk: evidence_pb2.Risk) -> str:
     return table(("level", "fact", "path", "detail"), rows)
 
 
-def _step(step: evidence_pb2.StepReport) -> str:
+def step_report_text(step: evidence_pb2.StepReport) -> str:
+    """Return what the dry run of one step found."""
     verdict = "ok" if step.success else "FAILED"
+    marks = [
+        *(["not simulated"] if step.not_simulated else []),
+        *(["IRREVERSIBLE"] if step.irreversible else []),
+        *(["needs a signature of its own"] if step.needs_approval else []),
+    ]
     title = f"{safe_line(step.step_id)}  {safe_line(step.kind)}  {verdict}  {step.duration_ms} ms"
+    lines = [f"{title}  {', '.join(marks)}" if marks else title]
     changed = net_changes([step.changes])
-    lines = [title]
-    if changed:
-        lines.append(indented(f"changes: {summary(changed)}", "    "))
-    evidence = _evidence(step)
-    if evidence:
-        lines.append(indented(evidence, "    "))
-    return "\n".join(lines)
+    parts = [f"changes: {summary(changed)}"] if changed else []
+    parts += [text for text in (evidence_text(step), _compensation(step)) if text]
+    return "\n".join([*lines, *(indented(part, "    ") for part in parts)])
 
 
-def _evidence(step: evidence_pb2.StepReport) -> str:
-    kind = step.WhichOneof("evidence")
-    if kind == "read":
-        size = step.read.node.size if step.read.HasField("node") else "0"
-        return f"read {size} bytes"
-    if kind == "listing":
-        return f"{step.listing.count} entries"
-    if kind == "search":
-        return _search(step.search)
-    if kind == "command":
-        return _command(step.command)
-    if kind == "tests":
-        return _tests(step.tests)
-    return ""
-
-
-def _search(found: evidence_pb2.SearchEvidence) -> str:
-    lines = [f"{found.count} matching lines"]
-    lines += [safe_line(f"{match.path}:{match.line}: {match.text}") for match in found.matches[:EXCERPT_LINES]]
-    left = found.count - len(found.matches[:EXCERPT_LINES])
-    lines += [f"… {left} more"] if found.matches and left > 0 else []
-    return "\n".join(lines)
-
-
-def _command(run: evidence_pb2.CommandEvidence) -> str:
-    if run.timed_out:
-        end = "ended by the time limit"
-    elif run.HasField("exit_code"):
-        end = f"exit code {run.exit_code}"
-    else:
-        end = f"ended by signal {run.signal}"
-    return "\n".join([end, *_excerpt("stdout", run.stdout), *_excerpt("stderr", run.stderr)])
-
-
-def _tests(run: evidence_pb2.TestEvidence) -> str:
-    counts = f"{run.tests} tests, {run.failures} failures, {run.errors} errors, {run.skipped} skipped"
-    return f"verdict {short_name(run, 'verdict') or 'none'}: {counts}\n{_command(run.command)}"
-
-
-def _excerpt(name: str, text: evidence_pb2.Excerpt) -> list[str]:
-    shown = (text.tail if text.truncated and text.tail else text.head).rstrip("\n")
-    if not shown:
-        return []
-    lines = shown.split("\n")
-    title = f"{name}: the last {EXCERPT_LINES} lines" if len(lines) > EXCERPT_LINES else f"{name}:"
-    if text.truncated:
-        title = f"{name}: the end of {safe_line(text.total_bytes)} bytes"
-    return [title, indented(bounded_text("\n".join(lines[-EXCERPT_LINES:])))]
+def _compensation(step: evidence_pb2.StepReport) -> str:
+    if not step.HasField("compensation"):
+        return "nothing takes its effect back" if step.irreversible else ""
+    said = step.compensation
+    what = f"compensation: {said.kind} {said.target}" + (f" ({said.description})" if said.description else "")
+    return safe_line(f"{what}; not simulated: {said.not_simulated}" if said.not_simulated else what)

@@ -1,0 +1,233 @@
+"""What persons signed while an execution waited: approvals of single steps, and words on effects that nobody knew of.
+
+A word counts where its person signed it, and where it is about just what the execution waited for. The receipt names
+the words that it stands on; those the bundle has to have, and the executor's log the control that brought each of them.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from client.bundle import Bundle
+from client.proving.anchors import Anchors
+from client.proving.checks import Check, absent, check, same
+from client.proving.controlled import CONTROL
+from client.proving.opened import Opened, OpenWord
+from client.proving.seals import signed_in_name, vote_in_name
+from client.proving.stretches import Stretch, stretches
+from gonogo.digests import framed_digest, step_digest
+from gonogo.policy import decide
+from gonogo.policy_document import demand_from_proto, proposer_from_proto
+from gonogo.v1 import evidence_pb2
+
+Value = Mapping[str, Any]
+Words = Sequence[OpenWord]
+AHEAD_US = 60_000_000
+"""How far a signer's clock may be ahead of the executor's."""
+
+
+def word_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+    """Check every signed word by itself, and those that the receipt stands on."""
+    found = stretches(bundle, opened)
+    for word in opened.words:
+        its = _stretch_of(word, found)
+        policy = its.opened.policy if its else None
+        yield signed_in_name(word.name, word.document.sealed, word.person, policy, anchors)
+        yield _about(word, its, bundle.mission.execution_id)
+    if opened.words:
+        yield _single(opened.words)
+    if opened.receipt is not None:
+        yield from _recorded(opened.receipt, opened.words)
+        for stretch in found:
+            yield from _enough(stretch, opened.words)
+
+
+def carried_checks(words: Words, leaves: Iterable[Value], receipt: evidence_pb2.Receipt | None) -> Iterator[Check]:
+    """Compare the words with the executor's leaves of the controls that brought them."""
+    stood_on = set(stood_on_by(receipt)) if receipt else set()
+    brought = {leaf["document_digest"]: leaf for leaf in leaves if leaf["type"] == CONTROL and leaf["document_digest"]}
+    for word in words:
+        leaf = brought.pop(word.digest, None)
+        title = f"{word.name} is in the executor's log"
+        if leaf is None and word.digest in stood_on:
+            yield check(title, False, "the receipt stands on it, and no leaf tells of it")
+        elif leaf is None:
+            yield absent(title, "the executor did not take it", optional=True)
+        else:
+            yield _brought(title, word, leaf)
+    for leaf in brought.values():
+        yield absent(
+            f"word {leaf['document_id']}", f"{leaf['action']} by {leaf['actor']}, of which only the leaf is here"
+        )
+
+
+def word_events(opened: Opened, events: Sequence[Any]) -> Iterator[Check]:
+    """Compare the words with what the orchestrator's events tell of them, and of the pauses that they ended."""
+    told = {one.payload.approval_id: one.payload for one in events if one.type == "step_approved"}
+    told |= {one.payload.reconciliation_id: one.payload for one in events if one.type == "step_reconciled"}
+    if not told and not opened.words:
+        return
+    there = {word.word_id: word for word in opened.words}
+    lost = sorted(set(told) - set(there))
+    different = [word.name for name, word in there.items() if name in told and not _as_told(word, told[name])]
+    shown = (different or lost or [f"{len(told)} of {len(there)}"])[0]
+    yield check("events tell of the words", not lost and not different, shown)
+    waits = [one.payload for one in events if one.type == "execution_paused"]
+    for word in opened.words:
+        waited = any(_waited_for(word, pause) for pause in waits)
+        yield check(f"{word.name} is about a pause that the events tell of", waited, word.word.step_id)
+
+
+def stood_on_by(receipt: evidence_pb2.Receipt) -> Mapping[str, str]:
+    """Return the digests of the words that a receipt stands on, and where it names them."""
+    found: dict[str, str] = {}
+    for step in receipt.steps:
+        found |= {one.approval_digest: "receipt.step_approvals" for one in step.step_approvals}
+        if step.effect.HasField("reconciliation"):
+            found[step.effect.reconciliation.reconciliation_digest] = "receipt.reconciliation"
+    return found
+
+
+def _about(word: OpenWord, its: Stretch | None, execution_id: str) -> Check:
+    """Check that a word is about a step of this execution, and for an approval: about what that step does."""
+    title, said = f"{word.name} is about a step of this execution", word.word
+    plan = its.opened.plan if its else None
+    if its is None or plan is None:
+        return check(title, False, f"no plan has the step {said.step_id!r}")
+    agree = (said.executor_id, said.mission_id, said.execution_id) == (plan.executor_id, plan.mission_id, execution_id)
+    if isinstance(said, evidence_pb2.StepApproval):
+        agree = agree and said.workspace_id == plan.workspace_id
+        agree = agree and said.change_set_digest == step_digest(its.opened.report_digest, said.step_id)
+    return check(title, agree, f"{said.step_id} of {said.execution_id}")
+
+
+def _single(words: Words) -> Check:
+    """A word counts once: by its id, its nonce and its bytes."""
+    for values in (
+        [word.word_id for word in words],
+        [(word.person, word.word.nonce) for word in words],
+        [word.digest for word in words],
+    ):
+        if len(set(values)) != len(values):
+            return check("words are single", False, "an id, a nonce or a document stands twice")
+    return check("words are single", True, f"{len(words)} words")
+
+
+def _recorded(receipt: evidence_pb2.Receipt, words: Words) -> Iterator[Check]:
+    """Look for the words that the receipt stands on, each as the receipt has it."""
+    known = {(word.word_id, word.digest): word for word in words}
+    for step in receipt.steps:
+        for record in step.step_approvals:
+            title = f"step approval {record.approval_id} is here, as it is recorded"
+            word = known.get((record.approval_id, record.approval_digest))
+            fine = word is not None and _is_approval_as(word, record, step)
+            yield check(title, fine, record.approver if word else "it is not here")
+        if step.effect.HasField("reconciliation"):
+            said = step.effect.reconciliation
+            title = f"reconciliation {said.reconciliation_id} is here, as it is recorded"
+            word = known.get((said.reconciliation_id, said.reconciliation_digest))
+            yield check(title, word is not None and _is_word_as(word, said, step), said.person if word else "not here")
+
+
+def _is_approval_as(word: OpenWord, record: evidence_pb2.ApprovalRecord, step: evidence_pb2.StepReceipt) -> bool:
+    said, signatures = word.word, word.document.sealed.signatures
+    if not isinstance(said, evidence_pb2.StepApproval) or len(signatures) != 1:
+        return False
+    # Whether the key is in hardware is the policy's to say: after a restart the executor writes that of none.
+    is_so = (said.approver, signatures[0].key_id, signatures[0].scheme, said.approved_at, said.expires_at)
+    told = (record.approver, record.key_id, record.scheme, record.approved_at, record.expires_at)
+    approves = said.decision == evidence_pb2.DECISION_APPROVE
+    return approves and is_so == told and (said.step_id, said.segment) == (step.step_id, step.segment)
+
+
+def _is_word_as(word: OpenWord, record: evidence_pb2.ReconciliationRecord, step: evidence_pb2.StepReceipt) -> bool:
+    said, signatures = word.word, word.document.sealed.signatures
+    if not isinstance(said, evidence_pb2.Reconciliation) or len(signatures) != 1:
+        return False
+    told = (record.person, record.key_id, record.happened)
+    return (said.person, signatures[0].key_id, said.happened) == told and said.step_id == step.step_id
+
+
+def _enough(stretch: Stretch, words: Words) -> Iterator[Check]:
+    """Count the approvals of each step that was begun and had to wait for them, as the executor had to count them."""
+    opened = stretch.opened
+    receipt, plan, report, policy = opened.receipt, opened.plan, opened.report, opened.policy
+    if receipt is None or plan is None or report is None:
+        return
+    asked = {step.step_id for step in plan.steps if step.needs_approval}
+    asked |= {*report.demand.approve_steps, *receipt.demand.approve_steps}
+    for step in receipt.steps:
+        if step.segment != stretch.number or step.step_id not in asked:
+            continue
+        title = f"{stretch.label}step {step.step_id} was approved by itself"
+        if policy is None:
+            yield absent(title, "the executor's sealed policy")
+            continue
+        stood_on = {record.approval_digest for record in step.step_approvals}
+        votes = [
+            vote
+            for word in words
+            if word.digest in stood_on and (vote := vote_in_name(word.document.sealed, word.person, policy)) is not None
+        ]
+        try:
+            demand, proposer = demand_from_proto(receipt.demand), proposer_from_proto(receipt.proposer)
+        except ValueError as error:
+            yield check(title, False, str(error))
+            continue
+        verdict = decide(policy, demand, proposer, votes)
+        counted = ", ".join(vote.person for vote in verdict.counted)
+        yield check(title, verdict.met, f"by {counted}" if verdict.met else verdict.message)
+
+
+def _brought(title: str, word: OpenWord, leaf: Value) -> Check:
+    signatures = word.document.sealed.signatures
+    signed = framed_digest((signatures[0].key_id.encode(), signatures[0].signature)) if len(signatures) == 1 else ""
+    action = "approve_step" if isinstance(word.word, evidence_pb2.StepApproval) else "reconcile"
+    said = (
+        leaf["document_id"],
+        leaf["signature"],
+        leaf["action"],
+        leaf["actor"],
+        leaf["step_id"],
+        leaf["execution_id"],
+    )
+    is_so = (word.word_id, signed, action, word.person, word.word.step_id, word.word.execution_id)
+    if said == is_so and not _in_time(word, leaf["at_us"]):
+        return check(title, False, "it was taken at a time for which it does not hold")
+    return same(title, said, is_so, word.digest)
+
+
+def _in_time(word: OpenWord, at_us: int) -> bool:
+    """Tell whether a word held when it was taken; its signer's clock may have been a little ahead."""
+    said = word.word
+    if isinstance(said, evidence_pb2.Reconciliation):
+        return said.decided_at.ToMicroseconds() - AHEAD_US <= at_us
+    return said.approved_at.ToMicroseconds() - AHEAD_US <= at_us < said.expires_at.ToMicroseconds()
+
+
+def _as_told(word: OpenWord, payload: Any) -> bool:
+    said = word.word
+    if isinstance(said, evidence_pb2.StepApproval):
+        key_id = word.document.sealed.signatures[0].key_id if word.document.sealed.signatures else ""
+        told = (getattr(payload, "approver", ""), getattr(payload, "key_id", ""), payload.step_id)
+        return told == (said.approver, key_id, said.step_id)
+    told_of = (getattr(payload, "person", ""), getattr(payload, "happened", None), payload.step_id)
+    return told_of == (said.person, said.happened, said.step_id)
+
+
+def _waited_for(word: OpenWord, pause: Any) -> bool:
+    said = word.word
+    if (pause.step_id, pause.results_digest) != (said.step_id, said.results_digest):
+        return False
+    return isinstance(said, evidence_pb2.Reconciliation) or pause.change_set_digest == said.change_set_digest
+
+
+def _stretch_of(word: OpenWord, found: Sequence[Stretch]) -> Stretch | None:
+    """Return the stretch that a word is about: an approval says which, of a reconciliation it is the step's."""
+    said = word.word
+    for stretch in found:
+        plan = stretch.opened.plan
+        if plan is None or not any(step.step_id == said.step_id for step in plan.steps):
+            continue
+        if isinstance(said, evidence_pb2.Reconciliation) or said.segment == stretch.number:
+            return stretch
+    return None

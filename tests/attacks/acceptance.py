@@ -78,8 +78,8 @@ class Acceptance:
         request = dataclasses.replace(self.good, approvals=(signed,))
         if not self.accepts(request):
             return
-        first = self.target.core._executions._documents.approval(self.good.approvals[0])
-        opened = self.target.core._executions._documents.approval(signed)
+        first = self.target.core._executions._restarts.documents.approval(self.good.approvals[0])
+        opened = self.target.core._executions._restarts.documents.approval(signed)
         # Words that bind nothing may differ: the comment, the names of the approval, its times within their bounds.
         free = {"approval_id": "", "nonce": "", "comment": "", "approved_at": None, "not_before": None}
         free["expires_at"] = None

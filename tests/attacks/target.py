@@ -10,14 +10,12 @@ import pytest
 
 from executor.bootstrap import build_core
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import Plan
-from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.executions import RefusedError
-from executor.runner.ports import Emit, Ended, Executioner, Stopped, nothing
+from executor.runner.orders import Executioner, Order
+from executor.runner.ports import Ended
 from executor.runner.requests import ExecuteInput
 from executor.settings import Settings
-from executor.workspace.workspace import Workspace
 from gonogo import sealing
 from gonogo.signatures import ED25519, SSHSIG, new_signing_key
 from gonogo.v1 import evidence_pb2, plan_pb2
@@ -65,17 +63,9 @@ class Watched:
     executioner: Executioner
     begun: list[str]
 
-    def run(
-        self,
-        plan: Plan,
-        report: Report,
-        workspace: Workspace,
-        emit: Emit,
-        execution_id: str,
-        stopped: Stopped = nothing,
-    ) -> Ended:
-        self.begun.append(execution_id)
-        return self.executioner.run(plan, report, workspace, emit, execution_id, stopped)
+    def run(self, order: Order) -> Ended:
+        self.begun.append(order.execution_id)
+        return self.executioner.run(order)
 
 
 class Target(House):
@@ -146,7 +136,8 @@ class Target(House):
         self.ledger = self.core._ledger  # type: ignore[assignment]  # the one that bootstrap chooses
         self.core._executions._gates._clock._wall = self.wall
         self.begun: list[str] = []
-        self.core._executions._executioner = Watched(self.core._executions._executioner, self.begun)
+        carrier = self.core._executions._carrier
+        object.__setattr__(carrier, "executioner", Watched(carrier.executioner, self.begun))
 
     def close(self) -> None:
         """Stop the executor."""
@@ -187,9 +178,13 @@ class Target(House):
     def touched(self, plan: SealedBytes, report: SealedBytes, *, flags: int = 0x01) -> SealedBytes:
         """Carol's approval by her security key."""
         body = sealing.seal(self.approval(plan, report, by=self.carol))
-        raw = self.security_key.sign(sealing.APPROVAL, body, flags=flags)
+        return self.touched_document(sealing.APPROVAL, body, flags=flags)
+
+    def touched_document(self, media_type: str, body: bytes, *, flags: int = 0x01) -> SealedBytes:
+        """What carol signed by her security key."""
+        raw = self.security_key.sign(media_type, body, flags=flags)
         signature = Signature(key_id=self.security_key.public.key_id, scheme=SSHSIG, signature=raw)
-        return SealedBytes(media_type=sealing.APPROVAL, body=body, signatures=(signature,))
+        return SealedBytes(media_type=media_type, body=body, signatures=(signature,))
 
     def deleting(self, *approvers: Person) -> ExecuteInput:
         """A plan of alice's that deletes, which two persons must approve, and the approvals of some."""

@@ -25,7 +25,12 @@ MANY = settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 TEXTS = st.one_of(st.text(max_size=40), st.sampled_from(["", "m-1", "i-m-1", "site", "other", "executor-test", "\x00"]))
-KINDS = st.sampled_from([sealing.PLAN, sealing.REPORT, sealing.APPROVAL, sealing.RECEIPT, sealing.REVOCATION, ""])
+KINDS = st.sampled_from(
+    [
+        *(sealing.PLAN, sealing.REPORT, sealing.APPROVAL, sealing.RECEIPT, sealing.REVOCATION),
+        *(sealing.STEP_APPROVAL, sealing.RECONCILIATION, ""),
+    ]
+)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,16 @@ import resource
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from executor.domain.control import ControlAction
 from executor.domain.errors import ExecutorError
 from executor.domain.sealed import SealedBytes
+from executor.runner.control_requests import ControlInput
 from executor.runner.executions import RefusedError
 from executor.runner.ports import Revoked
 from executor.runner.refusal_pace import RefusalPace
@@ -324,22 +327,35 @@ class TestRaces:
 
 
 def raced(target: Target, request: ExecuteInput, document: SealedBytes) -> tuple[bool, Revoked]:
-    """Send both at the same moment: whether the execution was refused, and what the revocation was answered."""
-    barrier = threading.Barrier(2)
+    """Send both at the same moment: whether the execution was refused, and what the revocation was answered.
+
+    An execution that waits because of it is stopped.
+    """
+    barrier = threading.Barrier(3)
     answers: list[Revoked] = []
+    reasons: list[str] = []
 
     def revoke() -> None:
         barrier.wait()
         answers.append(target.core.revoke(document))
 
-    thread = threading.Thread(target=revoke)
-    thread.start()
+    def execute() -> None:
+        barrier.wait()
+        try:
+            target.core.execute(request, ignore)
+        except RefusedError as error:
+            reasons.append(error.fault.reason)
+
+    threads = [threading.Thread(target=revoke), threading.Thread(target=execute)]
+    for thread in threads:
+        thread.start()
     barrier.wait()
-    try:
-        target.core.execute(request, ignore)
-        refused = False
-    except RefusedError as error:
-        assert error.fault.reason == "APPROVAL_REVOKED"  # noqa: PT017 - the other branch is as good
-        refused = True
-    thread.join()
-    return refused, answers[0]
+    while threads[1].is_alive():
+        with suppress(ExecutorError):
+            mission = request.named.mission_id
+            stop = ControlInput(request_id=f"stop-{mission}", mission_id=mission, action=ControlAction.STOP, actor="x")
+            target.core.control(stop)
+        threads[1].join(0.01)
+    threads[0].join()
+    assert reasons in ([], ["APPROVAL_REVOKED"])
+    return bool(reasons), answers[0]

@@ -21,9 +21,9 @@ from executor import bootstrap
 from executor.domain.errors import ExecutorError
 from executor.domain.gates import NamedIds
 from executor.domain.sealed import SealedBytes, Signature
-from executor.runner.executions import AnyRun
 from executor.runner.requests import ExecuteInput
 from executor.runner.run import Recorder
+from executor.runner.stored_run import AnyRun
 from executor.settings import read_settings
 from gonogo import sealing
 from gonogo.digests import digest

@@ -11,8 +11,8 @@ from client.changes import net_changes
 from client.diffs import FileDiff
 from client.json_form import to_json
 from client.render.diffs import diffs_text
-from client.render.missions import receipt_text
 from client.render.plans import plan_text
+from client.render.receipts import receipt_text
 from client.render.reports import report_text
 from executor.runner.executions import RefusedError
 from gonogo import sealing

@@ -211,7 +211,7 @@ def test_a_failing_migration_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         assert tables == ["_sqlite_migrations"]
         monkeypatch.undo()
-        assert migrate(connection) == ["0001_event_log", "0002_audit_tree"]
+        assert migrate(connection) == ["0001_event_log", "0002_audit_tree", "0003_signals"]
         assert migrate(connection) == []
 
 

@@ -16,8 +16,10 @@ from grpc_status import rpc_status
 
 from executor.adapters.wire import sealed_from_proto, sealed_to_proto
 from executor.domain.errors import ExecutorError, GateRefusedError, RequestMalformedError
+from executor.domain.far_sides import McpServer
 from executor.entrypoints import resume_tokens
 from executor.entrypoints.grpc_errors import code_of
+from executor.entrypoints.grpc_messages import description_message
 from executor.runner.requests import ExecuteInput
 from gonogo import sealing
 from gonogo.digests import digest
@@ -137,12 +139,14 @@ class TestErrors:
             *("APPROVER_UNKNOWN", "SELF_APPROVAL", "PLAN_MISMATCH", "MISSION_MISMATCH", "WORKSPACE_MISMATCH"),
             *("EXECUTOR_MISMATCH", "ALREADY_EXECUTED", "ALREADY_CLAIMED", "HARDWARE_KEY_NEEDED", "POLICY_REFUSES"),
         }
-        requests = {"MALFORMED", "REQUEST_REUSED", "PLAN_INVALID", "TOO_LARGE", "SECRET_IN_PLAN"} | {
-            name for name in reasons if name.startswith("PATH_")
+        requests = {
+            *("MALFORMED", "REQUEST_REUSED", "PLAN_INVALID", "TOO_LARGE", "SECRET_IN_PLAN", "NETWORK_REFUSED"),
+            *(name for name in reasons if name.startswith("PATH_")),
         }
         findings = {
             *("COMMAND_FAILED", "TESTS_UNEXPECTED", "JUNIT_MISSING", "JUNIT_UNREADABLE", "PROGRAM_HIDDEN"),
-            "CHECKPOINT_GONE",
+            *("CHECKPOINT_GONE", "FETCH_FAILED", "TOOL_CHANGED", "FAR_SIDE_UNKNOWN", "ROWS_DIVERGED"),
+            *("EFFECT_FAILED", "STOPPED", "NOT_READY", "TOOL_FAILED"),
         }
         orchestrators = {"EXECUTOR_UNAVAILABLE", "UNAUTHENTICATED", "ROLE_MISSING"}
         others = {"DIVERGED", "INTERNAL"} | orchestrators | findings  # findings stand in reports, not in errors
@@ -232,13 +236,25 @@ class TestCalls:
         """The description carries keys, policy, level, findings and workspaces."""
         async with server.stub() as stub:
             told = await stub.GetExecutor(executor_pb2.GetExecutorRequest())
-        # This house keeps no audit log; test_executor_audit.py has one that does.
-        assert {field.name for field, _ in told.ListFields()} | {"log_origin"} == {
+        # This house keeps no audit log and lists no far sides; test_executor_audit.py has one that does, and the next
+        # test lists some.
+        assert {field.name for field, _ in told.ListFields()} | {"log_origin", "far_sides"} == {
             field.name for field in executor_pb2.GetExecutorResponse.DESCRIPTOR.fields
         }
         assert told.public_key == house.executor_key.public.line
         assert [person.person for person in told.persons] == ["owner", "second"]
         assert told.ladder_level == plan_pb2.LADDER_LEVEL_L1
+
+    async def test_what_live_steps_may_use(self, house: House) -> None:
+        """The description names domains, servers and databases, and nothing of how they are reached."""
+        server = McpServer(name="notes", workspaces=("site",), tools=("add",), command=("/opt/notes",))
+        house.use(dataclasses.replace(house.trust, domains=("example.org",), servers=(server,)))
+        told = description_message(house.core.describe())
+        house.close()
+        assert list(told.far_sides) == [
+            executor_pb2.FarSide(kind="domain", name="example.org"),
+            executor_pb2.FarSide(kind="mcp_server", name="notes", workspaces=["site"]),
+        ]
 
     async def test_a_whole_mission(self, house: House, server: Served) -> None:
         """Dry run, execution, and everything that can be asked afterwards."""

@@ -15,18 +15,21 @@ from executor.adapters.wire_enums import TABLES, EnumTable
 from executor.adapters.wire_events import (
     ENUMS,
     PAYLOADS,
+    TIMES,
     event_to_proto,
     events_from_json,
     events_to_json,
 )
+from executor.adapters.wire_live import OUTSIDE
 from executor.adapters.wire_plan import ACTIONS
 from executor.domain import plan as plans
 from executor.domain.approval import Approval, Decision
 from executor.domain.changes import Change, ChangeKind, Node, NodeType
+from executor.domain.control import ControlAction, PauseKind
 from executor.domain.errors import RequestMalformedError
-from executor.domain.events import Payload
+from executor.domain.events import ExecutionPaused, Payload
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import KINDS, Stage
+from executor.domain.plan import KINDS, PauseDefault, Stage
 from executor.domain.receipt import ApprovalRecord, ExecutionResult, GateRecord, Outcome, Receipt, Refusal, StepReceipt
 from executor.domain.report import (
     CommandEvidence,
@@ -200,7 +203,7 @@ class TestClosedTables:
     def test_every_enum_of_the_executors_documents_has_a_table(self) -> None:
         """The tables are all there are for the files that the executor reads and writes."""
         known = {table.descriptor.full_name for table in TABLES}
-        orchestrators = {"gonogo.v1.IntentKind", "gonogo.v1.MissionStatus"}
+        orchestrators = {"gonogo.v1.IntentKind", "gonogo.v1.MissionStatus", "gonogo.v1.Rating"}
         policys = {"gonogo.v1.ProposerKind"}  # the contract's own mapper of policies has that table
         modules = (plan_pb2, evidence_pb2, events_pb2, executor_pb2, sealed_pb2)
         enums = {enum.full_name for module in modules for enum in module.DESCRIPTOR.enum_types_by_name.values()}
@@ -224,7 +227,7 @@ class TestSteps:
             assert theirs == {field.name for field in dataclasses.fields(kind)}
 
     def test_a_plan_of_every_kind(self) -> None:
-        """The golden plan, with every kind of step in it, reads as these values."""
+        """The golden plan of the first release, with every kind of step that it had, reads as these values."""
         body = (GOLDEN / "plan_every_kind.json").read_bytes().rstrip(b"\n")
         plan = WireDocuments().open_plan(body)
         assert [step.action for step in plan.steps] == [
@@ -248,7 +251,7 @@ class TestSteps:
             plans.RunTests(argv=("t",), junit="j.xml", cwd="", env={}, expect=plans.TestExpectation.FAIL),
             plans.UndoStep(mission_id="m-0", step_id="s3"),
         ]
-        assert {step.kind for step in plan.steps} == set(ACTIONS)
+        assert {step.kind for step in plan.steps} == set(ACTIONS) - set(OUTSIDE)
         assert dataclasses.replace(plan, steps=()) == plans.Plan(
             plan_id="p-1",
             mission_id="m-1",
@@ -270,6 +273,9 @@ class TestSteps:
             ),
             failure_policy=plans.FailurePolicy.ROLL_BACK,
             steps=(),
+            pause=plans.PauseRules(
+                deadline_seconds=86_400, default_action=plans.PauseDefault.ROLL_BACK, step_approval_seconds=3_600
+            ),
         )
 
     def test_the_golden_plans_digest(self) -> None:
@@ -316,11 +322,12 @@ class TestReceipts:
         """Nothing that the executor knows about an execution is left out of its receipt."""
         message = sealing.open_sealed(WireDocuments().seal_receipt(RECEIPT), evidence_pb2.Receipt)
         filled = {field.name for field, _ in message.ListFields()}
-        empty = {"message_id", "transcription_id", "abort_reason"}
+        empty = {"message_id", "transcription_id", "abort_reason", "segments", "controls"}
         assert filled == {field.name for field in evidence_pb2.Receipt.DESCRIPTOR.fields} - empty
         step = message.steps[1]
         always = {field.name for field in evidence_pb2.StepReceipt.DESCRIPTOR.fields}
         unset = {"success", "expected_vs_actual_match", "error_message"}
+        unset |= {"segment", "effect", "step_approvals", "test_cases"}
         assert {field.name for field, _ in step.ListFields()} == always - unset
         assert (message.steps_succeeded, message.steps_failed) == (2, 1)
         assert message.divergence_detected
@@ -422,8 +429,10 @@ class TestEvents:
             assert field.message_type is not None
             assert field.message_type.name == payload.__name__
             assert {one.name for one in field.message_type.fields} == {one.name for one in dataclasses.fields(payload)}
-            enums = {one.name for one in field.message_type.fields if one.enum_type is not None}
-            assert enums == {one.name for one in dataclasses.fields(payload)} & set(ENUMS)
+            enums = {one.name: one.enum_type for one in field.message_type.fields if one.enum_type is not None}
+            assert enums == {name: table.descriptor for name, table in ENUMS[payload].items()}
+            times = {one.name for one in field.message_type.fields if one.message_type == Timestamp.DESCRIPTOR}
+            assert times == {one.name for one in dataclasses.fields(payload)} & TIMES
 
     @pytest.mark.parametrize("kind", list(PAYLOADS), ids=lambda kind: kind.__name__)
     def test_the_stored_text_is_the_messages_own(self, kind: type[Payload]) -> None:
@@ -434,7 +443,12 @@ class TestEvents:
             "outcome": Outcome.PARTIAL,
             "stream": "stderr",
             "details": ("a", "b"),
+            "deadline": TIME,
+            "default_action": PauseDefault.STOP,
         }
+        if kind is ExecutionPaused:
+            samples["kind"] = PauseKind.UNKNOWN_EFFECT
+            samples["actions"] = (ControlAction.RECONCILE, ControlAction.STOP)
         types: dict[str, object] = {"str": 'tex"t\n', "int": 7, "bool": True}
         values = {
             field.name: samples.get(field.name, types.get(getattr(field.type, "__name__", str(field.type))))

@@ -5,11 +5,13 @@ import itertools
 import json
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
@@ -19,7 +21,12 @@ from client.state import StateDirectory
 from gonogo import sealing
 from gonogo.v1 import events_pb2, plan_pb2, sealed_pb2
 from gonogo.v1 import orchestrator_pb2 as pb
-from gonogo.v1.orchestrator_pb2_grpc import ChatServiceStub, MissionServiceStub, WhiteboardServiceStub
+from gonogo.v1.orchestrator_pb2_grpc import (
+    ChatServiceStub,
+    MissionServiceStub,
+    SignalServiceStub,
+    WhiteboardServiceStub,
+)
 from orchestrator.adapters import wire
 from orchestrator.bootstrap import Service
 from orchestrator.settings import read_settings
@@ -53,6 +60,7 @@ class Site:
         self.missions: Any = MissionServiceStub(self.channel)
         self.chat: Any = ChatServiceStub(self.channel)
         self.boards: Any = WhiteboardServiceStub(self.channel)
+        self.signals: Any = SignalServiceStub(self.channel)
 
     def open(self, identity: str) -> grpc.aio.Channel:
         tls = self.state.root / "tls"
@@ -261,7 +269,7 @@ async def test_watching_tells_the_past_and_what_comes(site: Site) -> None:
 
     seen = [event async for message in watch for event in message.events]
 
-    assert [event.sequence for event in (*first.events, *seen)] == list(range(1, 18))
+    assert [event.sequence for event in (*first.events, *seen)] == list(range(1, 19))
     rest = site.missions.WatchMission(pb.WatchMissionRequest(mission_id=mission_id, resume_token=first.resume_token))
     assert [event async for message in rest for event in message.events] == seen
 
@@ -339,3 +347,52 @@ async def test_a_watch_ends_with_a_drain_and_health_says_so(state: StateDirector
     async with asyncio.timeout(3):
         await service.stop()
     await other.channel.close()
+
+
+async def test_signals_and_feedback_over_the_wire(site: Site) -> None:
+    """Five missions of a kind have a rate, the sixth states its confidence, and a rating is counted with them."""
+    mission_id = ""
+    for _ in range(5):
+        mission_id = await site.approved()
+        await site.execute(mission_id)
+    rated = pb.RecordFeedbackRequest(request_id=new_id(), mission_id=mission_id, rating=events_pb2.RATING_GOOD)
+    await site.missions.RecordFeedback(rated)
+    await asyncio.sleep(1.1)  # a rate that was read goes on being stated for a second
+    sixth = await site.approved()
+    await site.execute(sixth)
+
+    found = await site.signals.GetSignals(pb.GetSignalsRequest(kind="write_file"))
+    stated = (await site.missions.GetMission(pb.GetMissionRequest(mission_id=sixth))).mission
+    code, _, info, _ = await failed(site.missions.RecordFeedback(pb.RecordFeedbackRequest(request_id=new_id())))
+
+    (rate,) = found.rates
+    assert (rate.kind, rate.workspace_id, rate.samples, rate.rated_good) == ("write_file", "site", 6, 1)
+    assert 0 < rate.low < rate.success_rate < rate.high <= 10_000
+    assert (stated.confidence_samples, found.calibration.samples) == (5, 1)
+    assert [one.samples for one in found.calibration.bins] == [1]
+    assert found.stages[0].samples == 6
+    assert not (await site.signals.GetSignals(pb.GetSignalsRequest(tool="make"))).rates
+    assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
+
+
+async def test_the_queue_over_the_wire(site: Site) -> None:
+    """What waits is shown with its place and why; how it is to be queued can only be said of what is queued."""
+    mission_id = await site.approved()
+    later = Timestamp()
+    later.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    wish: dict[str, Any] = {"mission_id": mission_id, "priority": 7, "not_before": later}
+    at_once = pb.ExecuteMissionRequest(request_id=new_id(), **wish)
+    code, _, info, _ = await failed(site.missions.ExecuteMission(at_once))
+    queued = pb.ExecuteMissionRequest(request_id=new_id(), detach=True, **wish)
+    messages = [message async for message in site.missions.ExecuteMission(queued)]
+
+    queue = await site.missions.GetQueue(pb.GetQueueRequest())
+    shown = (await site.missions.GetMission(pb.GetMissionRequest(mission_id=mission_id))).mission
+
+    assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
+    assert messages[-1].mission.queue_position == shown.queue_position == 1
+    (one,) = queue.missions
+    assert (queue.depth, one.mission_id, one.tenant, one.priority) == (1, mission_id, "owner", 7)
+    assert one.not_before == later
+    assert one.waiting_for.startswith("not before ")
+    assert not (await site.missions.GetQueue(pb.GetQueueRequest(workspace_id="other"))).missions

@@ -19,8 +19,16 @@ from orchestrator.adapters.sealed_documents import SealedDocuments
 from orchestrator.adapters.times import time_of_text, time_text, time_to_proto
 from orchestrator.adapters.wire import draft_from_proto, executor_from_proto, executor_to_proto, mission_to_proto
 from orchestrator.domain import events as ev
+from orchestrator.domain.control import ExecutionState, LiveProcess
 from orchestrator.domain.errors import ContractError, Reason
-from orchestrator.domain.evidence import ApprovalFacts, ExecutionState, ExecutorInfo, Sealed, Signature
+from orchestrator.domain.evidence import (
+    ApprovalFacts,
+    ExecutorInfo,
+    ReconciliationFacts,
+    Sealed,
+    Signature,
+    StepApprovalFacts,
+)
 from orchestrator.domain.mission import evolve
 from orchestrator.domain.plan import ACTIONS, FailurePolicy, Plan, PlanDraft, RunCommand, Scope, Stage, Step, WriteFile
 from orchestrator.domain.plan_rules import completed
@@ -35,6 +43,9 @@ MIRRORED = [
     (PlanDraft, plan_pb2.PlanDraft),
     (ev.Event, events_pb2.Event),
     (ApprovalFacts, evidence_pb2.Approval),
+    (StepApprovalFacts, evidence_pb2.StepApproval),
+    (ReconciliationFacts, evidence_pb2.Reconciliation),
+    (LiveProcess, executor_pb2.LiveProcess),
     (ExecutionState, executor_pb2.Execution),
     (Whiteboard, orchestrator_pb2.Whiteboard),
 ]
@@ -139,7 +150,7 @@ def test_every_step_kind_passes_unchanged(kind: str) -> None:
     table = message_map(action, GetMessageClass(field.message_type))
     value = filled(action)
     if hasattr(value, "data"):
-        value = type(value)(path="a", content="", mode="")
+        value = replace(value, content="", data=None)
 
     assert table.from_message(table.to_message(value)) == value
 
@@ -176,8 +187,9 @@ def test_a_sealed_plan_is_the_one_text_of_its_message() -> None:
         proposer="owner",
         created_at=NOW,
         scope=done.scope or Scope(),
-        failure_policy=FailurePolicy.ROLL_BACK,
+        failure_policy=FailurePolicy.PAUSE,
         steps=done.steps,
+        pause=done.pause,
     )
     documents = SealedDocuments()
 
@@ -188,6 +200,37 @@ def test_a_sealed_plan_is_the_one_text_of_its_message() -> None:
     assert documents.open_plan(sealed) == done
     assert documents.scope_of(sealed) == done.scope
     assert [step.stage for step in done.steps] == [Stage.EDIT, Stage.TEST]
+
+
+@pytest.mark.parametrize("kind", ["step_approval", "reconciliation"])
+def test_what_a_person_signs_about_a_step_is_read_strictly(kind: str) -> None:
+    """Every field arrives; a document of another type, or with anything else in it, is refused."""
+    facts, message, media = {
+        "step_approval": (StepApprovalFacts, evidence_pb2.StepApproval, sealing.STEP_APPROVAL),
+        "reconciliation": (ReconciliationFacts, evidence_pb2.Reconciliation, sealing.RECONCILIATION),
+    }[kind]
+    table: Any = message_map(facts, message)
+    value = filled(facts)
+    body = sealing.seal(table.to_message(value))
+    opened: Any = getattr(SealedDocuments(), f"open_{kind}")
+
+    assert opened(Sealed(media_type=media, body=body, signatures=(), digest=digest(body))) == value
+    for wrong in (
+        Sealed(media_type=sealing.APPROVAL, body=body, signatures=(), digest=digest(body)),
+        Sealed(media_type=media, body=body.replace(b"{", b'{"other":1,', 1), signatures=(), digest=""),
+        Sealed(media_type=media, body=body + b" {}", signatures=(), digest=""),
+    ):
+        with pytest.raises(ContractError):
+            opened(wrong)
+
+
+def test_an_event_of_an_older_release_is_read() -> None:
+    """What was recorded before pauses had kinds, plans segments and failures a path still is what it was."""
+    maps = payload_maps()
+
+    assert maps["execution_paused"].from_json({"reason": "unknown"}) == ev.ExecutionPaused(reason="unknown")
+    assert maps["feedback_recorded"].from_json({"text": "well"}) == ev.FeedbackRecorded(text="well")
+    assert maps["mission_queued"].from_json({"request_id": "r"}) == ev.MissionQueued(request_id="r")
 
 
 UNKNOWN = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from executor.runner.gates import STANDING
+from executor.runner.repairs import STANDING
 from gonogo.v1 import errors_pb2
 from orchestrator.domain.errors import Reason
 

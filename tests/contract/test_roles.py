@@ -39,11 +39,16 @@ VIEWING = {
     "ExportMission",
     "GetWhiteboard",
     "GetLog",
+    "GetQueue",
+    "GetSignals",
+    "ListMissionProcesses",
 }
 OPENED: dict[Role, set[str]] = {
     Role.VIEW: VIEWING,
     Role.PROPOSE: VIEWING | {"SendMessage", "ProposeMission", "DryRunMission", "SignPlan"},
-    Role.OPERATE: VIEWING | {"DryRunMission", "ApproveMission", "ExecuteMission", "RejectMission", "CancelMission"},
+    Role.OPERATE: VIEWING
+    | {"DryRunMission", "ApproveMission", "ExecuteMission", "RejectMission", "CancelMission"}
+    | {"ControlMission", "RepairMission", "StopMissionProcess", "RecordFeedback"},
     Role.ADMINISTER: VIEWING | {"AddCaller", "ListCallers", "RemoveCaller"},
 }
 OWN_ONLY = {"DryRunMission", "SignPlan", "RejectMission", "CancelMission"}

@@ -89,9 +89,9 @@ def start_executor(
     return process
 
 
-def start_orchestrator(state: Path, executor: str) -> Process:
+def start_orchestrator(state: Path, executor: str, *, listen: str = "127.0.0.1:0") -> Process:
     """Start the orchestrator, wait until it answers, and write what the client looks for."""
-    process = Process("orchestrator", ["serve", "--executor", executor, "--listen", "127.0.0.1:0"], state)
+    process = Process("orchestrator", ["serve", "--executor", executor, "--listen", listen], state)
     ready = {"orchestrator": process.address, "executor": executor, "pid": process.pid}
     (state / "run" / "ready.json").write_text(json.dumps(ready))
     return process

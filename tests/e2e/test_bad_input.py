@@ -174,7 +174,8 @@ def many(count: int) -> list[plan_pb2.Step]:
 
 
 FINE = plan_pb2.Step(create_file=plan_pb2.CreateFile(path="fine", content="x"))
-PAUSE, LISTED = plan_pb2.FAILURE_POLICY_PAUSE, plan_pb2.NETWORK_ACCESS_LISTED_DOMAINS
+LISTED = plan_pb2.NETWORK_ACCESS_LISTED_DOMAINS
+ELSEWHERE = plan_pb2.Step(fetch_url=plan_pb2.FetchUrl(url="https://example.org/"))
 DRAFTS: dict[str, tuple[plan_pb2.PlanDraft, str]] = {
     "no steps": (draft(), "PLAN_INVALID"),
     "1,001 steps": (draft(*many(1001)), "PLAN_INVALID"),
@@ -209,8 +210,22 @@ DRAFTS: dict[str, tuple[plan_pb2.PlanDraft, str]] = {
         "PATH_INVALID",
     ),
     "a path beyond the scope": (draft(FINE, scope=plan_pb2.Scope(paths=["docs/**"])), "PATH_OUTSIDE_SCOPE"),
-    "a policy of a later release": (draft(FINE, failure_policy=PAUSE), "UNSUPPORTED"),
-    "the network": (draft(FINE, scope=plan_pb2.Scope(network=LISTED, domains=["example.com"])), "UNSUPPORTED"),
+    "a month of waiting": (draft(FINE, pause=plan_pb2.PauseRules(deadline_seconds=32 * 86_400)), "PLAN_INVALID"),
+    "domains without the network": (draft(FINE, scope=plan_pb2.Scope(domains=["example.com"])), "PLAN_INVALID"),
+    "an address without the network": (draft(ELSEWHERE), "NETWORK_REFUSED"),
+    "an address beyond the scope": (
+        draft(ELSEWHERE, scope=plan_pb2.Scope(network=LISTED, domains=["example.com"])),
+        "NETWORK_REFUSED",
+    ),
+    "a compensation of what is undone": (
+        draft(
+            plan_pb2.Step(
+                create_file=plan_pb2.CreateFile(path="fine", content="x"),
+                compensation=plan_pb2.Compensation(call_tool=plan_pb2.CallTool(server="a", tool="b")),
+            )
+        ),
+        "PLAN_INVALID",
+    ),
     "bytes that are no number": (draft(FINE, scope=plan_pb2.Scope(max_bytes="much")), "PLAN_INVALID"),
 }
 
@@ -279,7 +294,7 @@ FORGED: dict[str, tuple[list[plan_pb2.Step], dict[str, Any], str]] = {
     "a content over the limit": ([created("big", "x" * (LIMIT + 1))], {}, "TOO_LARGE"),
     "another executor": ([created("a")], {"executor_id": "executor-elsewhere"}, "EXECUTOR_MISMATCH"),
     "another workspace": ([created("a")], {"workspace_id": "elsewhere"}, "WORKSPACE_UNKNOWN"),
-    "a policy of a later release": ([created("a")], {"failure_policy": PAUSE}, "UNSUPPORTED"),
+    "half a repair plan": ([created("a")], {"segment": 1}, "PLAN_INVALID"),
     "no failure policy": ([created("a")], {"failure_policy": 0}, "MALFORMED"),
     "no mission": ([created("a")], {"mission_id": ""}, "PLAN_INVALID"),
     "a workspace id that is a path": ([created("a")], {"workspace_id": "../site"}, "WORKSPACE_UNKNOWN"),

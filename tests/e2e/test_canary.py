@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from client.api import new_request_id
+from client.calls import new_request_id
 from gonogo.digests import digest
 from gonogo.v1 import executor_pb2
 from tests.e2e.canary_house import Canaries, CanaryHouse, canary_house, cells_of, kept_in, leaks, leaks_in

@@ -29,6 +29,7 @@ def slow_plan(name: str, seconds: int) -> str:
         {
             "objective": "Take a while",
             "workspace": "site",
+            "failure_policy": "roll_back",
             "steps": [
                 {"create_file": {"path": name, "content": ""}},
                 {"run_tests": {"argv": ["sleep", str(seconds)]}},
@@ -147,6 +148,7 @@ def test_a_failing_execution_ends_as_failed(house: Installation, site: Path) -> 
         {
             "objective": "Fail in the execution",
             "workspace": "site",
+            "failure_policy": "roll_back",
             "scope": {"paths": ["new-one.txt"]},
             "steps": [
                 {"create_file": {"path": "new-one.txt", "content": ""}},

@@ -116,7 +116,7 @@ async def test_an_executor_that_dies_in_an_execution_rolls_it_back_when_it_is_ba
             {"run_tests": {"argv": ["sh", "-c", f"while ! test -e {tools}/on; do sleep 0.02; done"]}},
             {"create_file": {"path": "rest.txt", "content": ""}},
         ]
-        plan = {"objective": "Be cut", "workspace": "site", "steps": steps}
+        plan = {"objective": "Be cut", "workspace": "site", "failure_policy": "roll_back", "steps": steps}
         async with desk(house.state) as one:
             (tools / "on").touch()
             mission = await one.approved(json.dumps(plan))
@@ -339,7 +339,9 @@ async def test_a_full_disk_under_the_workspace_undoes_the_mission(tmp_path: Path
             names = [f"big-{number}" for number in range(8)]
             steps = [{"write_file": {"path": "kept.txt", "content": "new\n"}}]
             steps += [{"create_file": {"path": name, "content": name * 100_000}} for name in names]
-            plan = json.dumps({"objective": "Fill it", "workspace": "site", "steps": steps})
+            plan = json.dumps(
+                {"objective": "Fill it", "workspace": "site", "failure_policy": "roll_back", "steps": steps}
+            )
             async with desk(both.house.state) as one:
                 mission = await one.approved(plan)
                 before = tree_of(site)

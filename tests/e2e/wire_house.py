@@ -20,7 +20,8 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from client.api import GonogoClient, new_request_id
+from client.api import GonogoClient
+from client.calls import new_request_id
 from client.planfile import parse
 from client.signing import Signer, new_id, read_public_key, read_signing_key
 from client.state import StateDirectory

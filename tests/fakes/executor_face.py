@@ -11,8 +11,10 @@ from grpc_status import rpc_status
 from gonogo.v1 import executor_pb2 as pb
 from gonogo.v1.executor_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
 from orchestrator.adapters import wire
+from orchestrator.adapters.field_mapper import message_map
+from orchestrator.domain.control import ExecutionState
 from orchestrator.domain.errors import ExecutorRefusedError, Reason
-from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate
+from orchestrator.service.ports import ControlOrder, ExecutionOrder, ExecutionUpdate
 from tests.fakes.executor_simulator import ExecutorSimulator
 
 Context = Any
@@ -62,9 +64,7 @@ class ExecutorFace(ExecutorServiceServicer):
         if state is None:
             await _refuse(context, ExecutorRefusedError(Reason.NOT_FOUND, "no execution", "Execute it."))
             raise AssertionError
-        return pb.GetExecutionResponse(
-            execution=pb.Execution(execution_id=state.execution_id, mission_id=state.mission_id, ended=state.ended)
-        )
+        return pb.GetExecutionResponse(execution=message_map(ExecutionState, pb.Execution).to_message(state))
 
     async def GetObject(self, request: pb.GetObjectRequest, _context: Context) -> pb.GetObjectResponse:  # noqa: N802 - gRPC's name
         part = await self._simulator.read_object(request.digest, request.offset, request.limit)
@@ -92,7 +92,38 @@ class ExecutorFace(ExecutorServiceServicer):
         return pb.GetMissionLogResponse(log=wire.extract_to_proto(log))
 
     async def GetReceipt(self, request: pb.GetReceiptRequest, _context: Context) -> pb.GetReceiptResponse:  # noqa: N802 - gRPC's name
-        return pb.GetReceiptResponse(receipt=wire.sealed_to_proto(self._simulator.ledger[request.mission_id].receipt))
+        return pb.GetReceiptResponse(receipt=wire.sealed_or_none(self._simulator.ledger[request.mission_id].receipt))
+
+    async def ControlExecution(  # noqa: N802 - gRPC's name
+        self, request: pb.ControlExecutionRequest, context: Context
+    ) -> pb.ControlExecutionResponse:
+        order = ControlOrder(
+            request_id=request.request_id,
+            mission_id=request.mission_id,
+            action=wire.action_from_proto(request.action),
+            actor=request.actor,
+            reason=request.reason,
+            roll_back=request.roll_back,
+            document=wire.sealed_from_proto(request.document) if request.HasField("document") else None,
+        )
+        try:
+            state = await self._simulator.control(order)
+        except ExecutorRefusedError as error:
+            await _refuse(context, error)
+            raise
+        return pb.ControlExecutionResponse(execution=message_map(ExecutionState, pb.Execution).to_message(state))
+
+    async def ListProcesses(self, request: pb.ListProcessesRequest, _context: Context) -> pb.ListProcessesResponse:  # noqa: N802 - gRPC's name
+        running = await self._simulator.processes(request.mission_id)
+        return pb.ListProcessesResponse(processes=[wire.process_to_proto(one) for one in running])
+
+    async def StopProcess(self, request: pb.StopProcessRequest, context: Context) -> pb.StopProcessResponse:  # noqa: N802 - gRPC's name
+        try:
+            ended = await self._simulator.stop_process(request.request_id, request.process_id, request.actor)
+        except ExecutorRefusedError as error:
+            await _refuse(context, error)
+            raise
+        return pb.StopProcessResponse(process=wire.process_to_proto(ended))
 
 
 async def serve_executor(

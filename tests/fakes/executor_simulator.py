@@ -7,7 +7,7 @@ break a stream, work slowly, end with any outcome.
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from gonogo import sealing
@@ -31,21 +31,22 @@ from gonogo.policy_document import demand_to_proto, proposer_to_proto, seal_poli
 from gonogo.signatures import SignatureError, new_signing_key
 from gonogo.v1 import evidence_pb2, plan_pb2
 from orchestrator.domain import events as ev
+from orchestrator.domain.control import ExecutionState, LiveProcess
 from orchestrator.domain.errors import ExecutorRefusedError, ExecutorUnavailableError, Reason
+from orchestrator.domain.events import ControlAction
 from orchestrator.domain.evidence import (
-    ExecutionState,
     ExecutorInfo,
     Outcome,
-    RiskLevel,
     Sealed,
     SelfApproval,
     TrustedPerson,
     WorkspaceInfo,
 )
-from orchestrator.domain.plan import LadderLevel, Stage
+from orchestrator.domain.plan import LadderLevel
 from orchestrator.service.audit_log import Exchanged, LogExtract
-from orchestrator.service.ports import ExecutionOrder, ExecutionUpdate, ObjectPart
+from orchestrator.service.ports import ControlOrder, ExecutionOrder, ExecutionUpdate, ObjectPart
 from tests.fakes.approvers import Approver, check_signature, is_hardware, sealed, timestamp
+from tests.fakes.simulated_executions import SimulatedExecution, change, refused
 from tests.fakes.simulated_log import SimulatedLog
 
 __all__ = ["EXECUTOR_ID", "Approver", "ExecutorSimulator"]
@@ -69,16 +70,6 @@ GATES = {
 }
 
 
-@dataclass(slots=True)
-class _Execution:
-    execution_id: str
-    mission_id: str
-    events: list[ev.Event]
-    receipt: Sealed
-    outcome: Outcome
-    shown: int = 0
-
-
 class ExecutorSimulator:
     """See the module."""
 
@@ -99,6 +90,8 @@ class ExecutorSimulator:
         """Cleared: reports are as those of an older executor."""
         self.base = 1
         self.away = False
+        self.loses_answers = False
+        """Set: what is asked for is done, and the connection breaks before the answer."""
         self.report_status = evidence_pb2.REPORT_STATUS_SUCCESS
         self.outcome = Outcome.SUCCESS
         self.break_after: int | None = None
@@ -108,8 +101,16 @@ class ExecutorSimulator:
         """Cleared: executions wait after their first event."""
         self.dry_run_open = asyncio.Event()
         self.dry_run_open.set()
+        self.objects: dict[str, bytes] = {}
+        """Objects by digest, where a test wants other bytes than made-up ones."""
         self.reports: dict[str, tuple[Sealed, int]] = {}
-        self.ledger: dict[str, _Execution] = {}
+        self.ledger: dict[str, SimulatedExecution] = {}
+        self.pauses: tuple[ev.ExecutionPaused, ...] = ()
+        """What the executions that are claimed from now on wait for, one before each of their steps."""
+        self.controls: dict[str, ControlOrder] = {}
+        """What was done, by request id."""
+        self.running: dict[str, LiveProcess] = {}
+        """Programs that keep running, by id."""
         self.log = SimulatedLog(log_origin(EXECUTOR, EXECUTOR_ID), self.key)
         self.calls: list[str] = []
         self.requests: list[str] = []
@@ -192,20 +193,45 @@ class ExecutorSimulator:
         held = self.ledger.get(mission_id)
         if held is None:
             return None
-        now = datetime.now(UTC)
-        return ExecutionState(
-            execution_id=held.execution_id,
-            mission_id=mission_id,
-            ended=True,
-            outcome=held.outcome,
-            started_at=now,
-            completed_at=now,
-            last_sequence=len(held.events),
-        )
+        return held.state
+
+    async def control(self, order: ControlOrder) -> ExecutionState:
+        self._called("control")
+        self.requests.append(order.request_id)
+        known = self.controls.get(order.request_id)
+        if known is not None and known != order:
+            raise refused(Reason.REQUEST_REUSED, "the request id belongs to another request")
+        held = self.ledger.get(order.mission_id)
+        if held is None:
+            raise refused(Reason.NOT_FOUND, "no such execution")
+        if known is None:
+            self._do(held, order)
+            self.controls[order.request_id] = order
+        if self.loses_answers:
+            raise _unavailable()
+        return held.state
+
+    def _do(self, held: SimulatedExecution, order: ControlOrder) -> None:
+        if held.paused is None and not self.gate_open.is_set() and order.action is ControlAction.PAUSE:
+            held.pause_unseen(order)
+        else:
+            held.control(order)
+
+    async def processes(self, mission_id: str) -> tuple[LiveProcess, ...]:
+        self._called("processes")
+        return tuple(one for one in self.running.values() if mission_id in {"", one.mission_id})
+
+    async def stop_process(self, request_id: str, process_id: str, actor: str) -> LiveProcess:
+        self._called("stop_process")
+        self.requests.append(request_id)
+        if process_id not in self.running:
+            raise refused(Reason.NOT_FOUND, "no such program")
+        self.running[process_id] = replace(self.running[process_id], running=False, ended=f"stopped by {actor}")
+        return self.running[process_id]
 
     async def read_object(self, digest: str, offset: int, limit: int) -> ObjectPart:
         self._called("read_object")
-        data = b"object " + digest.encode()
+        data = self.objects.get(digest, b"object " + digest.encode())
         return ObjectPart(data=data[offset : offset + limit], total_bytes=len(data))
 
     async def exchange(self, checkpoint: str, consistency: tuple[bytes, ...], known_size: int) -> Exchanged:
@@ -223,8 +249,13 @@ class ExecutorSimulator:
 
     async def _execute(self, order: ExecutionOrder) -> AsyncGenerator[ExecutionUpdate, None]:
         self._called("execute")
-        self._check(order)
-        async for update in self._stream(self._claim(order), 0):
+        held = self.ledger.get(order.mission_id)
+        if held is None or not held.took(order):
+            self._check(order)
+            held = self._claim(order)
+        if self.loses_answers:
+            raise _unavailable()
+        async for update in self._stream(held, 0):
             yield update
 
     async def _watch(self, mission_id: str, token: str) -> AsyncGenerator[ExecutionUpdate, None]:
@@ -235,7 +266,7 @@ class ExecutorSimulator:
         async for update in self._stream(held, int(token or 0)):
             yield update
 
-    async def _stream(self, held: _Execution, after: int) -> AsyncGenerator[ExecutionUpdate, None]:
+    async def _stream(self, held: SimulatedExecution, after: int) -> AsyncGenerator[ExecutionUpdate, None]:
         if after == 0 and not self.gate_open.is_set():
             yield ExecutionUpdate(events=tuple(held.events[:1]), resume_token="1")
             after = 1
@@ -245,9 +276,13 @@ class ExecutorSimulator:
             self.break_after = None
             yield ExecutionUpdate(events=tuple(held.events[after:part]), resume_token=str(until))
             raise _unavailable()
-        yield ExecutionUpdate(
-            events=tuple(held.events[after:]), resume_token=str(len(held.events)), receipt=held.receipt
-        )
+        while True:
+            changed, until = held.changed, len(held.events)
+            yield ExecutionUpdate(events=tuple(held.events[after:until]), resume_token=str(until), receipt=held.receipt)
+            if held.receipt is not None:
+                return
+            after = until
+            await changed.wait()
 
     def _called(self, name: str) -> None:
         self.calls.append(name)
@@ -258,10 +293,11 @@ class ExecutorSimulator:
             raise _unavailable()
 
     def _check(self, order: ExecutionOrder) -> None:
-        if order.mission_id in self.ledger:
+        held = self.ledger.get(order.mission_id)
+        if held is not None and not (held.paused is not None and _segment(order)):
             raise self._refusal(order, Reason.ALREADY_EXECUTED, "Mission has already been executed")
-        held = self.reports.get(order.report.digest)
-        if held is None:
+        issued = self.reports.get(order.report.digest)
+        if issued is None:
             raise self._refusal(order, Reason.REPORT_UNKNOWN, "this executor issued no such report")
         report = sealing.open_sealed(order.report.body, evidence_pb2.Report)
         if report.status != evidence_pb2.REPORT_STATUS_SUCCESS:
@@ -269,7 +305,7 @@ class ExecutorSimulator:
         self._check_approvals(order, report)
         if report.plan_digest != order.plan.digest:
             raise self._refusal(order, Reason.PLAN_MISMATCH, "the report is for another plan")
-        if held[1] != self.base:
+        if issued[1] != self.base:
             raise self._refusal(order, Reason.BASE_DRIFTED, "the workspace is not what the report was made from")
 
     def _check_approvals(self, order: ExecutionOrder, report: evidence_pb2.Report) -> None:
@@ -301,6 +337,7 @@ class ExecutorSimulator:
             size=len(plan.steps),
             at=datetime.now(UTC),
             proposer=proposer,
+            steps=tuple((step.step_id, step.WhichOneof("action") or "") for step in plan.steps),
         )
         return demand_of(self.in_force, facts)
 
@@ -323,49 +360,28 @@ class ExecutorSimulator:
         except (StopIteration, SignatureError):
             raise self._refusal(order, Reason.SIGNATURE_INVALID, "a signature does not hold") from None
 
-    def _claim(self, order: ExecutionOrder) -> _Execution:
-        plan = sealing.open_sealed(order.plan.body, plan_pb2.Plan)
-        execution_id = f"x-{next(self._numbers):04d}"
-        receipt = self._receipt(order, plan, execution_id)
-        events = self._events(plan, execution_id, receipt)
-        held = _Execution(execution_id, order.mission_id, events, receipt, self.outcome)
-        self.ledger[order.mission_id] = held
+    def _claim(self, order: ExecutionOrder) -> SimulatedExecution:
+        held = self.ledger.get(order.mission_id)
         self.log.add("claimed", order.mission_id, order.report.digest)
-        self.log.add("ended", order.mission_id, receipt.digest)
-        self.base += 1 if self.outcome is Outcome.SUCCESS else 0
+        if held is not None:
+            held.repair(order)
+            return held
+        held = SimulatedExecution(
+            order,
+            execution_id=f"x-{next(self._numbers):04d}",
+            outcome=self.outcome,
+            pauses=self.pauses,
+            executor_id=EXECUTOR_ID,
+            key=self.key,
+            on_end=self._ended,
+        )
+        self.ledger[order.mission_id] = held
         return held
 
-    def _events(self, plan: plan_pb2.Plan, execution_id: str, receipt: Sealed) -> list[ev.Event]:
-        good = self.outcome is Outcome.SUCCESS
-        payloads: list[ev.Payload] = [ev.ExecutionStarted(execution_id=execution_id)]
-        for step in plan.steps:
-            kind, stage = step.WhichOneof("action") or "", Stage.EDIT
-            payloads += [
-                ev.StageChanged(stage=stage),
-                ev.StepStarted(step_id=step.step_id, kind=kind, stage=stage, target=kind),
-                ev.CheckpointCreated(step_id=step.step_id, checkpoint_id=f"k-{step.step_id}", path_count=1),
-                ev.DiffProposed(step_id=step.step_id, change_count=1, risk=RiskLevel.LOW),
-                ev.StepCompleted(
-                    step_id=step.step_id, kind=kind, stage=stage, success=good, duration_ms=1, change_count=1
-                ),
-            ]
-        receipt_id = sealing.open_sealed(receipt.body, evidence_pb2.Receipt).receipt_id
-        payloads += [
-            ev.ExecutionCompleted(execution_id=execution_id, outcome=self.outcome),
-            ev.ReceiptIssued(receipt_id=receipt_id, receipt_digest=receipt.digest, execution_id=execution_id),
-        ]
-        now = datetime.now(UTC)
-        return [
-            ev.Event(
-                event_id=f"e-{execution_id}-{number}",
-                mission_id=plan.mission_id,
-                sequence=number,
-                time=now,
-                actor=EXECUTOR_ID,
-                payload=payload,
-            )
-            for number, payload in enumerate(payloads, 1)
-        ]
+    def _ended(self, held: SimulatedExecution) -> None:
+        assert held.receipt is not None
+        self.log.add("ended", held.mission_id, held.receipt.digest)
+        self.base += 1 if held.outcome is Outcome.SUCCESS else 0
 
     def _report(self, plan: plan_pb2.Plan, of: Sealed) -> Sealed:
         now = timestamp(datetime.now(UTC))
@@ -395,7 +411,7 @@ class ExecutorSimulator:
                     kind=step.WhichOneof("action") or "",
                     stage=step.stage,
                     success=good,
-                    changes=[_change(f"{step.step_id}.txt")],
+                    changes=[change(f"{step.step_id}.txt")],
                 )
                 for step in plan.steps
             ],
@@ -406,38 +422,6 @@ class ExecutorSimulator:
             report.proposer.CopyFrom(proposer_to_proto(proposer))
             report.demand.CopyFrom(demand_to_proto(self._demand(plan, proposer)))
         return sealed(sealing.REPORT, sealing.seal(report), self.key)
-
-    def _receipt(self, order: ExecutionOrder, plan: plan_pb2.Plan, execution_id: str) -> Sealed:
-        good = self.outcome is Outcome.SUCCESS
-        now = timestamp(datetime.now(UTC))
-        receipt = evidence_pb2.Receipt(
-            receipt_id=f"rc-{next(self._numbers):04d}",
-            execution_id=execution_id,
-            mission_id=plan.mission_id,
-            intent_id=plan.intent_id,
-            plan_id=plan.plan_id,
-            plan_digest=order.plan.digest,
-            report_digest=order.report.digest,
-            executor_id=EXECUTOR_ID,
-            workspace_id=plan.workspace_id,
-            execution_status=evidence_pb2.Outcome.Value(f"OUTCOME_{self.outcome.name}"),
-            started_at=now,
-            completed_at=now,
-            steps_succeeded=len(plan.steps) if good else 0,
-            steps_failed=0 if good else 1,
-            errors=[] if good else ["a step did not do what the report says"],
-            steps=[
-                evidence_pb2.StepReceipt(
-                    step_id=step.step_id,
-                    operation=step.WhichOneof("action") or "",
-                    stage=step.stage,
-                    success=good,
-                    actual_state_change=[_change(f"{step.step_id}.txt")] if good else [],
-                )
-                for step in plan.steps
-            ],
-        )
-        return sealed(sealing.RECEIPT, sealing.seal(receipt), self.key)
 
     def _refusal(self, order: ExecutionOrder, reason: Reason, message: str) -> ExecutorRefusedError:
         remedy = "Dry-run the mission again."
@@ -459,9 +443,8 @@ class ExecutorSimulator:
         return ExecutorRefusedError(reason, message, remedy, refusal=refusal)
 
 
-def _change(path: str) -> evidence_pb2.Change:
-    node = evidence_pb2.NodeState(type=evidence_pb2.NODE_TYPE_FILE, mode="0644", digest=digest(path.encode()), size="1")
-    return evidence_pb2.Change(path=path, kind=evidence_pb2.CHANGE_KIND_CREATE, new=node)
+def _segment(order: ExecutionOrder) -> int:
+    return sealing.open_sealed(order.plan.body, plan_pb2.Plan).segment
 
 
 def _unavailable() -> ExecutorUnavailableError:

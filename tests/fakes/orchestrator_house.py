@@ -56,13 +56,13 @@ def log_key(folder: Path) -> LogKey:
 class House:
     """One life of the orchestrator; `reopen` begins the next on the same log and executor."""
 
-    def __init__(self, folder: Path, executor: ExecutorSimulator, approver: Approver) -> None:
+    def __init__(self, folder: Path, executor: ExecutorSimulator, approver: Approver, *, caution: int = 0) -> None:
         self.folder = folder
         self.executor = executor
         self.approver = approver
         self.clock = MovableClock()
         self.log: SqliteEventLog = open_log(folder / "orchestrator" / "events.db", log_key(folder))
-        self.orchestrator: Orchestrator = compose(self.log, executor, clock=self.clock)
+        self.orchestrator: Orchestrator = compose(self.log, executor, clock=self.clock, caution=caution)
         self.orchestrator.use_cases.executions.first_pause = 0.001
         self.orchestrator.use_cases.dispatcher.first_pause = 0.001
         self.use = self.orchestrator.use_cases
@@ -100,6 +100,10 @@ class House:
 
     async def execute(self, mission: Mission, asked: Request | None = None) -> list[MissionUpdate]:
         return [update async for update in self.use.executions.execute(asked or request(), mission.mission_id)]
+
+    async def execute_detached(self, mission: Mission, asked: Request | None = None) -> Mission:
+        """Have a mission executed without staying."""
+        return await self.use.executions.begin(asked or request(), mission.mission_id)
 
     async def queue(self, mission: Mission, asked: Request | None = None) -> list[MissionUpdate]:
         return [update async for update in self.use.dispatcher.enqueue(asked or request(), mission.mission_id)]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -13,10 +14,13 @@ from executor import bootstrap, machines
 from executor.adapters import epochs, ledger_sqlite
 from executor.adapters.sqlite_driver import sqlite3
 from executor.domain.changes import Change, net_states, states_fingerprint
+from executor.domain.control import ControlAction
+from executor.domain.errors import NotFoundError
 from executor.domain.events import StepStarted
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Plan
 from executor.domain.report import ReportStatus, RiskLevel, StepReport
+from executor.runner.control_requests import ControlInput
 from executor.runner.executions import RefusedError
 from executor.runner.ports import Emit, Simulation
 from executor.runner.requests import ExecuteInput
@@ -41,7 +45,11 @@ _LOG_BYTES = 1 << 18
 _CONTENT = (b"modify", b"caf", b"new-", b"made", b"link", b"sparse", b"bits", b"noted", b"open")
 _PLACES = (b"dir/", b"moved", b"was-")
 
-POLICIES = {"roll_back": plan_pb2.FAILURE_POLICY_ROLL_BACK, "stop": plan_pb2.FAILURE_POLICY_STOP}
+POLICIES = {
+    "roll_back": plan_pb2.FAILURE_POLICY_ROLL_BACK,
+    "stop": plan_pb2.FAILURE_POLICY_STOP,
+    "pause": plan_pb2.FAILURE_POLICY_PAUSE,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +173,7 @@ class MissionScenario:
         def start() -> str:
             with ExitStack() as closing:
                 core = bootstrap.build_core(_settings(place), closing)
+                resume(core)
                 return json.dumps(self._told(core, place))
 
         return lambda: start
@@ -241,6 +250,25 @@ class MissionScenario:
             batch.put_fd(fd, limit=64 << 20)
             os.close(fd)
         batch.sync()
+
+
+def resume(core: ExecutorCore) -> None:
+    """Have the mission go on, as a person would, where it waits for one; returns when it has ended."""
+    try:
+        run_ = core.get_execution(mission_id=MISSION)
+    except NotFoundError:
+        return
+    pause = run_.progress(0).pause
+    if pause is None:
+        return
+    resuming = ControlAction.RESUME in pause.actions
+    action = ControlAction.RESUME if resuming else ControlAction.RETRY
+    core.control(ControlInput(request_id="q-resume", mission_id=MISSION, action=action, actor="owner"))
+    ended = threading.Event()
+    leave = run_.watch(ended.set)
+    while not run_.progress(0).ended and ended.wait(20):
+        ended.clear()
+    leave()
 
 
 def _settings(place: Path) -> Settings:

@@ -24,6 +24,14 @@ WORDS = st.sampled_from(
         "env",
         "argv",
         "run_command",
+        "call_tool",
+        "arguments",
+        "http_request",
+        "headers",
+        "run_sql",
+        "parameters",
+        "compensation",
+        "pause",
     ]
 )
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), WORDS)

@@ -79,6 +79,7 @@ rules = st.builds(
     hardware_key=st.booleans(),
     max_approval_seconds=st.none() | st.integers(1, 100),
     refuse=st.sampled_from((False, False, False, True)),
+    approve_steps=st.booleans(),
 )
 rule_lists = st.lists(rules, max_size=4).map(
     lambda found: tuple(replace(rule, rule_id=f"r{number}") for number, rule in enumerate(found))
@@ -124,6 +125,9 @@ facts_strategy = st.builds(
     size=st.integers(0, 6),
     at=st.datetimes(datetime(2027, 1, 1), datetime(2027, 1, 9), timezones=st.just(UTC)),  # noqa: DTZ001 - hypothesis adds the zone
     proposer=proposers,
+    steps=st.lists(st.sampled_from(STEPS), max_size=4).map(
+        lambda kinds: tuple((f"s{number}", kind) for number, kind in enumerate(kinds))
+    ),
 )
 places_strategy = st.lists(requirements, max_size=3) | st.lists(
     st.builds(Requirement, count=st.just(1), group=st.sampled_from(GROUPS)), min_size=2, max_size=3
@@ -162,6 +166,7 @@ def needs_no_less(more: Demand, less: Demand) -> bool:
         and more.hardware_key >= less.hardware_key
         and (less.min_ladder_level is None or (more.min_ladder_level or 0) >= less.min_ladder_level)
         and set(more.rules) >= set(less.rules)
+        and set(more.approve_steps) >= set(less.approve_steps)
     )
 
 
@@ -200,6 +205,7 @@ def test_what_is_not_known_never_needs_less(policy: Policy, facts: Facts, data: 
         changes=data.draw(st.sampled_from((facts.changes, None))),
         size=data.draw(st.sampled_from((facts.size, None))),
         proposer=data.draw(st.sampled_from((facts.proposer, Proposer()))),
+        steps=data.draw(st.sampled_from((facts.steps, None))),
     )
     assert needs_no_less(demand_of(policy, unknown), demand_of(policy, facts)) or _asked_nobody(
         demand_of(policy, facts)

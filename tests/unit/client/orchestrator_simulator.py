@@ -8,14 +8,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import count
-from typing import NoReturn
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-from grpc_status import rpc_status
+from google.rpc import code_pb2
 
 from client.changes import net_states, states_fingerprint
 from client.state import StateDirectory
@@ -31,25 +26,15 @@ from gonogo.v1 import (
     plan_pb2,
     sealed_pb2,
 )
+from tests.unit.client.simulated_answers import Stored, abort
 from tests.unit.client.simulated_audit import SimulatedAudit, said
+from tests.unit.client.simulated_control import SimulatedControl
 
 EXECUTOR = "executor-simulated"
 
 
-@dataclass
-class Stored:
-    """One mission."""
-
-    mission: orchestrator_pb2.Mission
-    plan: sealed_pb2.Sealed
-    report: sealed_pb2.Sealed | None = None
-    approvals: list[sealed_pb2.Sealed] = field(default_factory=list)
-    receipt: sealed_pb2.Sealed | None = None
-    events: list[events_pb2.Event] = field(default_factory=list)
-
-
 class Simulator(
-    orchestrator_pb2_grpc.MissionServiceServicer,
+    SimulatedControl,
     orchestrator_pb2_grpc.ChatServiceServicer,
     orchestrator_pb2_grpc.WhiteboardServiceServicer,
     orchestrator_pb2_grpc.AuditServiceServicer,
@@ -63,30 +48,28 @@ class Simulator(
         orchestrator_key: SigningKey | None = None,
         approver: PublicKey | None = None,
     ) -> None:
+        super().__init__()
         self.executor_key = executor_key
         self.audit = SimulatedAudit(
             EXECUTOR, executor_key, orchestrator_key or new_signing_key(), approver or new_signing_key().public
         )
-        self.missions: dict[str, Stored] = {}
         self.objects: dict[str, bytes] = {}
         self.changes: list[list[evidence_pb2.Change]] = []
         self.status = evidence_pb2.REPORT_STATUS_SUCCESS
         self.risk = evidence_pb2.RISK_LEVEL_LOW
         self.outcome = evidence_pb2.OUTCOME_SUCCESS
-        self.refuse: dict[str, tuple[str, int]] = {}
         self.lie_plan_of: str = ""
         self.lie_report_of: str = ""
         self.lie_receipt_of: str = ""
         self.lie_object: bytes | None = None
         self.lie_in_plan: Callable[[plan_pb2.Plan], object] = bool
         """Changes a plan before it is sealed."""
-        self._numbers = count(1)
 
     def ProposeMission(
         self, request: orchestrator_pb2.ProposeMissionRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.ProposeMissionResponse:
-        self._gate("propose", context)
-        number = next(self._numbers)
+        self.gate("propose", context)
+        number = next(self.numbers)
         mission_id = f"m-{number:020d}"
         draft = request.draft
         plan = plan_pb2.Plan(
@@ -98,8 +81,9 @@ class Simulator(
             executor_id=EXECUTOR,
             proposer="owner",
             scope=completed_scope(draft.scope),
-            failure_policy=plan_pb2.FAILURE_POLICY_ROLL_BACK,
+            failure_policy=draft.failure_policy or plan_pb2.FAILURE_POLICY_PAUSE,
             steps=draft.steps,
+            pause=completed_pause(draft.pause),
         )
         for position, step in enumerate(plan.steps, 1):
             complete_step(step, position)
@@ -119,14 +103,14 @@ class Simulator(
         )
         sealed = sealed_pb2.Sealed(media_type=sealing.PLAN, body=body)
         self.missions[mission_id] = Stored(mission=mission, plan=sealed)
-        self._event(mission_id, plan_sealed=events_pb2.PlanSealed(plan_id=plan.plan_id))
+        self.event(mission_id, plan_sealed=events_pb2.PlanSealed(plan_id=plan.plan_id))
         return orchestrator_pb2.ProposeMissionResponse(mission=mission, plan=sealed)
 
     def DryRunMission(
         self, request: orchestrator_pb2.DryRunMissionRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.DryRunMissionResponse:
-        self._gate("dry_run", context)
-        stored = self._stored(request.mission_id, context)
+        self.gate("dry_run", context)
+        stored = self.stored(request.mission_id, context)
         plan = sealing.open_sealed(stored.plan.body, plan_pb2.Plan)
         report = self._report(plan, stored.mission.plan_digest)
         body = sealing.seal(report)
@@ -140,11 +124,12 @@ class Simulator(
     def ApproveMission(
         self, request: orchestrator_pb2.ApproveMissionRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.ApproveMissionResponse:
-        self._gate("approve", context)
-        stored = self._stored(request.mission_id, context)
+        self.gate("approve", context)
+        stored = self.stored(request.mission_id, context)
         approval = sealing.open_sealed(request.approval.body, evidence_pb2.Approval)
         stored.approvals.append(request.approval)
-        stored.mission.status = events_pb2.MISSION_STATUS_APPROVED
+        if stored.mission.status != events_pb2.MISSION_STATUS_PAUSED:
+            stored.mission.status = events_pb2.MISSION_STATUS_APPROVED
         return orchestrator_pb2.ApproveMissionResponse(
             mission=stored.mission,
             approval_id=approval.approval_id,
@@ -155,10 +140,12 @@ class Simulator(
     def ExecuteMission(
         self, request: orchestrator_pb2.ExecuteMissionRequest, context: grpc.ServicerContext
     ) -> Iterator[orchestrator_pb2.ExecuteMissionResponse]:
-        self._gate("execute", context)
-        stored = self._stored(request.mission_id, context)
-        event = self._event(request.mission_id, step_started=events_pb2.StepStarted(step_id="s1", kind="write_file"))
+        self.executed.append(request)
+        self.gate("execute", context)
+        stored = self.stored(request.mission_id, context)
+        event = self.event(request.mission_id, step_started=events_pb2.StepStarted(step_id="s1", kind="write_file"))
         yield orchestrator_pb2.ExecuteMissionResponse(events=[event])
+        yield from self.waiting(stored)
         receipt = self._receipt(stored)
         stored.receipt = self._signed(sealing.RECEIPT, sealing.seal(receipt))
         self.audit.record_execution(stored.receipt, receipt)
@@ -171,42 +158,47 @@ class Simulator(
     def RejectMission(
         self, request: orchestrator_pb2.RejectMissionRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.RejectMissionResponse:
-        stored = self._stored(request.mission_id, context)
+        stored = self.stored(request.mission_id, context)
         stored.mission.status = events_pb2.MISSION_STATUS_REJECTED
-        self._event(request.mission_id, mission_rejected=events_pb2.MissionRejected(reason=request.reason))
+        self.event(request.mission_id, mission_rejected=events_pb2.MissionRejected(reason=request.reason))
         return orchestrator_pb2.RejectMissionResponse(mission=stored.mission)
 
     def CancelMission(
         self, request: orchestrator_pb2.CancelMissionRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.CancelMissionResponse:
-        stored = self._stored(request.mission_id, context)
+        stored = self.stored(request.mission_id, context)
         stored.mission.status = events_pb2.MISSION_STATUS_CANCELLED
-        self._event(request.mission_id, mission_cancelled=events_pb2.MissionCancelled(reason=request.reason))
+        self.event(request.mission_id, mission_cancelled=events_pb2.MissionCancelled(reason=request.reason))
         return orchestrator_pb2.CancelMissionResponse(mission=stored.mission)
 
     def GetMission(
         self, request: orchestrator_pb2.GetMissionRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.GetMissionResponse:
-        stored = self._stored(request.mission_id, context)
+        stored = self.stored(request.mission_id, context)
         plan = self.missions[self.lie_plan_of].plan if self.lie_plan_of else stored.plan
         report = self.missions[self.lie_report_of].report if self.lie_report_of else stored.report
         receipt = self.missions[self.lie_receipt_of].receipt if self.lie_receipt_of else stored.receipt
         return orchestrator_pb2.GetMissionResponse(
-            mission=stored.mission, plan=plan, report=report, approvals=stored.approvals, receipt=receipt
+            mission=stored.mission,
+            plan=plan,
+            report=report,
+            approvals=stored.approvals,
+            receipt=receipt,
+            words=self.words.get(stored.mission.mission_id, []),
         )
 
     def SignPlan(
         self, request: orchestrator_pb2.SignPlanRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.SignPlanResponse:
-        self._gate("sign", context)
-        stored = self._stored(request.mission_id, context)
+        self.gate("sign", context)
+        stored = self.stored(request.mission_id, context)
         stored.plan.signatures.append(request.signature)
         return orchestrator_pb2.SignPlanResponse(mission=stored.mission, plan=stored.plan)
 
     def ExportMission(
         self, request: orchestrator_pb2.ExportMissionRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.ExportMissionResponse:
-        self._gate("export", context)
+        self.gate("export", context)
         documents = self.GetMission(orchestrator_pb2.GetMissionRequest(mission_id=request.mission_id), context)
         events, state = self.audit.orchestrator_extract(documents)
         documents.mission.CopyFrom(said(documents, state))
@@ -222,7 +214,7 @@ class Simulator(
         self, request: orchestrator_pb2.GetLogRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.GetLogResponse:
         if request.log == orchestrator_pb2.AUDIT_LOG_EXECUTOR:
-            self._gate("executor_log", context)
+            self.gate("executor_log", context)
         return self.audit.log(request)
 
     def ListMissions(
@@ -238,7 +230,7 @@ class Simulator(
     def WatchMission(
         self, request: orchestrator_pb2.WatchMissionRequest, context: grpc.ServicerContext
     ) -> Iterator[orchestrator_pb2.WatchMissionResponse]:
-        stored = self._stored(request.mission_id, context)
+        stored = self.stored(request.mission_id, context)
         yield orchestrator_pb2.WatchMissionResponse(events=stored.events)
 
     def GetMissionObject(
@@ -258,12 +250,13 @@ class Simulator(
         )
         executor.policy.CopyFrom(self.audit.policy)
         executor.findings.add(name="overlay", ok=False, detail="not there", remedy="a newer kernel")
+        executor.far_sides.extend(self.far_sides)
         return orchestrator_pb2.GetMissionExecutorResponse(executor=executor)
 
     def GetWhiteboard(
         self, request: orchestrator_pb2.GetWhiteboardRequest, context: grpc.ServicerContext
     ) -> orchestrator_pb2.GetWhiteboardResponse:
-        stored = self._stored(request.mission_id, context)
+        stored = self.stored(request.mission_id, context)
         board = orchestrator_pb2.Whiteboard(
             mission_id=stored.mission.mission_id, objective=stored.mission.objective, status=stored.mission.status
         )
@@ -361,28 +354,6 @@ class Simulator(
         signature = sealed_pb2.Signature(key_id=self.executor_key.public.key_id, scheme=ED25519, signature=blob)
         return sealed_pb2.Sealed(media_type=media_type, body=body, signatures=[signature])
 
-    def _event(self, mission_id: str, **payload: object) -> events_pb2.Event:
-        stored = self.missions[mission_id]
-        event = events_pb2.Event(
-            event_id=f"e-{len(stored.events)}",
-            mission_id=mission_id,
-            sequence=len(stored.events) + 1,
-            actor="simulator",
-            **payload,  # type: ignore[arg-type]  # one of the payload's fields, by name
-        )
-        stored.events.append(event)
-        return event
-
-    def _stored(self, beginning: str, context: grpc.ServicerContext) -> Stored:
-        found = [stored for mission_id, stored in self.missions.items() if mission_id.startswith(beginning)]
-        if len(found) != 1:
-            abort(context, "NOT_FOUND", code_pb2.NOT_FOUND)
-        return found[0]
-
-    def _gate(self, call: str, context: grpc.ServicerContext) -> None:
-        if call in self.refuse:
-            abort(context, *self.refuse[call])
-
 
 def completed_scope(asked: plan_pb2.Scope) -> plan_pb2.Scope:
     """Return a scope with its defaults."""
@@ -391,20 +362,21 @@ def completed_scope(asked: plan_pb2.Scope) -> plan_pb2.Scope:
     return scope
 
 
+def completed_pause(asked: plan_pb2.PauseRules) -> plan_pb2.PauseRules:
+    """Return how long pauses wait, with the defaults."""
+    pause = plan_pb2.PauseRules(
+        deadline_seconds=86_400, default_action=plan_pb2.PAUSE_DEFAULT_ROLL_BACK, step_approval_seconds=3_600
+    )
+    pause.MergeFrom(asked)
+    return pause
+
+
 def complete_step(step: plan_pb2.Step, position: int) -> None:
     """Fill in what an edit leaves open."""
     kind = step.WhichOneof("action") or ""
     step.step_id = step.step_id or f"s{position}"
     step.stage = step.stage or plan_pb2.STAGE_EDIT
     step.description = step.description or f"{kind.replace('_', ' ')} {getattr(getattr(step, kind), 'path', '')}"
-
-
-def abort(context: grpc.ServicerContext, reason: str, code: int) -> NoReturn:
-    """End a call as the services do."""
-    info = error_details_pb2.ErrorInfo(reason=reason, domain="gonogo", metadata={"remedy": "do the other thing"})
-    detail = AnyMessage()
-    detail.Pack(info)
-    context.abort_with_status(rpc_status.to_status(status_pb2.Status(code=code, message="refused", details=[detail])))
 
 
 def snapshot(path: bytes, node: evidence_pb2.NodeState | None) -> evidence_pb2.Snapshot:
@@ -426,6 +398,7 @@ def serving(state: StateDirectory) -> Iterator[tuple[Simulator, str]]:
     orchestrator_pb2_grpc.add_ChatServiceServicer_to_server(simulator, server)
     orchestrator_pb2_grpc.add_WhiteboardServiceServicer_to_server(simulator, server)
     orchestrator_pb2_grpc.add_AuditServiceServicer_to_server(simulator, server)
+    orchestrator_pb2_grpc.add_SignalServiceServicer_to_server(simulator, server)
     pair = ((state.tls / "orchestrator.key").read_bytes(), (state.tls / "orchestrator.pem").read_bytes())
     credentials = grpc.ssl_server_credentials([pair], (state.tls / "ca.pem").read_bytes(), require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)

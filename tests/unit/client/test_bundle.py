@@ -37,6 +37,15 @@ def test_what_is_written_is_read_back(honest: Bundle) -> None:
     assert text.isascii()
 
 
+def test_a_bundle_of_before_there_were_repairs_is_read(honest: Bundle) -> None:
+    """Its mission had one stretch and no words about single steps; half of such a file is refused."""
+    data = bundle_json(honest)
+    before = {name: value for name, value in data["documents"].items() if name not in {"segments", "words"}}
+    assert read_bundle({**data, "documents": before}) == honest
+    with pytest.raises(ClientError):
+        read_bundle({**data, "documents": {**before, "words": []}})
+
+
 def test_a_bundle_holds_public_keys_only(honest: Bundle) -> None:
     """No private half of any key, and no certificate, is in the file."""
     assert "PRIVATE" not in bundle_text(honest)

@@ -218,7 +218,7 @@ INSIDER: dict[str, tuple[Edits, str]] = {
     ),
     "event of another proposer": (
         {"events": event_says("mission_proposed", proposer="bob")},
-        "events tell of the plan",
+        "events tell of the proposal",
     ),
     "event of another signature": (
         {"events": event_says("plan_signed", signature=b"x")},

@@ -121,13 +121,14 @@ def test_a_dry_run_reports_net_changes_with_json_types(gonogo: Command, simulato
 def test_a_dry_run_that_is_no_success_shows_its_report_and_fails(
     gonogo: Command, simulator: Simulator, plan_file: Path, status: evidence_pb2.ReportStatus.ValueType, code: int
 ) -> None:
-    """The report is on standard output, the first problem with its remedy on standard error."""
+    """The report is on standard output, the first problem and its remedy on standard error."""
     simulator.status = status
     mission = gonogo("propose", "-f", str(plan_file), "-o", "json").json["mission_id"]
     ran = gonogo("dry-run", mission, "-o", "json")
     assert ran.code == code
     assert ran.json["problems"][0]["reason"] == "CONFLICT"
-    assert (ran.error["code"], ran.error["remedy"]) == (code, "read it again")
+    offered = f"; gonogo repair {mission} proposes a plan without what failed" if code == 6 else ""
+    assert (ran.error["code"], ran.error["remedy"]) == (code, f"read it again{offered}")
     assert gonogo("approve", mission, "--yes", "-o", "json").code == code
 
 

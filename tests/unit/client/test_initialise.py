@@ -14,6 +14,7 @@ from cryptography import x509
 
 from client.doctor import Finding, examine, sqlite_is_fixed
 from client.errors import KeyFileError, StateError
+from client.executor_command import trust_json
 from client.initialise import initialise
 from client.signing import (
     KeyOwner,
@@ -44,6 +45,19 @@ def test_secrets_are_private_and_the_trust_file_is_written_out(tmp_path: Path) -
     assert trust["policy"]["approvals_required"] == 1
     assert trust["persons"][0]["id"] == "owner"
     assert "# One person proposes and approves here." in made.state.trust.read_text()
+
+
+def test_what_stands_in_the_trust_file_as_an_example_would_be_taken(tmp_path: Path) -> None:
+    """Rules, workspaces, secrets, servers of tools and databases: the executor knows every commented key."""
+    made = initialise(state_in(tmp_path))
+    example = re.compile(r"^# (?=\[|[a-z_]+ = )", re.MULTILINE)
+    text = example.sub("", made.state.trust.read_text())
+    said = tomllib.loads(text)
+    assert {"domains", "groups", "rules", "workspaces", "network", "secrets", "mcp_servers", "databases"} <= said.keys()
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace("version = 1", "version = 2", 1))
+    told = trust_json(made.state, ["check", str(other)])
+    assert told["taken"], told
 
 
 def test_keys_are_openssh_keys(tmp_path: Path) -> None:

@@ -74,6 +74,36 @@ steps:
   - write_file: {path: src/LONG, content: "x", mode: "0600"}
 """.replace("LONG", "/".join(["n" * 100] * 3))
 
+LIVE = """
+objective: One step of every kind that reaches outside
+workspace: site
+pause: {deadline_seconds: 600, default_action: stop}
+scope:
+  network: listed_domains
+  domains: [example.org, "*.example.net"]
+  max_pages: 2
+steps:
+  - fetch_url: {url: "https://example.org/a?b=c", extract_text: true}
+  - fetch_url: {url: "http://www.example.net:8080/", head: true, max_bytes: 1000}
+  - search_bodies: {query: "two words"}
+  - http_request:
+      method: POST
+      url: https://example.org/orders
+      headers: {Content-Type: application/json, Authorization: "secret://shop"}
+      content: "{}"
+      idempotency_header: Idempotency-Key
+    needs_approval: true
+    compensation:
+      http_request: {method: DELETE, url: "https://example.org/orders/1"}
+  - run_live: {argv: [deploy, --now], access: host, env: {TOKEN: "secret://deploy"}, keep_running: {port: 8080}}
+    compensation: {description: Take it down, run_live: {argv: [undeploy, "two\\nlines"], access: host}}
+  - call_tool: {server: mail, tool: send, arguments: {to: [a@example.org], urgent: true, after: null, size: 1.50}}
+    stage: repair
+  - call_tool: {server: mail, tool: drafts}
+  - run_sql: {database: shop, statement: "UPDATE t SET a = %s\\nWHERE b = %s", parameters: [1, "1", null, x, {a: 1}]}
+    compensation: {run_sql: {database: shop, statement: "UPDATE t SET a = 0"}}
+"""
+
 
 def sealed(draft: plan_pb2.PlanDraft, change: Callable[[plan_pb2.Plan], object] = bool) -> sealed_pb2.Sealed:
     """Seal a draft as the real orchestrator does; a change is made before."""
@@ -94,8 +124,9 @@ def sealed(draft: plan_pb2.PlanDraft, change: Callable[[plan_pb2.Plan], object] 
                 proposer="ann",
                 created_at=datetime.now(UTC),
                 scope=full.scope or Scope(),
-                failure_policy=full.failure_policy or FailurePolicy.ROLL_BACK,
+                failure_policy=full.failure_policy or FailurePolicy.PAUSE,
                 steps=full.steps,
+                pause=full.pause,
             )
         )
         .body
@@ -120,7 +151,7 @@ def answer(plan: sealed_pb2.Sealed) -> orchestrator_pb2.ProposeMissionResponse:
     return orchestrator_pb2.ProposeMissionResponse(mission=mission, plan=plan)
 
 
-@pytest.mark.parametrize("text", [EVERY_KIND, WRITTEN_OUT], ids=["every kind", "written out"])
+@pytest.mark.parametrize("text", [EVERY_KIND, WRITTEN_OUT, LIVE], ids=["every kind", "written out", "live"])
 def test_what_the_orchestrator_makes_of_a_draft_is_what_was_asked_for(text: str) -> None:
     """Every default that the real orchestrator fills in is one of the closed list, and nothing else is changed."""
     draft = parse(text.encode())
@@ -170,6 +201,52 @@ def test_a_plan_that_was_not_asked_for_is_not_signed(change: Callable[[plan_pb2.
     assert caught.value.reason == "PLAN_MISMATCH"
     assert where in caught.value.message
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda plan: setattr(plan.pause, "deadline_seconds", 86_400), "pause.deadline_seconds"),
+        (lambda plan: setattr(plan.pause, "default_action", plan_pb2.PAUSE_DEFAULT_ROLL_BACK), "pause.default_action"),
+        (lambda plan: setattr(plan.pause, "step_approval_seconds", 1), "pause.step_approval_seconds"),
+        (lambda plan: plan.ClearField("pause"), "pause"),
+        (lambda plan: setattr(plan, "segment", 1), "segment"),
+        (lambda plan: setattr(plan, "execution_id", "x-1"), "execution_id"),
+        (lambda plan: setattr(plan, "journal_digest", "sha256:0"), "journal_digest"),
+        (lambda plan: plan.scope.domains.append("example.com"), "scope.domains"),
+        (lambda plan: setattr(plan.steps[0].fetch_url, "url", "https://example.org/"), "fetch_url.url"),
+        (lambda plan: setattr(plan.steps[2].search_bodies, "limit", 21), "search_bodies.limit"),
+        (lambda plan: setattr(plan.steps[3], "needs_approval", False), "steps[4].needs_approval"),
+        (lambda plan: plan.steps[3].ClearField("compensation"), "steps[4].compensation"),
+        (lambda plan: setattr(plan.steps[3].http_request.headers[1], "value", "x"), "headers[2].value"),
+        (lambda plan: setattr(plan.steps[3].compensation.http_request, "method", "PUT"), "http_request.method"),
+        (lambda plan: setattr(plan.steps[4].run_live, "access", plan_pb2.LIVE_ACCESS_NETWORK), "run_live.access"),
+        (lambda plan: setattr(plan.steps[4].run_live.keep_running, "seconds", 11), "keep_running.seconds"),
+        (lambda plan: setattr(plan.steps[5].call_tool, "arguments", "{}"), "call_tool.arguments"),
+        (lambda plan: setattr(plan.steps[6].call_tool, "arguments", "[]"), "call_tool.arguments"),
+        (lambda plan: plan.steps[7].run_sql.parameters.reverse(), "run_sql.parameters"),
+        (lambda plan: setattr(plan.steps[7].compensation, "description", "x"), "compensation.description"),
+        (lambda plan: setattr(plan.steps[7], "description", "run sql"), "steps[8].description"),
+    ],
+    ids=count(),
+)
+def test_a_live_step_that_was_not_asked_for_is_not_signed(
+    change: Callable[[plan_pb2.Plan], object], where: str
+) -> None:
+    """What would be sent or run, what makes up for it and how long a pause waits is what the draft says."""
+    draft = parse(LIVE.encode())
+    with pytest.raises(EvidenceError) as caught:
+        asked_plan(draft, answer(sealed(draft, change)), "ann")
+    assert caught.value.reason == "PLAN_MISMATCH"
+    assert where in caught.value.message
+
+
+def test_values_of_a_plan_file_become_the_json_that_they_stand_for() -> None:
+    """Numbers, true, false and null stay what they are without quotes; with quotes, and otherwise, a value is text."""
+    steps = parse(LIVE.encode()).steps
+    assert steps[5].call_tool.arguments == '{"to":["a@example.org"],"urgent":true,"after":null,"size":1.50}'
+    assert steps[6].call_tool.arguments == ""
+    assert list(steps[7].run_sql.parameters) == ["1", '"1"', "null", '"x"', '{"a":1}']
 
 
 @pytest.mark.parametrize(

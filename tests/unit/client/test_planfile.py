@@ -1,6 +1,7 @@
 """Plan files: every form that is taken, and every one that is refused, with line, problem and remedy."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -248,3 +249,99 @@ def test_a_thousand_steps_are_taken_and_one_more_is_not() -> None:
     assert len(parse(f"{HEAD}steps:\n{steps}".encode()).steps) == 1000
     with pytest.raises(PlanFileError, match="1001 steps; the limit is 1000"):
         parse(f"{HEAD}steps:\n{steps}  - read_file: {{path: more}}\n".encode())
+
+
+LIVE_STEP = """\
+  - http_request:
+      method: POST
+      url: https://example.org/
+      headers: {X-Number: 1, X-Text: "a: b"}
+    needs_approval: true
+    compensation: {call_tool: {server: mail, tool: recall}}
+"""
+
+
+def test_headers_are_names_and_values_or_a_list_of_both() -> None:
+    """Both forms say the same; a request need not have a body, and has one at most."""
+    listed = LIVE_STEP.replace(
+        '{X-Number: 1, X-Text: "a: b"}', '[{name: X-Number, value: 1}, {name: X-Text, value: "a: b"}]'
+    )
+    one, other = (parse(f"{HEAD}steps:\n{text}".encode()) for text in (LIVE_STEP, listed))
+    assert one == other
+    assert [(header.name, header.value) for header in one.steps[0].http_request.headers] == [
+        ("X-Number", "1"),
+        ("X-Text", "a: b"),
+    ]
+    assert one.steps[0].http_request.WhichOneof("body") is None
+    with pytest.raises(PlanFileError, match="exclude each other"):
+        parse(f"{HEAD}steps:\n  - http_request: {{method: PUT, url: u, content: a, data: YQ==}}".encode())
+
+
+def test_arguments_of_a_tool_may_be_json_text() -> None:
+    """What `show` prints as JSON can be read again: the text stands for itself, quoted."""
+    text = json.dumps(
+        {
+            "objective": "x",
+            "workspace": "w",
+            "steps": [{"call_tool": {"server": "s", "tool": "t", "arguments": '{"a": null}'}}],
+        }
+    )
+    assert parse(text.encode()).steps[0].call_tool.arguments == '{"a": null}'
+
+
+def test_json_null_is_a_value_only_among_json_values() -> None:
+    """As an argument or a parameter it stands; anywhere else it is refused, a variable's value included."""
+
+    def plan(step: object) -> bytes:
+        return json.dumps({"objective": "x", "workspace": "w", "steps": [step]}).encode()
+
+    draft = parse(plan({"run_sql": {"database": "d", "statement": "s", "parameters": [None, [None]]}}))
+    assert list(draft.steps[0].run_sql.parameters) == ["null", "[null]"]
+    for step in (
+        {"run_sql": {"database": None, "statement": "s"}},
+        {"run_live": {"argv": ["a"], "access": "host", "env": {"arguments": None}}},
+        {"http_request": {"method": "PUT", "url": "u", "data": None}},
+        {"http_request": {"method": "PUT", "url": "u", "headers": {"A": None}}},
+        {"call_tool": {"server": "s", "tool": "t"}, "compensation": None},
+        {"run_command": {"argv": None}},
+    ):
+        with pytest.raises(PlanFileError, match="null is no value"):
+            parse(plan(step))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("  - run_live: {argv: [a]}", "access is missing"),
+        ("  - run_live: {argv: [a], access: all}", "access can not be 'all'"),
+        ("  - fetch_url: {}", "url is missing"),
+        ("  - http_request: {method: PUT, url: u, headers: [a]}", "must be fields and values"),
+        ("  - http_request: {method: PUT, url: u, headers: a}", "must be names and values"),
+        ("  - call_tool: {server: s, tool: t}\n    compensation: {description: d}", "is missing"),
+        ("  - call_tool: {server: s, tool: t}\n    compensation: {read_file: {path: a}}", "has no field 'read_file'"),
+        ("  - call_tool: {server: s, tool: t, arguments: {a: }}", "there is no value"),
+        ("  - call_tool: {server: s, tool: t, arguments: [a]}", "must be one value"),
+        ("  - run_sql: {database: d, statement: s, parameters: 1}", "must be a list"),
+        ("  - call_tool: {server: s, tool: t}\n    needs_approval: yes", "must be true or false"),
+        ("  - read_file: {path: a}\npause: {default_action: retry}", "default_action can not be 'retry'"),
+        ("  - read_file: {path: a}\npause: {deadline_seconds: 1h}", "must be a whole number"),
+    ],
+)
+def test_a_slip_in_a_live_step_is_named(text: str, problem: str) -> None:
+    """Each with its line and a remedy."""
+    with pytest.raises(PlanFileError) as caught:
+        parse(f"{HEAD}steps:\n{text}\n".encode())
+    assert problem in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_the_page_about_plan_files_names_every_kind_and_every_field() -> None:
+    """Its example is a plan, and each field of each kind stands in its tables."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "plan-files.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert len(parse(example.encode()).steps) == 7
+    tables = [line for line in page.splitlines() if line.startswith("| `")]
+    for field in plan_pb2.Step.DESCRIPTOR.oneofs_by_name["action"].fields:
+        row = next(line for line in tables if f"`{field.name}`" in line.split("|")[1])
+        assert field.message_type is not None
+        assert all(f"`{one.name}`" in row for one in field.message_type.fields), row

@@ -35,8 +35,10 @@ from gonogo.policy import (
     ProposerKind,
     Requirement,
     Rule,
+    demand_of,
 )
 from gonogo.policy_document import demand_to_proto, seal_policy
+from gonogo.policy_words import demand_words
 from gonogo.signatures import ED25519, SSHSIG, SigningKey, new_signing_key
 from gonogo.ssh_keys import load_public_key
 from gonogo.v1 import evidence_pb2, executor_pb2, plan_pb2, sealed_pb2
@@ -371,6 +373,16 @@ class TestCases:
             "requirements is [1 of sre], not [2 of all]",
             "rules is [always], not []",
         )
+
+    def test_the_steps_that_a_rule_marks(self, team: Team) -> None:
+        """Of each kind there is one step, which a rule may want approved by itself."""
+        rule = Rule(rule_id="one-by-one", when=Condition(step_kinds=("run_sql",)), approve_steps=True)
+        policy = dataclasses.replace(team.policy, rules=(*team.policy.rules, rule))
+        text = "cases: [{facts: {step_kinds: [write_file, run_sql]}, expect: {approve_steps: [run_sql]}}]"
+        [case] = read_cases(text).cases
+        assert run_case(case, policy).differences == ()
+        assert run_case(case, team.policy).differences == ("approve_steps is [], not [run_sql]",)
+        assert "approved once more, each before it is committed: run_sql" in demand_words(demand_of(policy, case.facts))
 
     def test_a_vote_without_such_a_key(self, team: Team) -> None:
         """Somebody who shall vote with a hardware key that they do not have does not count."""

@@ -26,7 +26,7 @@ def by_hand(folder: Path, bundle: str, key: str) -> subprocess.CompletedProcess[
     (folder / "mission.json").write_text(bundle)
     (folder / "executor.pub").write_text(f"{key} somebody's comment\n")
     blocks = BLOCKS.findall(PAGE.read_text("utf-8"))
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     script = "set -euo pipefail\n" + "\n".join(blocks)
     return subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 

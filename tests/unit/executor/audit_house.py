@@ -11,7 +11,7 @@ from executor.adapters.anchor import Anchor
 from executor.adapters.audit_check import check_at_start
 from executor.adapters.epochs import begin
 from executor.adapters.ledger_sqlite import SqliteLedger
-from executor.domain.receipt import Outcome, Refusal
+from executor.domain.receipt import EffectRecord, EffectState, Outcome, Refusal
 from executor.runner.audit import Audit, LogSigner
 from gonogo import sealing
 from gonogo.digests import digest
@@ -95,7 +95,9 @@ class LogHouse:
 
     def claim(self, number: int) -> None:
         """Claim a mission."""
-        assert self.ledger.claim(values.claim(number), values.request(f"x-{number}", f"x-{number}")) is None
+        assert (
+            self.ledger.claim(values.claim(number), values.request(f"x-{number}", f"x-{number}"), values.PLAN) is None
+        )
 
     def end(self, number: int) -> None:
         """Record events of an execution while it runs, and its end."""
@@ -108,6 +110,20 @@ class LogHouse:
         """Everything that a mission records: report, claim, events, end."""
         self.issue(number)
         self.claim(number)
+        self.end(number)
+
+    def controlled(self, number: int) -> None:
+        """A mission that people control: a control with a signed word, an effect outside, and a second segment."""
+        self.issue(number)
+        self.claim(number)
+        of = {"execution_id": f"x-{number}", "mission_id": f"m-{number}"}
+        word = {"document": values.WORD, "document_id": f"w-{number}", "nonce": f"wn-{number}"}
+        assert self.ledger.record_control(values.control(number, **of, **word)) is None
+        effect = values.effect(1, **of, effect_id=f"x-{number}-s1-1")
+        self.ledger.claim_effect(effect)
+        self.ledger.settle_effect(effect.effect_id, EffectRecord(state=EffectState.DONE), values.TIME)
+        repair = values.claim(number + 1000, **of, segment=1)
+        assert self.ledger.claim(repair, values.request(f"r-{number}", f"x-{number}"), values.PLAN) is None
         self.end(number)
 
     def refuse(self, number: int) -> None:

@@ -1,5 +1,6 @@
 """Executes one mission and dies by SIGKILL in the middle of it: after the claim, or after the first file."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -7,11 +8,10 @@ import time
 from pathlib import Path
 
 from executor.domain.events import StepStarted
-from executor.domain.plan import Plan, Stage
-from executor.domain.report import Report
+from executor.domain.plan import Stage
 from executor.runner.flusher import INTERVAL_SECONDS
-from executor.runner.ports import Emit, Ended, Stopped
-from executor.workspace.workspace import Workspace
+from executor.runner.orders import Order
+from executor.runner.ports import Ended
 from gonogo import sealing
 from tests.unit.executor.house import House
 
@@ -22,12 +22,9 @@ class DyingExecutioner:
     def __init__(self, when: str) -> None:
         self.when = when
 
-    def run(
-        self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str, stopped: Stopped
-    ) -> Ended:
-        del plan, report, workspace, execution_id, stopped
+    def run(self, order: Order) -> Ended:
         if self.when == "step":
-            emit(StepStarted(step_id="s1", kind="write_file", stage=Stage.EDIT, target="hello.txt"))
+            order.emit(StepStarted(step_id="s1", kind="write_file", stage=Stage.EDIT, target="hello.txt"))
             time.sleep(5 * INTERVAL_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
@@ -45,7 +42,8 @@ def main(root: Path, when: str) -> None:
     (root / "approval.sig").write_bytes(request.approvals[0].signatures[0].signature)
     (root / "owner.key").write_bytes(house.owner.key.private_bytes())
     assert request.plan.media_type == sealing.PLAN
-    house.core._executions._executioner = DyingExecutioner(when)
+    executions = house.core._executions
+    executions._carrier = dataclasses.replace(executions._carrier, executioner=DyingExecutioner(when))
     house.execute(request)
 
 

@@ -23,13 +23,14 @@ from executor.domain.policy import Trust, limits_digest
 from executor.domain.receipt import ExecutionResult, Outcome, StepReceipt
 from executor.domain.report import Report, ReportStatus, RiskLevel, StepReport
 from executor.domain.sealed import SealedBytes, Signature
-from executor.runner.executions import AnyRun
 from executor.runner.keyring import DocumentSigner
-from executor.runner.ports import Capabilities, Emit, Ended, Finding, Ledger, Simulation, Stopped, WorkspaceStanding
+from executor.runner.orders import Order
+from executor.runner.ports import Capabilities, Emit, Ended, Finding, Ledger, Simulation, WorkspaceStanding
 from executor.runner.recovery import JournalRecovery
 from executor.runner.requests import ExecuteInput
 from executor.runner.run import Progress
 from executor.runner.service import ExecutorCore, Parts
+from executor.runner.stored_run import AnyRun
 from executor.runner.trust import InForce, TrustInForce, in_force
 from executor.workspace.globs import Globs
 from executor.workspace.objects import ObjectStore
@@ -112,10 +113,9 @@ class WritingExecutioner:
     during: Callable[[str], None] = ignore
     runs: list[str] = field(default_factory=list)
 
-    def run(
-        self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str, stopped: Stopped
-    ) -> Ended:
-        del stopped
+    def run(self, order: Order) -> Ended:
+        plan, report, workspace, emit = order.plan, order.report, order.workspace, order.emit
+        execution_id = order.execution_id
         self.runs.append(execution_id)
         self.during(execution_id)
         steps = []

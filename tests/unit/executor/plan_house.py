@@ -11,12 +11,16 @@ from executor.domain.events import Payload
 from executor.domain.ladder import LadderLevel
 from executor.domain.plan import Action, FailurePolicy, NetworkAccess, Plan, RunCommand, RunTests, Scope, Stage, Step
 from executor.domain.plan import TestExpectation as Expectation
-from executor.domain.receipt import ExecutionResult
+from executor.domain.receipt import EffectRecord, ExecutionResult
 from executor.domain.redaction import NO_SECRETS, Redactor
 from executor.domain.report import Report, SelfApproval
+from executor.runner.control_ports import EffectClaim
 from executor.runner.drift import FindDrift
 from executor.runner.execute import Executioner
-from executor.runner.ports import Simulation
+from executor.runner.orders import Order
+from executor.runner.outside import NOTHING_OUTSIDE, FarSides
+from executor.runner.ports import Claim, Simulation
+from executor.runner.segments import Segment
 from executor.runner.simulate import Simulator
 from executor.runner.working_copy import CopyLimits
 from executor.sandbox.bubblewrap import Bubblewrap
@@ -42,6 +46,39 @@ def suite(script: str, junit: str = "", expect: Expectation = Expectation.PASS) 
     return RunTests(argv=("sh", "-c", script), junit=junit, cwd="", env={}, expect=expect)
 
 
+class NoEffects:
+    """The ledger of an execution without live steps."""
+
+    def claim_effect(self, claim: EffectClaim) -> None:
+        raise AssertionError(claim)
+
+    def settle_effect(self, effect_id: str, record: EffectRecord, at: datetime) -> None:
+        raise AssertionError(effect_id, record, at)
+
+
+def claim_of(plan: Plan, execution_id: str) -> Claim:
+    """Return the claim that a plan would be executed under, approved by nobody."""
+    return Claim(
+        mission_id=plan.mission_id,
+        segment=plan.segment,
+        execution_id=execution_id,
+        intent_id=plan.intent_id,
+        message_id="",
+        transcription_id="",
+        plan_id=plan.plan_id,
+        plan_digest="sha256:plan",
+        report_digest="sha256:report",
+        workspace_id=plan.workspace_id,
+        approvals=(),
+        nonces=(),
+        self_approval=SelfApproval.ALLOWED,
+        policy_digest="",
+        claimed_at=datetime.now(UTC),
+        failure_policy=plan.failure_policy,
+        targets=(),
+    )
+
+
 @dataclass
 class PlanHouse:
     """One workspace and what runs plans on it."""
@@ -52,6 +89,7 @@ class PlanHouse:
     hidden: tuple[str, ...] = (".env",)
     level: LadderLevel | None = None
     redactor: Redactor = NO_SECRETS
+    far_sides: FarSides = NOTHING_OUTSIDE
     small: dict[str, bytes] = field(default_factory=dict)
     events: list[Payload] = field(default_factory=list)
 
@@ -119,6 +157,7 @@ class PlanHouse:
             copy_limits=LIMITS,
             tools=TOOLS,
             redactor=self.redactor,
+            far_sides=self.far_sides,
         )
         found = simulator.run(plan, self.workspace, self.events.append)
         self.small.update(found.small_objects)
@@ -161,7 +200,9 @@ class PlanHouse:
         house = Executioner(
             sandbox=self.sandbox, objects=self.objects, copy_limits=LIMITS, tools=TOOLS, redactor=self.redactor
         )
-        ended = house.run(plan, self.report(plan, found), self.workspace, self.events.append, execution_id)
+        segment = Segment(claim=claim_of(plan, execution_id), plan=plan, report=self.report(plan, found))
+        order = Order(segment=segment, workspace=self.workspace, emit=self.events.append, effects=NoEffects())
+        ended = house.run(order)
         ended.let_go()
         return ended.result
 

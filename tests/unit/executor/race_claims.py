@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from executor.adapters.ledger_sqlite import SqliteLedger
-from tests.conformance.ledger_suite import claim, request
+from tests.conformance.ledger_suite import PLAN, claim, request
 
 COUNT = 300
 SLOT_NANOSECONDS = 6_000_000
@@ -24,7 +24,7 @@ def main(directory: Path, name: str) -> None:
         while time.time_ns() < start + number * SLOT_NANOSECONDS:
             pass  # both begin each claim at the same moment
         mine = claim(number, execution_id=f"x-{name}-{number}")
-        if ledger.claim(mine, request(f"q-{name}-{number}")) is None:
+        if ledger.claim(mine, request(f"q-{name}-{number}"), PLAN) is None:
             won.append(number)
     sys.stdout.write(json.dumps(won))
     ledger.close()

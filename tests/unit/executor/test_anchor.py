@@ -227,7 +227,7 @@ def test_an_anchor_serves_one_executor(house: LogHouse) -> None:
 
 def test_clock_and_trust_file_outlive_the_ledger(house: LogHouse) -> None:
     """What only the anchor knows after a loss: the latest time, and which trust file came last."""
-    house.ledger.claim(*_late_claim())
+    house.ledger.claim(*_late_claim(), values.PLAN)
     late = house.ledger.clock_high_water()
     house.anchor.see_trust(4, "sha256:four")
     house.close()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from client.bundle import Leaf
+from client.proving.leaves import FIELDS, read_entry
 from executor.adapters.anchor import Anchor
 from executor.adapters.audit_check import check_all
 from executor.adapters.audit_reader import read_audit
@@ -59,6 +61,18 @@ def test_everything_recorded_has_an_entry(house: LogHouse) -> None:
     assert refused["refusal_digest"] == digest(b'{"refusal":2}')
 
 
+def test_every_entry_is_one_that_a_client_reads(house: LogHouse) -> None:
+    """The client that proves a mission knows each kind of entry, and every field of it by name and type."""
+    house.mission(1)
+    house.refuse(1)
+    house.controlled(2)
+    entries = [*house.ledger.entries_of("m-1"), *house.ledger.entries_of("m-2")]
+    leaves = [Leaf(index=entry.index, text=entry.leaf.decode(), path=()) for entry in entries]
+    read = [read_entry(leaf).kind for leaf in leaves]
+    assert set(read) == set(FIELDS) - {"revoked"}
+    assert read.count("claimed") == 3
+
+
 def test_decisions_carry_a_checkpoint_in_their_transaction(house: LogHouse) -> None:
     """After a claim and after a refusal the stored checkpoint covers the whole log; a report alone signs nothing."""
     house.issue(1)
@@ -75,7 +89,7 @@ def test_what_is_not_recorded_has_no_entry(house: LogHouse) -> None:
     """A claim that is not taken leaves neither row nor entry, and the tree goes on as if it had never been."""
     house.mission(1)
     size, root = house.ledger.audit_root()
-    assert house.ledger.claim(values.claim(1), values.request("other")) is not None
+    assert house.ledger.claim(values.claim(1), values.request("other"), values.PLAN) is not None
     assert house.ledger.audit_root() == (size, root)
     house.refuse(2)
     with read_audit(house.path) as reader:

@@ -30,6 +30,8 @@ def house(tmp_path: Path) -> LogHouse:
     for number in range(1, MISSIONS + 1):
         house.mission(number)
         house.refuse(100 + number)
+        if number == MISSIONS:
+            house.controlled(200)
         house.notes[house.ledger.audit_size] = house.audit.checkpoint()
     house.close()
     return house
@@ -62,6 +64,17 @@ def found(house: LogHouse) -> str:
         ("UPDATE requests SET reference = 'x-1' WHERE request_id = 'x-8'", "claimed, mission m-8"),
         ("UPDATE refusals SET reason = 'OTHER' WHERE refusal_id = 'rf-109'", "refused, mission m-109"),
         ("DELETE FROM refusals WHERE refusal_id = 'rf-109'", "refused, mission m-109"),
+        ("UPDATE controls SET actor = 'other'", "control, mission m-200"),
+        ("UPDATE controls SET body = x'7b7d20'", "control, mission m-200"),
+        ("DELETE FROM controls", "control, mission m-200"),
+        ("DELETE FROM used_approvals WHERE approval_id = 'w-200'", "control, mission m-200"),
+        ("UPDATE requests SET body_digest = 'other' WHERE request_id = 'c-200'", "control, mission m-200"),
+        ("UPDATE effects SET target = 'elsewhere'", "effect_claimed, mission m-200"),
+        ("UPDATE settlements SET state = 'not_done'", "effect_settled, mission m-200"),
+        ("UPDATE settlements SET record = '{}'", "effect_settled, mission m-200"),
+        ("DELETE FROM settlements", "effect_settled, mission m-200"),
+        ("UPDATE segments SET claim = replace(claim, 'owner', 'other')", "claimed, mission m-200"),
+        ("DELETE FROM segments", "claimed, mission m-200"),
     ],
 )
 def test_an_edited_record_is_found(house: LogHouse, statement: str, named: str) -> None:
@@ -183,7 +196,31 @@ def test_a_record_without_an_entry_is_found(house: LogHouse) -> None:
         "INSERT INTO issued_reports SELECT 'sha256:forged', report_id, mission_id, plan_digest, epoch, status,"
         " issued_at_us, key_id, signature, body FROM issued_reports LIMIT 1"
     )
-    assert "13 records of the kind report_issued are stored, and the log says 12" in whole(house)
+    assert "14 records of the kind report_issued are stored, and the log says 13" in whole(house)
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("INSERT INTO segments SELECT execution, 2, mission_id, '', 0, claim FROM segments", "of the kind claimed"),
+        (
+            "INSERT INTO settlements SELECT effect_id, 2, state, record, 0 FROM settlements",
+            "of the kind effect_settled",
+        ),
+        (
+            (
+                "INSERT INTO controls (request_id, body_digest, execution_id, mission_id, action, actor, reason,"
+                " roll_back, step_id, recorded_at_us, document_id, nonce)"
+                " VALUES ('', '', '', '', '', '', '', 0, '', 0, '', '')"
+            ),
+            "of the kind control",
+        ),
+    ],
+)
+def test_a_control_or_effect_without_an_entry_is_found(house: LogHouse, statement: str, named: str) -> None:
+    """What people do and what happens outside is counted, too: nothing of it is recorded beside the log."""
+    house.tamper(statement)
+    assert named in whole(house)
 
 
 def test_an_untouched_log_holds(house: LogHouse) -> None:
@@ -191,7 +228,7 @@ def test_an_untouched_log_holds(house: LogHouse) -> None:
     with read_audit(house.path) as reader:
         assert reader is not None
         checked = check_all(reader, house.signer)
-    assert checked.size == checked.entries == 1 + 5 * MISSIONS
+    assert checked.size == checked.entries == 1 + 5 * MISSIONS + 8
     house.open()
     assert house.why == ""
     house.close()

@@ -101,8 +101,8 @@ def test_an_approval_of_anything(house: House, good: ExecuteInput, data: st.Data
     except ExecutorError:
         return
     # Only words that bind nothing may differ: the comment, the name of the approval, its times.
-    opened = house.core._executions._documents.approval(signed)
-    first = house.core._executions._documents.approval(approval)
+    opened = house.core._executions._restarts.documents.approval(signed)
+    first = house.core._executions._restarts.documents.approval(approval)
     free = {"approval_id": "", "nonce": "", "comment": ""}
     times = {"approved_at": first.approved_at, "not_before": first.not_before, "expires_at": first.expires_at}
     assert dataclasses.replace(opened, **free, **times) == dataclasses.replace(first, **free)  # type: ignore[arg-type]  # by name

@@ -2,19 +2,23 @@
 
 import json
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from executor.adapters import migrations
+from executor.adapters.ledger_claims import claim_to_json
 from executor.adapters.ledger_sqlite import SqliteLedger
 from executor.domain.errors import StoreError
 from executor.runner.executions import RefusedError
 from executor.runner.ports import Standing
-from tests.conformance.ledger_suite import claim, request
+from tests.conformance.ledger_suite import PLAN, claim, request
 from tests.unit.executor.house import House
 
 ROOT = Path(__file__).parents[3]
@@ -52,6 +56,38 @@ def test_two_processes_race_and_each_mission_has_one_winner(tmp_path: Path) -> N
     ledger.close()
 
 
+def test_a_ledger_of_an_older_release_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was claimed before there were segments and kept plans is read, ended and audited as ever."""
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "_STEPS", migrations._STEPS[:5])
+        SqliteLedger(tmp_path / "ledger.db").close()
+    value = {name: one for name, one in json.loads(claim_to_json(claim())).items() if name != "journal_digest"}
+    row = ("m-1", 0, "x-1", claim().report_digest, 1, json.dumps(value))
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+        connection.execute(
+            "INSERT INTO executions (mission_id, segment, execution_id, report_digest, claimed_at_us, claim)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            row,
+        )
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    assert ledger.unfinished() == ledger.claims_of("x-1") == (claim(),)
+    assert ledger.plan_of("x-1", 0) is None
+    assert (ledger.controls("x-1"), ledger.effects("x-1")) == ((), ())
+    assert ledger.claim(claim(2), request("q-2"), PLAN) is None
+    assert ledger.plan_of("x-2", 0) == PLAN
+    ledger.close()
+
+
+def test_a_plan_that_is_not_the_claimed_one_restores_nothing(tmp_path: Path) -> None:
+    """Where somebody wrote another plan into the ledger, it is an error and no plan."""
+    ledger = SqliteLedger(tmp_path / "ledger.db")
+    ledger.claim(claim(), request(), PLAN)
+    ledger._connection.execute("UPDATE claimed_plans SET body = x'00'")
+    with pytest.raises(StoreError):
+        ledger.plan_of("x-1", 0)
+    ledger.close()
+
+
 def test_a_full_disk_refuses_and_claims_nothing(tmp_path: Path) -> None:
     """Where the ledger can not grow, the claim is refused with the reason, and the ledger goes on once it can."""
     house = House(tmp_path)
@@ -61,7 +97,7 @@ def test_a_full_disk_refuses_and_claims_nothing(tmp_path: Path) -> None:
     connection.execute(f"PRAGMA max_page_count = {pages}")
     filler = claim(9, message_id="x" * 100_000)
     with pytest.raises(StoreError) as caught:
-        house.ledger.claim(filler, request("q-filler"))
+        house.ledger.claim(filler, request("q-filler"), PLAN)
     assert caught.value.fault.reason == "STORE_FULL"
     assert house.ledger.standing("m-9") is Standing.FREE
     connection.execute("PRAGMA max_page_count = 1000000")

@@ -171,6 +171,27 @@ class TestDemand:
         assert demand_of(policy, replace(FACTS, workspace_id="elsewhere")).rules == ("r0",)
         assert demand_of(policy, replace(FACTS, workspace_id="shop")).rules == ()
 
+    def test_rules_mark_the_steps_of_their_kinds(self) -> None:
+        """Where a rule holds, or may, it marks the steps of its kinds, all where it names none; nothing else does."""
+        steps = (("s1", "write_file"), ("s2", "run_sql"), ("s3", "write_file"))
+        facts = replace(FACTS, step_kinds=frozenset({"write_file", "run_sql"}), steps=steps)
+
+        def marked(when: Condition, facts: Facts = facts) -> tuple[str, ...]:
+            return demand_of(with_rule(when=when, approve_steps=True), facts).approve_steps
+
+        assert marked(Condition(step_kinds=("run_sql", "call_tool"))) == ("s2",)
+        assert marked(Condition()) == ("s1", "s2", "s3")
+        assert marked(Condition(min_risk="high")) == ()
+        assert marked(Condition(min_risk="high"), replace(facts, risk=None)) == ("s1", "s2", "s3")
+        assert demand_of(with_rule(hardware_key=True), facts).approve_steps == ()
+
+    def test_steps_that_are_not_known_can_not_be_marked(self) -> None:
+        """Where nobody can say which steps a rule marks, nothing can be approved."""
+        policy = with_rule(approve_steps=True)
+        assert "unknown" in demand_of(policy, replace(FACTS, steps=None)).refused
+        assert not demand_of(policy, replace(FACTS, steps=())).refused
+        assert not demand_of(with_rule(hardware_key=True), replace(FACTS, steps=None)).refused
+
     def test_rules_alone_must_be_certain(self) -> None:
         """Where only rules decide, one must hold for certain, and one must ask somebody."""
         alone = replace(POLICY, approvals_required=0)
@@ -283,6 +304,7 @@ class TestDocument:
             hardware_key=True,
             max_approval_seconds=5,
             refuse=True,
+            approve_steps=True,
         )
         assert open_policy(seal_policy(policy)) == policy
 
@@ -295,6 +317,7 @@ class TestDocument:
             hardware_key=True,
             min_ladder_level=0,
             refused="no",
+            approve_steps=("s1", "s2"),
         )
         assert demand_from_proto(demand_to_proto(demand)) == demand
         assert demand_from_proto(demand_to_proto(Demand())) == Demand()

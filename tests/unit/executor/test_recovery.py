@@ -14,7 +14,7 @@ import pytest
 from executor.adapters.ledger_sqlite import SqliteLedger
 from executor.domain.events import ExecutionCompleted, ReceiptIssued, RollbackCompleted, StepCompleted, StepStarted
 from executor.domain.receipt import Outcome, Receipt
-from executor.runner import execute
+from executor.runner import execute, step_receipts
 from executor.runner.execute import Executioner
 from executor.runner.letting_go import Commits
 from executor.runner.ports import Event
@@ -398,7 +398,7 @@ def test_a_workspace_that_is_not_served_can_not_be_looked_at(root: Path) -> None
 
 def test_an_execution_that_breaks_off_is_rolled_back_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected error in the middle is no reason to leave half a mission behind, nor to wait for a restart."""
-    real, calls = execute._receipt, 0
+    real, calls = step_receipts.step_receipt, 0
 
     def breaks(*arguments: object) -> object:
         nonlocal calls
@@ -407,7 +407,7 @@ def test_an_execution_that_breaks_off_is_rolled_back_at_once(root: Path, monkeyp
             raise ZeroDivisionError("broken")
         return real(*arguments)  # type: ignore[arg-type]  # handed on as they came
 
-    monkeypatch.setattr(execute, "_receipt", breaks)
+    monkeypatch.setattr(execute, "step_receipt", breaks)
     house = RealHouse(root)
     house.run(ROLL_BACK)
     progress = house.core.get_execution(mission_id="m-1").progress(0)
@@ -422,7 +422,7 @@ def test_a_success_whose_receipt_could_not_be_stored_is_one_after_the_restart(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start proves from the journal that every step was done."""
-    monkeypatch.setattr("executor.runner.executions.STORE_ATTEMPTS", 1)
+    monkeypatch.setattr("executor.runner.carrying_out.STORE_ATTEMPTS", 1)
     house = RealHouse(root)
     with monkeypatch.context() as patched:
         patched.setattr(house.ledger, "finish", lambda *_, **__: (_ for _ in ()).throw(ZeroDivisionError))

@@ -4,30 +4,35 @@ import dataclasses
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from executor.adapters.revocation_spool import RevocationSpool
+from executor.domain.control import ControlAction, PauseKind
 from executor.domain.errors import ExecutorError, StoreError
+from executor.domain.events import ApprovalRevoked
 from executor.domain.revocation import RevocationKind
 from executor.domain.sealed import SealedBytes
-from executor.runner.executions import AnyRun, RefusedError
+from executor.runner.executions import RefusedError
 from executor.runner.ports import Revoked
 from executor.runner.requests import ExecuteInput
+from executor.runner.stored_run import AnyRun
 from gonogo import sealing
 from gonogo.policy import KeyUse
 from gonogo.signatures import ED25519
 from gonogo.v1 import evidence_pb2, plan_pb2
+from tests.unit.executor.control_house import ControlHouse
 from tests.unit.executor.house import Person
-from tests.unit.executor.undo_house import UndoHouse
 
 WITHDRAW = evidence_pb2.REVOCATION_KIND_WITHDRAW
 DENY = evidence_pb2.REVOCATION_KIND_DENY
 
 
-class RevocationHouse(UndoHouse):
+class RevocationHouse(ControlHouse):
     """A house with a folder for its host, and steps between which somebody may have second thoughts."""
 
     patch: pytest.MonkeyPatch
@@ -162,51 +167,95 @@ def in_time(house: RevocationHouse) -> Revoked:
 
 class TestAfterTheClaim:
     @pytest.mark.parametrize(
-        ("policy", "left", "outcome"),
+        "policy",
         [
-            (plan_pb2.FAILURE_POLICY_STOP, {"a"}, evidence_pb2.OUTCOME_PARTIAL),
-            (plan_pb2.FAILURE_POLICY_CONTINUE, {"a"}, evidence_pb2.OUTCOME_PARTIAL),
-            (plan_pb2.FAILURE_POLICY_ROLL_BACK, set(), evidence_pb2.OUTCOME_ROLLED_BACK),
+            plan_pb2.FAILURE_POLICY_PAUSE,
+            plan_pb2.FAILURE_POLICY_STOP,
+            plan_pb2.FAILURE_POLICY_CONTINUE,
+            plan_pb2.FAILURE_POLICY_ROLL_BACK,
         ],
+    )
+    @pytest.mark.parametrize(
+        ("roll_back", "left", "outcome"),
+        [(False, {"a"}, evidence_pb2.OUTCOME_PARTIAL), (True, set(), evidence_pb2.OUTCOME_ROLLED_BACK)],
     )
     def test_no_step_begins_after_it(
         self,
         house: RevocationHouse,
         policy: plan_pb2.FailurePolicy.ValueType,
+        *,
+        roll_back: bool,
         left: set[str],
         outcome: evidence_pb2.Outcome.ValueType,
     ) -> None:
-        """The step that runs is ended, no other begins, and the failure policy decides about what is done."""
+        """The step that runs is ended, no other begins, and whatever the failure policy is, a person decides."""
         request = house.creating("a", "b", "c", policy=policy)
         answers: list[Revoked] = []
         revoke_after_the_first(house, answers)
-        receipt = house.receipt(request)
+        house.begin(request)
+        pause = house.paused(PauseKind.REVOKED)
         assert (answers[0].in_time, answers[0].stopping) == (False, True)
+        assert {path.name for path in house.site.iterdir()} == {"a"}
+        assert "stopped before s2: owner withdrew the approval" in pause.reason
+        house.control(ControlAction.STOP, roll_back=roll_back)
+        receipt = house.ended()
         assert {path.name for path in house.site.iterdir()} == left
-        assert (receipt.execution_status, receipt.abort_reason) == (outcome, "APPROVAL_REVOKED")
+        assert (receipt.execution_status, receipt.abort_reason) == (outcome, "STOPPED")
         assert [step.step_id for step in receipt.steps] == ["s1"]
         assert "stopped before s2: owner withdrew the approval" in receipt.errors[0]
 
+    def test_when_nobody_decides_the_plan_s_default_is_done(self, house: RevocationHouse) -> None:
+        """It does not wait for ever."""
+        revoke_after_the_first(house, [])
+        house.begin(house.creating("a", "b"))
+        pause = house.paused(PauseKind.REVOKED)
+        assert pause.deadline is not None
+        house.wall.ahead = timedelta(days=2)
+        receipt = house.ended()
+        assert (receipt.execution_status, list(house.site.iterdir())) == (evidence_pb2.OUTCOME_ROLLED_BACK, [])
+
+    def test_a_withdrawn_approval_never_holds_again(self, house: RevocationHouse) -> None:
+        """A resume finds it taken back and waits on, also after a restart."""
+        revoke_after_the_first(house, [])
+        house.begin(house.creating("a", "b"))
+        pause = house.paused(PauseKind.REVOKED)
+        house.control(ControlAction.RESUME)
+        assert house.until(lambda one: one.pause is not None and one.pause.kind is PauseKind.REVOKED).pause is not None
+        house.restart()
+        house.paused(PauseKind.REVOKED)
+        house.control(ControlAction.RESUME)
+        again = house.paused(PauseKind.REVOKED)
+        assert (again.deadline, again.reason) == (pause.deadline, pause.reason)
+        assert {path.name for path in house.site.iterdir()} == {"a"}
+        house.control(ControlAction.STOP)
+        house.ended()
+
     def test_what_is_told_while_it_happens(self, house: RevocationHouse) -> None:
-        """Events say who took it back, that the execution paused, why, and how it ended."""
+        """Events say who took it back, that the execution paused, who ended it, and how it ended."""
         revoke_after_the_first(house, [], kind=DENY)
-        progress = house.execute(house.creating("a", "b"))
-        told = [type(event.payload).__name__ for event in progress.events]
+        house.begin(house.creating("a", "b"))
+        house.paused(PauseKind.REVOKED)
+        house.control(ControlAction.STOP)
+        house.ended()
+        told = house.kinds()
         at = told.index("ApprovalRevoked")
         assert told[at:] == [
             "ApprovalRevoked",
             "ExecutionPaused",
-            "FailureDetected",
+            "ExecutionStopped",
             "ExecutionCompleted",
             "ReceiptIssued",
         ]
-        revoked = progress.events[at].payload
-        assert (revoked.approver, revoked.denied) == ("owner", True)  # type: ignore[union-attr]  # by its name
+        [revoked] = house.payloads(ApprovalRevoked)
+        assert (revoked.approver, revoked.denied) == ("owner", True)
 
     def test_before_the_first_step_nothing_is_committed(self, house: RevocationHouse) -> None:
         """Claimed and then taken back, the mission is used up and the workspace untouched."""
         house.during = lambda: house.core.revoke(house.revocation())
-        receipt = house.receipt(house.creating("a", "b"))
+        house.begin(house.creating("a", "b"))
+        house.paused(PauseKind.REVOKED)
+        house.control(ControlAction.STOP)
+        receipt = house.ended()
         assert (receipt.execution_status, list(receipt.steps)) == (evidence_pb2.OUTCOME_ABORTED, [])
         assert list(house.site.iterdir()) == []
 
@@ -227,9 +276,13 @@ class TestAfterTheClaim:
                 house.patch.setattr(house.ledger, "revoke", revoke)
 
         house.during = withdraw
-        receipt = house.receipt(house.creating("a", "b"))
+        house.begin(house.creating("a", "b"))
+        house.paused(PauseKind.REVOKED)
+        house.control(ControlAction.STOP)
+        receipt = house.ended()
+        house.idle()
         assert errors == ["STORE_FULL"]
-        assert (receipt.abort_reason, list(house.site.iterdir())) == ("APPROVAL_REVOKED", [])
+        assert (receipt.abort_reason, list(house.site.iterdir())) == ("STOPPED", [])
         assert len(house.rows()) == again
         assert (house.core._revocations._stops, house.core._revocations._unrecorded) == ({}, set())
 
@@ -261,29 +314,38 @@ class TestAfterTheClaim:
 
 
 class Race:
-    """An execution and a revocation, let go at the same moment."""
+    """An execution and a revocation, let go at the same moment; what waits because of that is stopped."""
 
     def __init__(self, house: RevocationHouse, request: ExecuteInput, revocation: SealedBytes) -> None:
         self.refused = self.ran = False
-        barrier = threading.Barrier(2)
+        self._house, self._request = house, request
+        barrier = threading.Barrier(3)
         answers: list[Revoked] = []
 
         def revoke() -> None:
             barrier.wait()
             answers.append(house.core.revoke(revocation))
 
-        thread = threading.Thread(target=revoke)
-        thread.start()
+        threads = [threading.Thread(target=revoke), threading.Thread(target=self._execute, args=(barrier,))]
+        for thread in threads:
+            thread.start()
+        barrier.wait()
+        while threads[1].is_alive():
+            with suppress(ExecutorError):
+                house.control(ControlAction.STOP, mission_id=request.named.mission_id)
+            threads[1].join(0.01)
+        threads[0].join()
+        [self.answer] = answers
+
+    def _execute(self, barrier: threading.Barrier) -> None:
         barrier.wait()
         try:
             attached: list[AnyRun] = []
-            house.core.execute(request, attached.append)
+            self._house.core.execute(self._request, attached.append)
             self.ran = True
         except RefusedError as error:
             assert error.fault.reason == "APPROVAL_REVOKED"  # noqa: PT017 - the other branch is as good
             self.refused = True
-        thread.join()
-        [self.answer] = answers
 
 
 def revoke_after_the_first(

@@ -5,11 +5,13 @@ import logging
 import os
 import typing
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 
 import pytest
 
+from executor.domain import events
 from executor.domain.changes import ChangeKind
 from executor.domain.events import Payload, StepOutput
 from executor.domain.plan import (
@@ -22,19 +24,37 @@ from executor.domain.plan import (
     ReadFile,
     SearchFiles,
     SetMode,
+    Stage,
 )
 from executor.domain.plan import TestExpectation as Expectation
-from executor.domain.receipt import Outcome
+from executor.domain.receipt import (
+    ControlRecord,
+    EffectRecord,
+    EffectState,
+    ExecutionResult,
+    Outcome,
+    StepReceipt,
+)
 from executor.domain.redaction import Redactor
-from executor.domain.report import ListEvidence, ReadEvidence, ReportStatus, SearchEvidence
+from executor.domain.report import (
+    Excerpt,
+    ListEvidence,
+    ReadEvidence,
+    ReportStatus,
+    SearchEvidence,
+    TestCase,
+    TestCaseStatus,
+)
 from executor.runner.log_redaction import keep_out_of_log
 from executor.runner.ports import Simulation
-from executor.runner.redacted import WORDS, redacted_simulation
+from executor.runner.redacted import WORDS, redacted, redacted_result, redacted_simulation
 from gonogo.digests import digest as digest_of
 from tests.unit.executor.plan_house import PlanHouse, plan_house, shell, suite
 from tests.unit.executor.secret_house import CANARY, DEPLOY, MARKER, VALUE, file, leaks
 
 __all__ = ["file"]
+
+AT = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 class TestDryRun:
@@ -230,22 +250,32 @@ class TestWords:
         }
         assert names == {
             "abort_reason",
+            "action",
             "action_type",
             "after_fingerprint",
+            "answer_digest",
+            "approval_id",
             "approver",
+            "change_set_digest",
             "checkpoint_id",
+            "digest",
             "execution_id",
             "executor_id",
+            "idempotency_key",
+            "key_id",
             "kind",
             "mission_id",
             "operation",
+            "person",
             "plan_digest",
             "plan_id",
+            "reason",
             "receipt_digest",
             "receipt_id",
-            "reason",
+            "reconciliation_id",
             "refusal_id",
             "report_digest",
+            "results_digest",
             "revocation_id",
             "step_id",
             "stream",
@@ -271,3 +301,69 @@ class TestWords:
         assert VALUE not in written.getvalue()
         assert f"the token {MARKER} is wrong" in written.getvalue()
         assert f"with base 10: '{MARKER}'" in written.getvalue()
+
+
+def test_a_receipt_shows_no_secret_anywhere() -> None:
+    """Answers of far sides, test cases, and the words of persons are told without it; ids and digests stay."""
+    said = f"it said {VALUE} twice: {VALUE}"
+    effect = EffectRecord(
+        state=EffectState.DONE,
+        idempotency_key="x-1-s1",
+        summary=said,
+        answer=Excerpt(head=said, tail=said, total_bytes=9, digest=digest_of(b""), truncated=True),
+        compensation=said,
+    )
+    step = StepReceipt(
+        step_id="s1",
+        operation="call_tool",
+        target=said,
+        action_type="live",
+        stage=Stage.EDIT,
+        started_at=AT,
+        completed_at=AT,
+        duration_ms=1,
+        precondition_met=True,
+        precondition_detail=said,
+        expected_vs_actual_match=True,
+        actual_state_change=(),
+        success=True,
+        rollback_invoked=False,
+        rollback_succeeded=False,
+        error_message=said,
+        test_verdict=None,
+        effect=effect,
+        test_cases=(TestCase(name=said, status=TestCaseStatus.FAILED, message=said),),
+    )
+    result = ExecutionResult(
+        outcome=Outcome.PARTIAL,
+        steps=(step,),
+        before=(),
+        after=(),
+        after_fingerprint="",
+        divergence_details=(said,),
+        abort_reason="STOPPED",
+        errors=(said,),
+        controls=(ControlRecord(action="stop", actor=said, reason=said, time=AT),),
+    )
+    redactor = Redactor([DEPLOY])
+    told = redacted_result(result, redactor)
+    assert redactor.find(repr(told).encode()) is None
+    assert repr(told).count(MARKER) == 26
+    assert told.steps[0].effect is not None
+    assert told.steps[0].effect.idempotency_key == "x-1-s1"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        events.ExecutionPaused(reason=f"it said {VALUE}"),
+        events.ExecutionStopped(actor=f"a {VALUE}", reason=f"b {VALUE}", roll_back=False),
+        events.ExecutionResumed(action="retry", actor=f"a {VALUE}"),
+        events.FailureDetected(step_id="s1", reason="R", message=f"a {VALUE}", kind="call_tool", path=f"b/{VALUE}"),
+    ],
+    ids=lambda payload: type(payload).__name__,
+)
+def test_what_is_told_of_a_pause_shows_no_secret(payload: Payload) -> None:
+    """Whoever said it, and whatever it is about."""
+    redactor = Redactor([DEPLOY])
+    assert redactor.find(repr(redacted(payload, redactor)).encode()) is None

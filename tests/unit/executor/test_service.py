@@ -14,9 +14,10 @@ from executor.domain.receipt import Outcome
 from executor.domain.sealed import SealedBytes, Signature
 from executor.runner.clock import EffectiveClock
 from executor.runner.dry_runs import Admission
-from executor.runner.executions import AnyRun, RefusedError
+from executor.runner.executions import RefusedError
 from executor.runner.requests import ExecuteInput
 from executor.runner.run import Recorder, Run
+from executor.runner.stored_run import AnyRun
 from gonogo import sealing
 from gonogo.digests import digest
 from gonogo.signatures import ED25519, load_signing_key, verify
@@ -124,14 +125,23 @@ class TestDryRun:
         [
             pytest.param({"executor_id": "other"}, "EXECUTOR_MISMATCH", id="another executor"),
             pytest.param({"workspace_id": "other"}, "WORKSPACE_UNKNOWN", id="unknown workspace"),
-            pytest.param({"failure_policy": plan_pb2.FAILURE_POLICY_PAUSE}, "UNSUPPORTED", id="pause"),
+            pytest.param(
+                {"pause": plan_pb2.PauseRules(deadline_seconds=2_592_001)}, "PLAN_INVALID", id="longest pause"
+            ),
+            pytest.param(
+                {"pause": plan_pb2.PauseRules(step_approval_seconds=2_592_001)}, "PLAN_INVALID", id="longest wait"
+            ),
+            pytest.param({"segment": 1}, "PLAN_INVALID", id="half a repair plan"),
             pytest.param({"failure_policy": 0}, "MALFORMED", id="no failure policy"),
             pytest.param(
-                {"scope": plan_pb2.Scope(network=plan_pb2.NETWORK_ACCESS_LISTED_DOMAINS, domains=["a.example"])},
-                "UNSUPPORTED",
-                id="network",
+                {"scope": plan_pb2.Scope(network=plan_pb2.NETWORK_ACCESS_LISTED_DOMAINS)}, "PLAN_INVALID", id="network"
             ),
-            pytest.param({"scope": plan_pb2.Scope(domains=["a.example"])}, "UNSUPPORTED", id="domains"),
+            pytest.param({"scope": plan_pb2.Scope(domains=["a.example"])}, "PLAN_INVALID", id="domains"),
+            pytest.param(
+                {"scope": plan_pb2.Scope(network=plan_pb2.NETWORK_ACCESS_LISTED_DOMAINS, domains=["a b"])},
+                "NETWORK_REFUSED",
+                id="no name",
+            ),
             pytest.param({"scope": plan_pb2.Scope(max_bytes="1e9")}, "PLAN_INVALID", id="number as no digits"),
             pytest.param({"steps": []}, "PLAN_INVALID", id="no steps"),
             pytest.param({"plan_id": ""}, "PLAN_INVALID", id="no plan id"),
@@ -143,7 +153,7 @@ class TestDryRun:
         plan = house.plan()
         for name, value in changes.items():
             plan.ClearField(name)  # type: ignore[arg-type]  # names of the message
-            if name in {"scope", "steps"}:
+            if name in {"scope", "steps", "pause"}:
                 plan.MergeFrom(plan_pb2.Plan(**{name: value}))  # type: ignore[arg-type]  # names of the message
             else:
                 setattr(plan, name, value)
@@ -356,7 +366,7 @@ class TestExecute:
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Without room for the receipt the caller gets the error, and the next start issues one that says unknown."""
-        monkeypatch.setattr("executor.runner.executions.STORE_PAUSE_SECONDS", 0)
+        monkeypatch.setattr("executor.runner.carrying_out.STORE_PAUSE_SECONDS", 0)
         request = house.ready()
         with monkeypatch.context() as patched:
             full = StoreError("STORE_FULL", "full", "make room")

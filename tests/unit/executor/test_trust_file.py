@@ -10,7 +10,7 @@ import pytest
 from client.initialise import TRUST_FILE
 from executor.adapters.trust_file import parse_trust, read_trust_file
 from executor.adapters.trust_tables import TrustFileError
-from executor.domain import risk
+from executor.domain import outside_risk, risk
 from executor.domain.policy import Limits, Orchestrator, SecretSource, Trust, limits_digest
 from executor.domain.risk import RISK_FACTS
 from gonogo.digests import digest
@@ -51,6 +51,7 @@ min_ladder_level = "L3"
 hardware_key = true
 max_approval_seconds = 3600
 refuse = true
+approve_steps = true
 [rules.when]
 step_kinds = ["run_command", "write_file"]
 risk_facts = ["runs_later"]
@@ -158,6 +159,7 @@ def test_agents_groups_rules_labels_and_secrets() -> None:
             hardware_key=True,
             max_approval_seconds=3600,
             refuse=True,
+            approve_steps=True,
         ),
     )
     assert trust.policy.labels == {"site": ("prod", "eu"), "shop": ()}
@@ -211,8 +213,8 @@ def test_rules_may_decide_alone() -> None:
 
 def test_every_fact_of_risk_can_be_named() -> None:
     """The list of facts that rules may name is the list of those that the executor finds."""
-    tree = ast.parse(inspect.getsource(risk))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    trees = [ast.parse(inspect.getsource(module)) for module in (risk, outside_risk)]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     named = {
         call.args[0].value
         for call in calls
@@ -409,7 +411,7 @@ def test_the_documents_example_is_a_trust_file() -> None:
         example = example.replace("ssh-ed25519 AAAA…", person.key.public.line, 1)
     trust = parse_trust(example.encode())
     assert [one.person_id for one in trust.policy.persons] == ["alice", "alice-agent"]
-    assert [rule.rule_id for rule in trust.policy.rules] == ["production"]
+    assert [rule.rule_id for rule in trust.policy.rules] == ["production", "requests-one-by-one"]
 
 
 def test_what_init_suggests_is_a_trust_file() -> None:
@@ -425,7 +427,7 @@ def test_what_init_suggests_is_a_trust_file() -> None:
     )
     head, _, suggested = text.partition("# [[groups]]")
     lines = [line.removeprefix("# ") for line in f"# [[groups]]{suggested}".splitlines()]
-    rules = "\n".join(line for line in lines if not line.startswith(("A workspace", "#")))
+    rules = "\n".join(line for line in lines if not line.startswith(("A workspace", "What steps", "#")))
     trust = parse_trust(f"{head}{rules}\n".encode())
     assert [rule.rule_id for rule in trust.policy.rules] == ["production"]
 

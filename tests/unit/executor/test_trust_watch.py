@@ -404,5 +404,5 @@ def test_a_dry_run_and_an_execution_use_the_limits_of_their_beginning() -> None:
     assert str(simulator.run(nothing, nothing, nothing)) == "ran"
     limits = Limits(max_content_bytes=2)
     assert str(simulator.run(nothing, nothing, nothing)) == "ran"
-    assert str(executioner.run(nothing, nothing, nothing, nothing, "x-1")) == "ran"
+    assert str(executioner.run(nothing)) == "ran"
     assert made == [1, 2, 2]

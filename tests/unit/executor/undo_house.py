@@ -12,16 +12,15 @@ from pathlib import Path
 from executor.adapters.ledger_sqlite import SqliteLedger
 from executor.adapters.wire import WireDocuments
 from executor.domain.ladder import LadderLevel
-from executor.domain.plan import Plan
 from executor.domain.policy import Trust
-from executor.domain.report import Report
 from executor.domain.sealed import SealedBytes
 from executor.runner.clock import EffectiveClock
 from executor.runner.drift import FindDrift
 from executor.runner.execute import Executioner
 from executor.runner.kept_steps import LedgerSteps
 from executor.runner.keyring import DocumentSigner
-from executor.runner.ports import Capabilities, Emit, Ended, Ledger, Stopped, WorkspaceStanding
+from executor.runner.orders import Order
+from executor.runner.ports import Capabilities, Ended, Ledger, WorkspaceStanding
 from executor.runner.recovery import JournalRecovery
 from executor.runner.retention import Retention
 from executor.runner.service import ExecutorCore, Parts
@@ -58,11 +57,9 @@ class Interrupted:
     executioner: Executioner
     house: "UndoHouse"
 
-    def run(
-        self, plan: Plan, report: Report, workspace: Workspace, emit: Emit, execution_id: str, stopped: Stopped
-    ) -> Ended:
+    def run(self, order: Order) -> Ended:
         self.house.during()
-        return self.executioner.run(plan, report, workspace, emit, execution_id, stopped)
+        return self.executioner.run(order)
 
 
 class UndoHouse(House):

@@ -8,7 +8,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.errors import OrchestratorError, Reason
 from orchestrator.domain.intent import IntentKind
 from orchestrator.domain.mission import MissionStatus
-from orchestrator.service.intake import GONOGO, ChatTurn
+from orchestrator.service.intake import GONOGO, ChatTurn, Reply
 from tests.fakes.executor_simulator import ExecutorSimulator
 from tests.fakes.orchestrator_house import House, draft, request
 
@@ -120,10 +120,36 @@ async def test_feedback_is_recorded_on_the_mission(house: House) -> None:
     mission = await house.approved()
     await house.execute(mission)
 
-    await house.say(f"feedback {mission.mission_id}: quick and tidy")
+    await operating(house, f"feedback {mission.mission_id}: quick and tidy")
 
     last = house.events(mission.mission_id)[-1]
     assert last.payload == ev.FeedbackRecorded(text="quick and tidy")
+
+
+async def operating(house: House, text: str, session_id: str = "") -> Reply:
+    """Say something as somebody who may operate missions."""
+    turn = ChatTurn(session_id=session_id, text=text, transcription=None, workspace_id="", controls_all=True)
+    return await house.intake.send(request(person="operator"), turn)
+
+
+async def test_feedback_asks_for_the_role_that_the_call_for_it_asks_for(house: House) -> None:
+    """Who may only propose says nothing of missions in a chat that it could not say by the call."""
+    mission = await house.proposed()
+    reply = await house.say(f"feedback {mission.mission_id}: quick and tidy", asked=request(person="guest"))
+
+    assert "may not" in reply.text
+    assert "feedback_recorded" not in house.types(mission.mission_id)
+
+
+@pytest.mark.parametrize("said", ["feedback: slow", "feedback: it broke"])
+async def test_a_chat_without_a_mission_means_nobody_elses(house: House, said: str) -> None:
+    """A sentence that names no mission is about the chat's own; in a new chat it changes nothing at all."""
+    mission = await house.proposed()
+    before = house.types(mission.mission_id)
+    reply = await operating(house, said)
+
+    assert "name the mission" in reply.text.lower()
+    assert house.types(mission.mission_id) == before
 
 
 async def ended_by_chat(house: House) -> tuple[str, str]:

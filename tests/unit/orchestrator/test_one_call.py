@@ -82,7 +82,7 @@ async def test_a_whole_mission_is_two_calls_and_three_appends(
     assert [name for name in executor.calls if name != "describe"] == ["dry_run", "execute"]
     assert updates[-1].receipt is not None
     assert house.types(mission.mission_id)[:7] == [*TRIED, "approval_granted", "mission_approved", "mission_started"]
-    assert len(house.types(mission.mission_id)) == 16
+    assert len(house.types(mission.mission_id)) == 17
     assert ev.TYPES[type(updates[0].events[0].payload)] == "mission_started"
 
 

@@ -6,19 +6,27 @@ from orchestrator.domain.errors import Reason, RequestRefusedError
 from orchestrator.domain.plan import (
     Action,
     AppendText,
+    CallTool,
+    Compensation,
     CreateDirectory,
     DeletePath,
     FailurePolicy,
     ListDirectory,
+    LiveAccess,
     MovePath,
     NetworkAccess,
     PatchFile,
+    PauseDefault,
+    PauseRules,
     PlanDraft,
     ReadFile,
+    ReadinessCheck,
     ReplaceText,
     RunCommand,
+    RunLive,
     RunTests,
     Scope,
+    SearchBodies,
     SearchFiles,
     SetMode,
     Stage,
@@ -46,7 +54,10 @@ def test_defaults_are_filled_in() -> None:
     plan = done(WriteFile(path="a", content=""), RunTests(argv=("pytest",), env={}))
 
     assert plan.scope == Scope(network=NetworkAccess.NONE, max_pages=1, max_duration_seconds=30)
-    assert plan.failure_policy is FailurePolicy.ROLL_BACK
+    assert plan.failure_policy is FailurePolicy.PAUSE
+    assert plan.pause == PauseRules(
+        deadline_seconds=86_400, default_action=PauseDefault.ROLL_BACK, step_approval_seconds=3_600
+    )
     assert [(step.step_id, step.stage) for step in plan.steps] == [("s1", Stage.EDIT), ("s2", Stage.TEST)]
     assert all(step.description for step in plan.steps)
     tests = plan.steps[1].action
@@ -125,7 +136,10 @@ def test_a_bad_step_is_refused_by_name(action: Action, reason: Reason) -> None:
 
 
 SCOPES = [
-    (Scope(network=NetworkAccess.LISTED_DOMAINS), Reason.UNSUPPORTED),
+    (Scope(network=NetworkAccess.LISTED_DOMAINS), Reason.PLAN_INVALID),
+    (Scope(network=NetworkAccess.LISTED_DOMAINS, domains=("a b",)), Reason.NETWORK_REFUSED),
+    (Scope(network=NetworkAccess.LISTED_DOMAINS, domains=("example.org",) * 1001), Reason.PLAN_INVALID),
+    (Scope(max_pages=1001), Reason.PLAN_INVALID),
     (Scope(domains=("example.org",)), Reason.PLAN_INVALID),
     (Scope(paths=("/etc/**",)), Reason.PATH_OUTSIDE_WORKSPACE),
     (Scope(paths=("docs/",)), Reason.PATH_INVALID),
@@ -145,12 +159,31 @@ def test_a_bad_scope_is_refused(scope: Scope, reason: Reason) -> None:
     assert caught.value.reason is reason
 
 
-def test_pause_arrives_later() -> None:
-    """The contract knows it, this release does not."""
-    with pytest.raises(RequestRefusedError, match="pause arrives with mission control") as caught:
-        done(ReadFile(path="a"), policy=FailurePolicy.PAUSE)
+def test_what_a_live_step_leaves_open_is_filled_in() -> None:
+    """Limits, arguments, times and descriptions; where a kind may be of any stage, the description's words decide."""
+    make = RunLive(argv=("make", "a\nb"), env={}, access=LiveAccess.HOST, keep_running=ReadinessCheck(port=80))
+    drop = Step(action=CallTool(server="shop", tool="add"), compensation=Compensation(action=make))
+    steps = (Step(action=SearchBodies(query="x")), Step(description="verify it", action=make), drop)
+    done = completed(PlanDraft(objective="x", workspace="w", steps=steps), max_content_bytes=LIMIT)
 
-    assert caught.value.reason is Reason.UNSUPPORTED
+    assert [step.stage for step in done.steps] == [Stage.RETRIEVE, Stage.TEST, Stage.EDIT]
+    assert done.steps[0].action == SearchBodies(query="x", limit=20)
+    assert done.steps[2].action == CallTool(server="shop", tool="add", arguments="{}")
+    made_up = done.steps[2].compensation
+    assert made_up is not None
+    assert made_up.description == 'run live ["make", "a\\nb"]'
+    assert isinstance(made_up.action, RunLive)
+    assert made_up.action.keep_running == ReadinessCheck(port=80, seconds=10)
+
+
+def test_a_pause_that_is_said_is_kept() -> None:
+    """Each of the three is filled in by itself."""
+    said = PauseRules(default_action=PauseDefault.STOP)
+    draft = PlanDraft(objective="x", workspace="w", steps=(Step(action=ReadFile(path="a")),), pause=said)
+
+    assert completed(draft, max_content_bytes=LIMIT).pause == PauseRules(
+        deadline_seconds=86_400, default_action=PauseDefault.STOP, step_approval_seconds=3_600
+    )
 
 
 OUTSIDE = [

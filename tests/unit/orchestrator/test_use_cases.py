@@ -45,6 +45,7 @@ async def test_a_mission_goes_from_proposal_to_receipt(house: House) -> None:
         "step_completed",
         "execution_completed",
         "receipt_issued",
+        "signal_recorded",
         "mission_completed",
     ]
     sequences = [event.sequence for event in house.events(mission.mission_id)]
@@ -214,7 +215,7 @@ async def test_a_broken_stream_is_taken_up_where_it_broke(house: House, executor
     types = house.types(mission.mission_id)
     assert updates[-1].receipt is not None
     assert "watch" in executor.calls
-    assert len(types) == 16
+    assert len(types) == 17
     assert [ev.TYPES[type(event.payload)] for update in updates for event in update.events] == types[6:]
 
 

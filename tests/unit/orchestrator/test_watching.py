@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.errors import OrchestratorError, Reason
-from orchestrator.domain.events import Event
+from orchestrator.domain.events import Event, FeedbackRecorded
 from orchestrator.entrypoints.tokens import cursor_of, page_token, resume_token, sequence_of
-from orchestrator.service.event_log import ProjectionCursor
+from orchestrator.service.event_log import PAGE, ProjectionCursor, StoredEvent
+from orchestrator.service.mission_store import Decision
+from orchestrator.service.recent import Recent
 from tests.fakes.executor_simulator import ExecutorSimulator
 from tests.fakes.orchestrator_house import House
 
@@ -28,7 +30,7 @@ async def test_a_follower_sees_events_while_they_happen(house: House, executor: 
         executor.gate_open.set()
     await running
 
-    assert [event.sequence for event in seen] == list(range(7, 17))
+    assert [event.sequence for event in seen] == list(range(7, 18))
     assert seen == house.events(mission.mission_id)[6:]
 
 
@@ -39,6 +41,27 @@ async def test_without_follow_the_stream_ends_with_the_last_event_of_now(house: 
     batches = [batch async for batch in house.use.watching.watch(mission.mission_id, 0, follow=False)]
 
     assert [event.sequence for batch in batches for event in batch] == [1, 2]
+
+
+async def test_a_long_past_is_read_a_page_at_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who reads slowly has one page in memory, and others have their turns in between."""
+    mission = await house.proposed()
+    store, told = house.use.missions.store, Decision(payloads=(FeedbackRecorded(text="again"),) * PAGE)
+    for _ in range(4):
+        await store.record(mission.mission_id, "owner", lambda _mission: told)
+    read: list[int] = []
+    decode = house.use.watching.codec.decode
+
+    def counted(stored: StoredEvent) -> Event:
+        read.append(stored.version)
+        return decode(stored)
+
+    monkeypatch.setattr(house.use.watching.codec, "decode", counted)
+    watching = replace(house.use.watching, _batches=Recent(8))
+    batches = watching.watch(mission.mission_id, 0, follow=False)
+
+    assert len(await anext(batches)) == len(read) == PAGE
+    assert [event.sequence async for batch in batches for event in batch] == list(range(PAGE + 1, 4 * PAGE + 3))
 
 
 async def test_an_idle_stream_has_a_heartbeat_and_ends_with_the_drain(house: House) -> None:
@@ -105,9 +128,9 @@ async def test_replay_and_export_beside_a_running_service(house: House) -> None:
     exported = await asyncio.to_thread(command, house, "export")
 
     found = json.loads(replayed.stdout)
-    assert (found["equal"], found["missions"], found["events"]) == (True, 1, 16)
+    assert (found["equal"], found["missions"], found["events"]) == (True, 1, 17)
     kinds = [json.loads(line)["kind"] for line in exported.stdout.splitlines()]
-    assert (kinds.count("event"), kinds.count("document")) == (16, 5)
+    assert (kinds.count("event"), kinds.count("document")) == (17, 5)
 
 
 async def test_a_command_without_a_log_ends_with_reason_and_remedy(house: House, tmp_path: Path) -> None:

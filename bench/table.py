@@ -30,6 +30,11 @@ WORDS = {
     "gates_2_approvals_20_changes": ("gates 1 to 5, 2 approvals, a report of 20 changes", TWO),
     "gates_per_1000_changes": ("what 1,000 changes more add to them", TWO),
     "missions_1": ("one-file mission, proposal to receipt, 1 caller", "create, fsync, three SQLite commits"),
+    "watch_1_watchers": ("events to one watcher of a mission", "a stream of messages made beforehand"),
+    "watch_100_watchers": ("the same, 100 watchers", "the same"),
+    "watch_1000_watchers": ("the same, 1,000 watchers", "the same"),
+    "start_with_1000000_events": ("start of the orchestrator with 1,000,000 events", "with 10,000"),
+    "whiteboard_at_1000000_events": ("a whiteboard read, 1,000,000 events in the log", "10,000 in the log"),
     "missions_16": ("the same, 16 callers", "the same, 16 threads"),
 }
 

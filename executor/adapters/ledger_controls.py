@@ -50,6 +50,12 @@ class Controls(AuditRows):
     def controls(self, execution_id: str) -> tuple[ControlEntry, ...]:
         return tuple(control_of(row) for row in self._rows("controls_of", execution_id))
 
+    def unheeded_control(self, mission_id: str) -> ControlEntry | None:
+        for kind, request_id in self._rows("last_recorded", mission_id):
+            if kind == CONTROL:
+                return control_of(self._rows("control", request_id)[0])
+        return None
+
     def word_used(self, document_id: str, nonce: str) -> bool:
         return bool(self._rows("used_approval", document_id, nonce))
 

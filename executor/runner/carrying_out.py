@@ -79,7 +79,8 @@ class Carrier:
         """Take note of an execution that is there again after a restart; its events up to a place are durable."""
         run = Run(_record_of(segments[0].claim), recorder, durable=durable)
         started = self._started(segments, workspace, run, recorder)
-        started.live.desk.remember(self.ledger.controls(run.execution_id))
+        controls, unheeded = self.ledger.controls(run.execution_id), self.ledger.unheeded_control(run.mission_id)
+        started.live.desk.remember(controls, unheeded)
         self.revocations.stands_on(segments[-1].claim)
         run.stands(None, segments[-1].number)
         return replace(started, order=replace(started.order, restored=restored))

@@ -21,7 +21,7 @@ from executor.domain.errors import ExecutorError, StoreError
 from executor.domain.events import ExecutionPaused, StepApproved
 from executor.domain.pauses import check_fits
 from executor.domain.plan import PauseDefault
-from executor.domain.receipt import ControlRecord
+from executor.domain.receipt import ApprovalRecord, ControlRecord
 from executor.domain.revocation import RevocationRecord
 from executor.runner.control_ports import DEADLINE, ControlEntry, PausedState
 from executor.runner.control_records import record_of, records_of, repaired, stop_by, stop_of
@@ -47,6 +47,7 @@ from gonogo.digests import framed_digest
 
 LOOK_SECONDS: Final = 30.0
 STORE_SECONDS: Final = 1.0
+GOING_ON: Final = frozenset({ControlAction.RESUME, ControlAction.RETRY})
 MOST_CONTROLS: Final = 10_000
 """Each is in the receipt, and a receipt that nobody can read any more is none."""
 
@@ -94,10 +95,20 @@ class ControlDesk:
         self._decision: Decision | None = None
         self._left = False
         self._closed = False
+        self._unheeded: ControlEntry | None = None
+        events = (one.payload for one in recorder.after(0))
+        self._told = {one.approval_id for one in events if isinstance(one, StepApproved)}
+        """The step approvals of which everybody was told."""
         self._changed = threading.Condition()
 
-    def remember(self, entries: Sequence[ControlEntry]) -> None:
-        """Take what was recorded before this process; called once, before anything else."""
+    def remember(self, entries: Sequence[ControlEntry], unheeded: ControlEntry | None) -> None:
+        """Take what was recorded before this process; called once, before anything else.
+
+        Args:
+            entries: all of it.
+            unheeded: the last entry, where nothing of what it leads to is durable.
+        """
+        self._unheeded = unheeded
         self._entries += entries
         self._records += records_of(entries, [one.claim for one in self._segments])
         self.wish = stop_of(entries)
@@ -139,13 +150,23 @@ class ControlDesk:
                 return self.wish
             if not told:
                 self._tell(pause)
-            known = self._known(pause)
+            known = self._known(pause) or self._asked_before(pause, told=told)
             if known is not None:
                 return known
             with self._paused(pause):
                 while self._decision is None:
                     self._wait_a_while(pause)
                 return self._decision
+
+    def holds(self, approvals: Sequence[ApprovalRecord]) -> bool:
+        now = self._parts.now()
+        if any(one.expires_at is not None and now >= one.expires_at for one in approvals):
+            return False
+        try:
+            return not self._parts.words.is_taken_back(self._run.mission_id, [one.approver for one in approvals])
+        except StoreError:
+            log.exception("what was taken back of %s can not be looked up", self._run.mission_id)
+            return False
 
     def goes_on(self) -> None:
         with self._changed:
@@ -240,16 +261,6 @@ class ControlDesk:
         vote = self._parts.words.step_approval(request, self._waiting(pause))
         approval = vote.record
         self._record(request, step_id=pause.step_id, word=(approval.approval_id, vote.nonce, approval.approver))
-        if not vote.denied:
-            self._emit(
-                StepApproved(
-                    step_id=pause.step_id,
-                    approval_id=approval.approval_id,
-                    approver=approval.approver,
-                    key_id=approval.key_id,
-                )
-            )
-            self._flush()
         decision = self._standing(pause)
         if decision is not None:
             self._decide(decision)
@@ -298,6 +309,13 @@ class ControlDesk:
             return None if record is None else Reconciled(record=record)
         return None
 
+    def _asked_before(self, pause: Pause, *, told: bool) -> Decision | None:
+        """Return that somebody had it go on from just this wait, where it died before anything came of that."""
+        entry, self._unheeded = self._unheeded, None
+        if entry is None or not told or entry.step_id != pause.step_id or entry.action not in pause.actions:
+            return None
+        return GoOn(action=entry.action_name, actor=entry.actor) if entry.action in GOING_ON else None
+
     def _standing(self, pause: Pause) -> Decision | None:
         """Return what the signatures for the step that waits come to, where that decides."""
         try:
@@ -305,6 +323,7 @@ class ControlDesk:
         except ExecutorError as error:  # nothing can be decided now; whoever signs next asks again
             log.warning("the approvals of step %s can not be counted now: %s", pause.step_id, error)
             return None
+        self._tell_votes(pause, [vote.record for vote in standing.votes if not vote.denied])
         if standing.denied_by:
             comment = next((vote.comment for vote in standing.votes if vote.denied), "")
             said = f"denied {pause.step_id}" + (f": {comment}" if comment else "")
@@ -314,6 +333,19 @@ class ControlDesk:
         approvals = tuple(vote.record for vote in standing.votes)
         actor = ", ".join(one.approver for one in approvals)
         return Approved(step_id=pause.step_id, actor=actor, approvals=approvals)
+
+    def _tell_votes(self, pause: Pause, approvals: Sequence[ApprovalRecord]) -> None:
+        """Say who has approved the step; of what was recorded just before a crash nobody was told yet."""
+        untold = [one for one in approvals if one.approval_id not in self._told]
+        for one in untold:
+            self._told.add(one.approval_id)
+            self._emit(
+                StepApproved(
+                    step_id=pause.step_id, approval_id=one.approval_id, approver=one.approver, key_id=one.key_id
+                )
+            )
+        if untold:
+            self._flush()
 
     def _waiting(self, pause: Pause) -> WaitingStep:
         return WaitingStep(

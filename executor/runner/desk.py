@@ -1,5 +1,6 @@
 """The port between an execution's thread and the people who have it pause, go on, or end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -94,6 +95,10 @@ class Desk(Protocol):
         """
         ...
 
+    def holds(self, approvals: Sequence[ApprovalRecord]) -> bool:
+        """Tell whether a step's own approvals still hold after a wait: none has run out, and nobody took one back."""
+        ...
+
     def goes_on(self) -> None:
         """Make durable that it waits no more, before anything is done: no restart finds steps of one that waited.
 
@@ -133,6 +138,11 @@ class Undisturbed:
         del told
         roll_back = pause.default_action is PauseDefault.ROLL_BACK
         return Stop(actor=DEADLINE_ACTOR, reason="nobody is there to decide", roll_back=roll_back)
+
+    def holds(self, approvals: Sequence[ApprovalRecord]) -> bool:
+        """Return true: it never waits."""
+        del approvals
+        return True
 
     def goes_on(self) -> None:
         """Nothing of it is durable."""

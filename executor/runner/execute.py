@@ -184,6 +184,9 @@ class _Execution:
         if isinstance(decision, Approved):
             self._position.approvals[decision.step_id] = decision.approvals
             return None, ExecutionResumed(action="approve_step", actor=decision.actor, step_id=decision.step_id)
+        approvals = self._position.approvals
+        if step_id in approvals and not self._desk.holds(approvals[step_id]):
+            del approvals[step_id]  # they are asked for anew
         return None, ExecutionResumed(action=decision.action, actor=decision.actor, step_id=step_id)
 
     def _stop(self, stop: Stop, *, why: str = "") -> Turn:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from executor.domain.changes import Node
 from executor.domain.control import ControlAction, Pause, PauseKind
+from executor.domain.errors import ExecutorError
 from executor.domain.events import ApprovalRevoked, ExecutionPaused
 from executor.domain.pauses import REPAIRABLE, WHILE_PAUSED, Place, pause_of
 from executor.domain.revocation import SHOWN_REASON, RevocationRecord
@@ -50,7 +51,11 @@ class Pauses:
         return again and replace(again, deadline=pause.deadline or again.deadline)
 
     def _drifted(self) -> Pause | None:
-        different = self._different()
+        try:
+            different = self._different()
+        except ExecutorError as error:  # the workspace is not there now, and may be there again
+            reason = f"{error.fault.reason}: {error.fault.message}"
+            return self.make(PauseKind.FAILURE, reason, self._next_step())
         if not different:
             return None
         shown = ", ".join(different[:SHOWN_PATHS])

@@ -321,6 +321,10 @@ class Ledger(Protocol):
         """Return what was recorded, in the order of it."""
         ...
 
+    def unheeded_control(self, mission_id: str) -> ControlEntry | None:
+        """Return a control that is the last thing recorded of a mission: no event, effect or claim came after it."""
+        ...
+
     def claim_effect(self, claim: EffectClaim) -> None:
         """Record that an effect is about to happen. An effect id is taken once, for ever; else it is a StoreError.
 

@@ -65,7 +65,8 @@ class Recovered:
         """Tell whether what was left is brought to an end without asking anybody; nothing is changed by that.
 
         It is not where people had a part in it that a receipt must tell of in full: a repair plan, an effect outside, a
-        step's own approval, a wait, or a stop. Otherwise it is, unless the plan has people asked, and something is left to ask about.
+        step's own approval, a wait, or a stop. Otherwise it is, unless the plan has people asked, and something is left
+        to ask about.
         """
         left = self.left
         if len(left.claims) > 1 or left.may_have_reached_outside or left.approvals:
@@ -82,7 +83,7 @@ class Recovered:
         """Bring the execution to its end."""
         self._take_stock()
         self._undo([step for step in self.steps if step.commit and not step.commit.complete])
-        outcome = self._outcome()
+        outcome = self._outcome_without_plans() if self._is_unread else self._outcome()
         result = self._result(outcome)
         if not self.left.completed:
             self.emit(ExecutionCompleted(execution_id=self.claim.execution_id, outcome=outcome))
@@ -122,12 +123,18 @@ class Recovered:
             if isinstance(event.payload, FailureDetected) and event.payload.step_id in failed:
                 yield event.payload.reason
 
-    def _outcome(self) -> Outcome:
+    @property
+    def _is_unread(self) -> bool:
+        """Whether it did more than its first report tells, under plans that can not be read any more."""
         left = self.left
-        if left.segments is None and (len(left.claims) > 1 or left.effects):
-            self.reason = self.reason or REASON
-            self.errors.append(f"a plan of execution {self.claim.execution_id} can not be read; what it did is left")
-            return Outcome.UNKNOWN
+        return left.segments is None and (len(left.claims) > 1 or bool(left.effects))
+
+    def _outcome_without_plans(self) -> Outcome:
+        self.reason = self.reason or REASON
+        self.errors.append(f"a plan of execution {self.claim.execution_id} can not be read; what it did is left")
+        return Outcome.UNKNOWN
+
+    def _outcome(self) -> Outcome:
         if not self.reason and not self.commits.conflicts and all(step.done for step in self.steps):
             different = self._different()
             if not different:

@@ -227,11 +227,17 @@ class Restoring:
         stopped = next(iter(self._payloads(ExecutionStopped)), None)
         if self.left.doubted and (stopped is None or self.left.may_have_reached_outside):
             return self._doubted(position)
-        if stopped is not None:
-            position.stop = Stop(actor=stopped.actor, reason=stopped.reason, roll_back=stopped.roll_back)
-            position.reason = STOPPED
-            position.notes.append(f"{'rolled back' if stopped.roll_back else 'stopped'} by {stopped.actor}")
-            return Restored(position=position)
+        return self._asks(position) if stopped is None else self._stops(position, stopped)
+
+    def _stops(self, position: Position, stopped: ExecutionStopped) -> Restored:
+        """It was told that somebody had it end."""
+        position.stop = Stop(actor=stopped.actor, reason=stopped.reason, roll_back=stopped.roll_back)
+        position.reason = STOPPED
+        position.notes.append(f"{'rolled back' if stopped.roll_back else 'stopped'} by {stopped.actor}")
+        return Restored(position=position)
+
+    def _asks(self, position: Position) -> Restored:
+        """Nobody was told that it ended: it waits where somebody has to decide, and is ended otherwise."""
         standing = self._standing_pause()
         if standing is not None and results_digest(position) != standing.results_digest:
             standing = None  # it had gone on, and what told that was lost

@@ -7,6 +7,7 @@ from executor.domain.approval import Decision
 from executor.domain.control import ControlAction
 from executor.domain.errors import ExecutorError
 from executor.domain.receipt import ApprovalRecord, ReconciliationRecord
+from executor.domain.revocation import binding
 from executor.domain.sealed import SealedBytes
 from executor.runner.control_ports import ControlEntry
 from executor.runner.control_requests import ControlInput
@@ -46,6 +47,10 @@ class SignedWords:
         """
         if self.ledger.record_control(entry) is not None:
             raise ExecutorError("STATE_FORBIDS", "that control was recorded already", "ask how the mission stands")
+
+    def is_taken_back(self, mission_id: str, persons: Sequence[str]) -> bool:
+        """Tell whether one of these persons has taken an approval back, or somebody has denied the mission."""
+        return binding(self.ledger.revocations(mission_id), persons) is not None
 
     def keyring(self) -> Keyring | None:
         """Return the keys in force; None where no trust file is."""

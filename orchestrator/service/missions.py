@@ -205,11 +205,12 @@ class Missions:
         )
 
     def _receipt(self, mission: Mission) -> Sealed | None:
-        """Return a mission's receipt; the one that is being written down right now is not there yet."""
+        """Return a mission's receipt; one that was announced, and did not come or is just written down, is not there."""
         try:
             return self.store.document(mission.mission_id, mission.receipt_digest)
         except ContractError:
-            if self.store.has_unwritten(mission.mission_id):
+            goes_on = not mission.has_ended and not decisions.outcome_unknown(mission)
+            if goes_on or self.store.has_unwritten(mission.mission_id):
                 return None
             raise
 

@@ -169,8 +169,12 @@ class Recorder:
 
     def _flushed(self, task: asyncio.Task[None]) -> None:
         self._flush = None
-        if not task.cancelled() and task.exception() is not None:
+        if task.cancelled():
+            return
+        if task.exception() is not None:
             _log.warning("events of mission %s wait to be written: %s", self._run.mission_id, task.exception())
+        elif self._store.has_unwritten(self._run.mission_id):
+            self._flush_later()  # they came while the others were written, and what follows may take days
 
     async def _written(self) -> None:
         if self._flush is not None:

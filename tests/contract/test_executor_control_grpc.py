@@ -9,7 +9,9 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from executor.adapters.wire import sealed_to_proto
 from executor.domain.control import PauseKind
+from executor.entrypoints import grpc_service
 from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2, plan_pb2
 from tests.contract.executor_server import Served, served
 from tests.unit.executor.control_house import MISSION, ControlHouse
@@ -89,6 +91,33 @@ async def test_an_execution_that_waits_says_for_what(house: ControlHouse, server
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.ControlExecution(asked("c-2", STOP))
         assert (caught.value.code(), reason_of(caught.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_REUSED")
+
+
+async def test_executions_that_wait_keep_nobody_from_ending_them(
+    house: ControlHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All threads that execute are with missions that wait, for ever maybe; a control needs none of them."""
+    monkeypatch.setattr(grpc_service, "RUNNERS", 1)
+    house.fails = {2: 1}
+    request = house.writing()
+    async with served(house.core, tmp_path / "full") as running, running.stub() as stub:
+        execute = executor_pb2.ExecuteRequest(
+            request_id=request.request_id,
+            mission_id=request.named.mission_id,
+            intent_id=request.named.intent_id,
+            workspace_id=request.named.workspace_id,
+            executor_id=request.named.executor_id,
+            plan=sealed_to_proto(request.plan),
+            report=sealed_to_proto(request.report) if request.report else None,
+            approvals=map(sealed_to_proto, request.approvals),
+        )
+        stream = stub.Execute(execute)
+        async for part in stream:
+            if part.execution.state == executor_pb2.EXECUTION_STATE_PAUSED:
+                break
+        await stub.ControlExecution(asked("c-1", STOP), timeout=5)
+        parts = [part async for part in stream]
+        assert parts[-1].execution.outcome == evidence_pb2.OUTCOME_PARTIAL
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The whole chain in one process, without servers and without sockets; the one place that loads both services.
+"""The whole chain in one process, without servers and without sockets.
 
 The orchestrator's use cases run over their real SQLite log, the executor's core over its real ledger, workspace and
 sandbox. Between them stand the real adapters of both sides and a channel that carries bytes (`loopback`). `bounded_run`

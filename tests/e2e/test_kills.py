@@ -266,6 +266,13 @@ class Campaign:
             told["unknown without a live step"] = [mission.name]
         self.figures["unknown, live steps only"] += mission.unknown
         self.figures[f"outcome: {short_name(receipt, 'execution_status')}"] += 1
+        if any(told.values()):
+            steps = [
+                f"{step.step_id}: {step.success} {step.rollback_succeeded} {step.attempts}" for step in receipt.steps
+            ]
+            self.told.append(f"{mission.name}: {steps}, abort reason {receipt.abort_reason!r}, errors {receipt.errors}")
+            async for part in one.client.watch(mission.mission_id, follow=False):
+                self.told += [_line(event) for event in part.events]
         for name, faults in told.items():
             self.figures[name] += len(faults)
             self.told += [f"{name}: {fault} ({mission.kind})" for fault in faults]
@@ -274,6 +281,12 @@ class Campaign:
 _LAST = frozenset({"mission_completed", "mission_failed", "mission_cancelled"})
 _AWAY = frozenset({"NOT_RUNNING", "EXECUTOR_UNAVAILABLE", "UNAVAILABLE"})
 _FAULTS = ("lost", "doubled", "mixed", "gaps", "unknown without a live step")
+
+
+def _line(event: events_pb2.Event) -> str:
+    name = event.WhichOneof("payload") or ""
+    said = str(getattr(event, name)).replace("\n", " ")
+    return f"    {event.sequence} {name} {said[:300]}"
 
 
 def _count(path: Path, query: str) -> int:

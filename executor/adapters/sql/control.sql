@@ -57,6 +57,12 @@ SELECT request_id, body_digest, execution_id, mission_id, action, actor, reason,
     document_id, nonce, media_type, body, signatures
 FROM controls WHERE execution_id = ? ORDER BY number;
 
+-- name: last_recorded
+SELECT json_extract(leaf, '$.type'), json_extract(leaf, '$.request_id') FROM audit_entries
+WHERE mission_id = ? AND mission_id <> '' AND json_extract(leaf, '$.type') IN
+    ('claimed', 'control', 'events_recorded', 'effect_claimed', 'effect_settled', 'execution_ended')
+ORDER BY number DESC LIMIT 1;
+
 -- name: insert_effect
 INSERT INTO effects
     (effect_id, execution_id, mission_id, segment, step_id, attempt, compensates, kind, target, digest, idempotency_key,

@@ -1,4 +1,4 @@
-"""What goes wrong at the edges of control: too late, too often, on a ledger of the past, with a word that is half kept."""
+"""The edges of control: too late, too often, on a ledger of the past, with a word that is half kept."""
 
 import shutil
 import sqlite3
@@ -52,6 +52,7 @@ class TestTooLate:
         self, house: ControlHouse, policy: plan_pb2.FailurePolicy.ValueType
     ) -> None:
         """It was recorded and answered before the end, so what it asks for is done, though no step is left to stop."""
+
         def stop(_: Setting) -> None:
             house.far.meanwhile = ignore
             house.control(ControlAction.STOP, roll_back=True)
@@ -94,6 +95,52 @@ class TestTooLate:
         house.control(ControlAction.STOP, roll_back=True)
         house.restart()
         assert (house.ended().execution_status, house.contents()) == (ROLLED_BACK, {})
+
+
+class TestUnheeded:
+    def test_a_retry_survives_the_executor(self, house: ControlHouse) -> None:
+        """Recorded and not acted upon, because the process died just then: the next start goes on with it, once."""
+        house.fails = {2: 2}
+        house.begin(house.writing())
+        house.failed(1)
+        house.die_before_it_takes_effect()
+        house.control(ControlAction.RETRY, request_id="q-lost")
+        house.restart()
+        house.failed(2)
+        house.restart()
+        house.failed(2)
+        assert house.control(ControlAction.RETRY, request_id="q-lost").progress(0).pause is not None
+        house.control(ControlAction.RETRY)
+        receipt = house.ended()
+        assert (receipt.execution_status, receipt.steps[1].attempts) == (SUCCESS, 3)
+        assert len(receipt.controls) == 2
+
+    def test_a_resume_that_was_refused_is_not_made_by_a_restart(self, house: ControlHouse) -> None:
+        """It was heeded: what it came to is the wait that stands. Nobody has it go on from there but a person."""
+        house.fails = {2: 1}
+        house.begin(house.writing())
+        house.failed(1)
+        (house.site / "one").write_text("edited\n")
+        house.control(ControlAction.RETRY)
+        house.until(lambda one: one.pause is not None and "BASE_DRIFTED" in one.pause.reason)
+        (house.site / "one").write_text("new one\n")
+        house.restart()
+        assert "BASE_DRIFTED" in house.paused().reason
+        assert len(house.payloads(ExecutionPaused)) == 2
+
+
+class TestWorkspace:
+    def test_one_that_is_gone_for_a_while_ends_nothing(self, house: ControlHouse) -> None:
+        """Whoever has it go on meanwhile is told so; it waits on, and goes on once the directory is there again."""
+        house.fails = {2: 1}
+        house.begin(house.writing())
+        house.failed(1)
+        away = house.site.rename(house.site.with_name("away"))
+        house.control(ControlAction.RETRY)
+        house.until(lambda one: one.pause is not None and "WORKSPACE_UNKNOWN" in one.pause.reason)
+        away.rename(house.site)
+        house.control(ControlAction.RETRY)
+        assert house.ended().execution_status == SUCCESS
 
 
 class TestTooOften:
@@ -167,7 +214,7 @@ class TestAnOlderLedger:
     def test_what_it_does_not_know_of_is_not_done_again(
         self, house: ControlHouse, copied: Path, policy: plan_pb2.FailurePolicy.ValueType
     ) -> None:
-        """The effect's row was lost with the newer ledger: nobody can have the mission go on, and its end is unknown."""
+        """The effect's row was lost with the newer ledger: the mission does not go on, and its end is unknown."""
 
         def pause(_: Setting) -> None:
             house.control(ControlAction.PAUSE)
@@ -219,7 +266,7 @@ class TestWords:
         assert len(house.payloads(StepReconciled)) == 1
 
     def test_a_denial_does_not_run_out(self, house: ControlHouse) -> None:
-        """Recorded and not acted upon when the process died; that it has expired by the next start brings nobody back."""
+        """Recorded and not acted upon when the process died; it still holds when it has expired by the next start."""
         steps = writes()
         steps[1].needs_approval = True
         house.begin(house.mission(*steps))
@@ -231,6 +278,30 @@ class TestWords:
         house.open()
         receipt = house.ended()
         assert receipt.errors[-1] == "stopped by second: denied s2"
+
+    @pytest.mark.parametrize("how", ["expired", "withdrawn"])
+    def test_a_retry_asks_again_where_the_step_s_approval_does_not_hold_any_more(
+        self, house: ControlHouse, how: str
+    ) -> None:
+        """What was signed for a moment that has passed, or was taken back by its signer, lets no later attempt run."""
+        steps = writes()
+        steps[1].needs_approval = True
+        house.fails = {2: 1}
+        house.begin(house.mission(*steps))
+        house.approve_step(house.paused(PauseKind.STEP_APPROVAL), by=house.second)
+        house.failed(1)
+        if how == "expired":
+            house.wall.ahead = timedelta(minutes=31)
+        else:
+            house.core.revoke(house.revocation(by=house.second))
+        house.restart()
+        house.control(ControlAction.RETRY)
+        pause = house.paused(PauseKind.STEP_APPROVAL)
+        assert house.contents() == {"one": "new one\n"}
+        house.approve_step(pause, by=house.owner)
+        receipt = house.ended()
+        assert receipt.execution_status == SUCCESS
+        assert receipt.steps[1].step_approvals[-1].approver == "owner"
 
     def test_a_receipt_after_a_crash_names_who_approved_the_step(
         self, house: ControlHouse, monkeypatch: pytest.MonkeyPatch

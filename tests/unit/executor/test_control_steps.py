@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from executor.domain.control import ControlAction, PauseKind
-from executor.domain.errors import ExecutorError, Fault
+from executor.domain.errors import ExecutorError, Fault, StoreError
 from executor.domain.events import (
     DiffProposed,
     EffectClaimed,
@@ -47,6 +47,11 @@ def asking() -> tuple[plan_pb2.Step, ...]:
     steps = [write(name, f"new {name}\n") for name in ("one", "two", "three")]
     steps[1].needs_approval = True
     return tuple(steps)
+
+
+def full(*_: object) -> None:
+    """Find no room."""
+    raise StoreError("STORE_FULL", "there is no room", "make some")
 
 
 class TestStepApproval:
@@ -100,16 +105,19 @@ class TestStepApproval:
         receipt = house.ended()
         assert (receipt.execution_status, receipt.abort_reason) == (PARTIAL, "STOPPED")
 
-    def test_a_signature_survives_the_executor(self, house: ControlHouse) -> None:
+    def test_a_signature_survives_the_executor(self, house: ControlHouse, monkeypatch: pytest.MonkeyPatch) -> None:
         """Recorded and not acted upon, because the process died just then: the next start goes on with it."""
         house.begin(house.mission(*asking()))
         pause = house.paused()
         house.die_before_it_takes_effect()
-        house.approve_step(pause)
+        with monkeypatch.context() as patched:
+            patched.setattr(house.ledger, "append_events", full)  # nor is anybody told
+            house.approve_step(pause)
         house.restart()
         receipt = house.ended()
         assert receipt.execution_status == SUCCESS
         assert [one.approver for one in receipt.steps[1].step_approvals] == ["owner"]
+        assert [one.step_id for one in house.payloads(StepApproved)] == ["s2"]
 
     def test_a_retry_of_an_approved_step_asks_nobody_again(self, house: ControlHouse) -> None:
         """It is the same step with the same bytes."""

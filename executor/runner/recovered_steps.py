@@ -135,6 +135,18 @@ class KnownStep:
         if commit.made_whole and self._worked is None:
             yield self.completed(success=True)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it leaves nothing in the journal, and nobody was told how it ended."""
+        return not self.report.changes and self.commit is None and self._worked is None
+
+    def missing_of_passed(self) -> Iterator[Payload]:
+        """Yield what was lost with the process of a step that was done without a trace."""
+        report = self.report
+        if StepStarted not in self.events:
+            yield StepStarted(step_id=report.step_id, kind=report.kind, stage=report.stage, target=self.target)
+        yield self.completed(success=True)
+
     def completed(self, *, success: bool) -> StepCompleted:
         """Return the event of its end."""
         report = self.report

@@ -33,7 +33,7 @@ from executor.domain.events import (
     StepReconciled,
     StepStarted,
 )
-from executor.domain.plan import FailurePolicy
+from executor.domain.plan import FailurePolicy, Live, Step
 from executor.domain.receipt import EffectState, ReconciliationRecord, StepReceipt
 from executor.runner.control_records import stop_of
 from executor.runner.desk import Stop
@@ -125,8 +125,25 @@ class Restoring:
         touched = any(step.commit is not None or step.step_id in effects for step in itertools.islice(after, 1, None))
         return "" if touched else standing.step_id
 
+    def _passed(self) -> frozenset[str]:
+        """Return the steps that left nothing behind and were done all the same: a later one was begun after them."""
+        passed: set[str] = set()
+        for segment in self.segments:
+            if segment.plan.failure_policy is FailurePolicy.CONTINUE:
+                continue  # one that failed would have been gone on from, too
+            mine = [step for step in self.steps if step.segment == segment.number]
+            last = max((at for at, step in enumerate(mine) if step.begun), default=0)
+            passed |= {step.step_id for step in mine[:last] if step.is_silent and step.step_id not in self.effects}
+        return frozenset(passed)
+
     def _tell_what_is_missing(self) -> None:
+        passed = self._passed()
         for step in self.steps:
+            if step.step_id in passed:
+                step.begun_again(1)
+                for payload in tuple(step.missing_of_passed()):
+                    self._tell(step, payload)
+                continue
             effect = self.effects.get(step.step_id)
             if effect is not None and effect.attempt < step.attempts:
                 effect = None  # of an attempt that was told to its end
@@ -277,11 +294,19 @@ class Restoring:
         The workspace's journal tells all of its commits. Nothing does of effects outside: to go on, or to make up for
         one, might do it twice.
         """
-        if position.current is None and not position.failures and not any(map(_is_unknown, position.receipts.values())):
+        told = all(self._is_told(position, step) for segment in self.segments for step in segment.plan.steps)
+        if position.current is None and not position.failures and told:
             return Restored(position=position)
         position.left_alone = position.doubtful = position.doubtful or self.left.may_have_reached_outside
         position.notes.append("the ledger began anew since; it may not know all that was done, or was taken back")
         return self._ends(position)
+
+    def _is_told(self, position: Position, step: Step) -> bool:
+        """Tell whether the ledger has what came of a step's effect, where it reached outside at all."""
+        receipt = position.receipts.get(step.step_id)
+        if receipt is None or not isinstance(step.action, Live):
+            return True
+        return receipt.effect is not None and not _is_unknown(receipt)
 
     def _ends(self, position: Position) -> Restored:
         position.reason = position.abort_reason or REASON

@@ -205,7 +205,7 @@ class Missions:
         )
 
     def _receipt(self, mission: Mission) -> Sealed | None:
-        """Return a mission's receipt; one that was announced and did not come, or is just written down, is not there."""
+        """Return a mission's receipt; one that was announced and is still to come, or to be written, is not there."""
         try:
             return self.store.document(mission.mission_id, mission.receipt_digest)
         except ContractError:

@@ -59,7 +59,7 @@ IDENTITY: Final = "spiffe://gonogo.local/orchestrator"
 QUICKLY: Final = (
     (executions, "LOCK_SECONDS", 0.05),
     (executions, "LOCK_LOOK_SECONDS", 0.01),
-    (flusher, "INTERVAL_SECONDS", 0.002),
+    (flusher, "INTERVAL_SECONDS", 0.02),
     (executor_grpc, "PAUSE_SECONDS", 0.005),
     (execution, "LONGEST_PAUSE", 0.02),
     (dispatcher, "LONGEST_PAUSE", 0.02),

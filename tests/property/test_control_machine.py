@@ -41,6 +41,7 @@ EDIT: Final = st.tuples(
 LIVE: Final = st.tuples(st.just("live"), st.sampled_from(WORDS), st.sampled_from((None, None, "D", "D", "N", "U")))
 STEP: Final = st.tuples(st.one_of(EDIT, EDIT, LIVE), st.sampled_from((False,) * 6 + (True,)))
 STEPS: Final = st.lists(STEP, min_size=1, max_size=4)
+EDITS_AND_READ: Final = ("append", "read", "append")
 POLICY: Final = st.sampled_from((*FailurePolicy, FailurePolicy.PAUSE, FailurePolicy.PAUSE))
 PICK: Final = st.integers(0, MOST_MISSIONS - 1)
 PEOPLE: Final = st.sampled_from(("owner", "owner", "second"))
@@ -260,6 +261,22 @@ def test_whatever_people_far_sides_and_deaths_do_what_must_hold_holds() -> None:
     print(dict(sorted(REACHED.items())))  # noqa: T201 - pytest shows it where it is wanted
     if wanted.max_examples >= EXAMPLES:
         assert [name for name in OFTEN if not REACHED[name]] == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("acts", range(3, 8))
+def test_a_read_between_two_edits_is_not_made_again_though_nobody_was_told_of_it(acts: int, late: bool) -> None:
+    """Events of a short execution die with the process; the journal tells that the step behind it was begun."""
+    machine = ControlMachine()
+    try:
+        machine.begin(steps=[(("read", "a.txt"), False)], more=[(("read", "b.txt"), False)])
+        steps: list[Recipe] = [((kind, path), False) for kind, path in zip(EDITS_AND_READ, PATHS, strict=True)]
+        machine.send_and_die(steps=steps, policy=FailurePolicy.PAUSE, acts=acts, late=late)
+        machine.control(pick=2, action=ControlAction.RESUME, roll_back=False, times=1)
+        [mission] = machine.crowd.missions[2:]
+        assert machine.crowd.state(mission).status is MissionStatus.COMPLETED
+    finally:
+        machine.teardown()
 
 
 def test_the_rules_lead_everywhere() -> None:

@@ -16,7 +16,7 @@ from executor.domain.control import ControlAction, PauseKind
 from executor.domain.errors import ExecutorError, RequestMalformedError, StoreError
 from executor.domain.events import EffectClaimed, ExecutionPaused, FailureDetected, StepReconciled
 from executor.domain.receipt import EffectState
-from executor.runner import control, live_steps
+from executor.runner import carrying_out, control, live_steps
 from executor.runner.documents import OpenDocuments
 from executor.runner.outside import Setting
 from executor.runner.words import Words
@@ -228,6 +228,19 @@ class TestAnOlderLedger:
         assert receipt.execution_status == UNKNOWN
         assert house.payloads(ExecutionPaused) == []
         assert len(house.far.done()) == 1
+
+    def test_an_effect_without_its_row_is_no_part_of_a_success(
+        self, house: ControlHouse, copied: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That a later step was committed tells that it was done; what was done, nobody can tell any more."""
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteLedger, "finish", full)
+            patched.setattr(carrying_out, "STORE_PAUSE_SECONDS", 0.0)
+            house.begin(house.mission(live(), write("one", "1\n")))
+            house.until(lambda one: one.ended)
+        restored(house, copied)
+        assert house.ended().execution_status == UNKNOWN
+        assert (house.contents(), len(house.far.done())) == ({"one": "1\n"}, 1)
 
     def test_files_alone_are_left_where_they_are(self, house: ControlHouse, copied: Path) -> None:
         """The journal tells of them; what was taken back since is lost with the ledger, so it does not go on either."""

@@ -104,6 +104,8 @@ class Dispatcher:
     _expiring: set[str] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _closed: bool = False
+    _gathering: bool = False
+    """The lines are not complete yet."""
 
     def __post_init__(self) -> None:
         self.executions.store.written_listeners.append(self._noted)
@@ -160,12 +162,16 @@ class Dispatcher:
 
     def start(self) -> None:
         """Take up what was under way when the last process ended, and begin to wait for the next moment."""
+        self._gathering = True  # whoever comes first in a list of the newest is not whose turn it is
         for status in (MissionStatus.ACTIVE, MissionStatus.PAUSED):
             for mission in self._standing(status):
                 self._noted(mission)
                 self.executions.take_up(mission)
         for mission in self._standing(MissionStatus.QUEUED):
             self._noted(mission)
+        self._gathering = False
+        for workspace_id, place in tuple(self._places.items()):
+            self._wake(workspace_id, place)
         self._spawn(self.executions.adopt(tuple(self._standing(MissionStatus.APPROVED))))
         self._swept_at = self.executions.clock.now()
         self._arm()
@@ -225,7 +231,7 @@ class Dispatcher:
         if place.idle:
             self._places.pop(workspace_id, None)
             return
-        if self._closed or place.handing or place.holding or not place.line.waiting:
+        if self._closed or self._gathering or place.handing or place.holding or not place.line.waiting:
             return
         now = self.executions.clock.now()
         if place.pauses(now):

@@ -379,7 +379,7 @@ async def test_the_queue_over_the_wire(site: Site) -> None:
     """What waits is shown with its place and why; how it is to be queued can only be said of what is queued."""
     mission_id = await site.approved()
     later = Timestamp()
-    later.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    later.FromDatetime(datetime.now(UTC) + timedelta(minutes=5))
     wish: dict[str, Any] = {"mission_id": mission_id, "priority": 7, "not_before": later}
     at_once = pb.ExecuteMissionRequest(request_id=new_id(), **wish)
     code, _, info, _ = await failed(site.missions.ExecuteMission(at_once))

@@ -422,6 +422,9 @@ async def test_a_peer_that_is_no_orchestrator_is_refused_at_every_method(house: 
             "GetObject": executor_pb2.GetObjectRequest(),
             "ExchangeCheckpoints": executor_pb2.ExchangeCheckpointsRequest(),
             "GetMissionLog": executor_pb2.GetMissionLogRequest(),
+            "ControlExecution": executor_pb2.ControlExecutionRequest(),
+            "ListProcesses": executor_pb2.ListProcessesRequest(),
+            "StopProcess": executor_pb2.StopProcessRequest(),
         }
         service = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"]
         assert set(calls) == {method.name for method in service.methods}

@@ -150,6 +150,7 @@ def test_where_there_is_nothing_to_undo(place: Place) -> None:
     assert place.installation.json("undo", mission, "--to", "build", code=7)["reason"] == "STATE_FORBIDS"
 
 
+@pytest.mark.long
 def test_after_its_time(tmp_path: Path) -> None:
     """A checkpoint is kept for as long as the trust file says, over a restart too; doctor tells for how long."""
     with installed(tmp_path) as installation:

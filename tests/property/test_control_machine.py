@@ -253,6 +253,7 @@ class ControlMachine(RuleBasedStateMachine):
         self.runner.run(self.crowd.all_of(work))
 
 
+@pytest.mark.long
 def test_whatever_people_far_sides_and_deaths_do_what_must_hold_holds() -> None:
     """No effect without a row, none twice, no step out of order, no event lost or doubled, and one receipt for each."""
     # A failure is not made smaller: that takes minutes, and threads do not take the same turns each time.

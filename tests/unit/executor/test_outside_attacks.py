@@ -215,6 +215,7 @@ def test_root_opens_nothing_by_its_number(tmp_path: Path) -> None:
         assert int(house.output().split()[1], 16) & (1 << 2) == 0
 
 
+@pytest.mark.long
 def test_a_program_that_stops_its_supervisor_ends_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without bubblewrap a program can reach who watches it; the executor then ends both."""
     monkeypatch.setattr("executor.outside.supervised.END_SECONDS", 1.0)

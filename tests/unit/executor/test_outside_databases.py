@@ -332,6 +332,7 @@ def test_what_can_not_be_is_found_by_the_dry_run(shop: SqlHouse, action: RunSql,
 
 
 @postgresql.needed
+@pytest.mark.long
 def test_a_locked_row_ends_in_time(server: Cluster, shop: SqlHouse) -> None:
     """A statement that waits for somebody else is given up; nothing happened."""
     declared = shop.declare(UPDATE)

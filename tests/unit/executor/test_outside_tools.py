@@ -198,6 +198,7 @@ def test_a_tool_that_dies_leaves_an_unknown_effect(local_house: ToolHouse) -> No
     assert len(local_house.called()) == 1
 
 
+@pytest.mark.long
 def test_a_slow_tool_is_unknown_and_ended(tool_house: ToolHouse, way: str) -> None:
     """A call that takes longer than the plan allows is given up, with the program that it started."""
     action = CallTool(server="notes", tool="slow", arguments="{}")

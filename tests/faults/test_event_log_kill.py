@@ -120,7 +120,6 @@ def check_continued(path: Path, kept: list[Checkpoint]) -> None:
         assert all(stored_root(one.size, reader.tree_hashes) == one.root for one in kept)
 
 
-@pytest.mark.long
 def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     """After each kill every acknowledged append is there, each append is whole, and pos and tree have no gap."""
     path = tmp_path / "log.db"

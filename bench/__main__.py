@@ -5,7 +5,7 @@ At the end the figures stand once more on standard error, as a table for people.
 
 import sys
 
-from bench import audit, commit, dry_runs, event_log, gates, large_log, memory, missions, steps, watching
+from bench import audit, commit, control, dry_runs, event_log, gates, large_log, memory, missions, steps, watching
 from bench.measure import note, told
 from bench.table import table
 
@@ -20,6 +20,7 @@ BENCHMARKS = {
     "missions": missions.main,
     "watching": watching.main,
     "large_log": large_log.main,
+    "control": control.main,
 }
 
 

@@ -35,6 +35,9 @@ WORDS = {
     "watch_1000_watchers": ("the same, 1,000 watchers", "the same"),
     "start_with_1000000_events": ("start of the orchestrator with 1,000,000 events", "with 10,000"),
     "whiteboard_at_1000000_events": ("a whiteboard read, 1,000,000 events in the log", "10,000 in the log"),
+    "pause_latency": ("from asking for a pause to hearing of it", ""),
+    "stop_latency": ("from asking for a stop inside a running program to the receipt", ""),
+    "start_with_100_interrupted_journals": ("start with 100 interrupted executions, each", ""),
     "missions_16": ("the same, 16 callers", "the same, 16 threads"),
 }
 
@@ -59,7 +62,7 @@ def _ratio(figure: Mapping[str, object]) -> tuple[str, str]:
     if "share_of_floor" in figure:
         return f"{figure['share_of_floor']} times its rate", f"at least {asked}"
     if "milliseconds" in figure:
-        return f"{figure['milliseconds']} ms", f"at most {asked} ms"
+        return f"{figure['milliseconds']} ms", f"at most {asked} ms" if asked else ""
     if "mib" in figure:
         return f"{figure['mib']} MiB", f"at most {asked}"
     return f"{figure.get('ratio', '')} times its rate", str(asked)

@@ -43,6 +43,14 @@ def running(marker: str) -> int:
     return found
 
 
+def is_gone(marker: str) -> bool:
+    """Whether such processes are gone: the kernel takes a moment to end a namespace that was killed."""
+    deadline = time.monotonic() + 5
+    while running(marker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not running(marker)
+
+
 @pytest.mark.parametrize("roll_back", [False, True])
 def test_a_stop_kills_the_whole_tree_of_processes(house: ControlHouse, *, roll_back: bool) -> None:
     """Also those that went into sessions of their own; then the policy of the stop decides about the steps before."""
@@ -56,7 +64,7 @@ def test_a_stop_kills_the_whole_tree_of_processes(house: ControlHouse, *, roll_b
     house.control(ControlAction.STOP, roll_back=roll_back, reason="enough")
     receipt = house.ended()
     assert time.monotonic() - began < 5
-    assert running(marker) == 0
+    assert is_gone(marker)
     assert receipt.abort_reason == "STOPPED"
     assert (house.site / "two").exists() is not roll_back
     expected = evidence_pb2.OUTCOME_ROLLED_BACK if roll_back else evidence_pb2.OUTCOME_PARTIAL
@@ -73,4 +81,5 @@ def test_a_wish_that_came_before_lets_no_command_run(tmp_path: Path) -> None:
     request = SessionRequest(workspace=workspace, workspace_id="site", limits=Limits())
     with Bubblewrap.on_this_machine().open(request) as session:
         result = session.run(CommandSpec(argv=("sleep", "3603.5"), timeout_seconds=20, cancel=cancel))
-    assert (result.killed_reason, result.exit_code, running("3603.5")) == ("stopped", None, 0)
+    assert (result.killed_reason, result.exit_code) == ("stopped", None)
+    assert is_gone("3603.5")

@@ -28,7 +28,7 @@ demo: setup ## Run the main job on a copy of this checkout, from chat message to
 	@$(BIN)/python -m tests.e2e.demo
 
 test: setup ## Run the whole test suite
-	@GONOGO_EXAMPLES=$${GONOGO_EXAMPLES:-0.4} $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/cases
+	@GONOGO_EXAMPLES=$${GONOGO_EXAMPLES:-0.3} $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/cases
 
 faults: setup ## Cut commits, undos, recoveries and missions at every system call; race an editor; lose power
 	@$(BIN)/python -m pytest -q -m "" tests/faults

@@ -141,7 +141,10 @@ def kill_at_event(house: ControlHouse, number: int, *, stored: bool) -> None:
     Recorder.__call__ = recorded  # type: ignore[method-assign]  # in this process alone
 
 
-@pytest.fixture(params=STORIES)
+QUICK = ("failure and retry", "repair", "step approval", "unknown effect")
+
+
+@pytest.fixture(params=[one if one in QUICK else pytest.param(one, marks=pytest.mark.long) for one in STORIES])
 def story(request: pytest.FixtureRequest) -> str:
     """Each of them."""
     return str(request.param)

@@ -54,6 +54,9 @@ def test_an_execution_that_runs_stops_before_its_next_step(house: Installation, 
     assert names[at : at + 2] == ["approval_revoked", "execution_paused"]
     assert (site / "first.txt").exists()
     assert not (site / "last.txt").exists()
+    house.json("stop", mission, "--roll-back")
+    wait_for(house, mission, {"cancelled"})
+    assert not (site / "first.txt").exists()
 
 
 def test_afterwards_it_is_too_late_and_says_so(house: Installation) -> None:

@@ -22,6 +22,7 @@ from executor.domain.receipt import ExecutionResult, Outcome
 from executor.domain.report import Report
 from executor.runner.control_records import records_of, stop_of
 from executor.runner.disk import mtimes_on_disk, states_on_disk
+from executor.runner.ids import new_id
 from executor.runner.letting_go import Commits
 from executor.runner.orders import Left
 from executor.runner.ports import Claim, Emit, Ended, Event
@@ -95,7 +96,11 @@ class Recovered:
         self.reason = next(self._failures(), "")
         if not any(isinstance(one.payload, ExecutionStarted) for one in self.events):
             self.emit(ExecutionStarted(execution_id=self.claim.execution_id))
+        passed = self._passed()
         for step in self.steps:
+            if step.step_id in passed:
+                self._tell_passed(step)
+                continue
             for payload in step.missing_events():
                 self.emit(payload)
             if step.is_cut_off:
@@ -103,6 +108,21 @@ class Recovered:
                 self.emit(step.completed(success=False))
             if step.commit is not None and step.commit.complete:
                 self.commits.standing[step.step_id] = step.commit
+
+    def _passed(self) -> frozenset[str]:
+        """Return the steps that left nothing behind and were done all the same: a later one was begun after them."""
+        if self.claim.failure_policy is FailurePolicy.CONTINUE:
+            return frozenset()  # one that failed would have been gone on from, too
+        last = max((at for at, step in enumerate(self.steps) if step.begun), default=0)
+        effects = {entry.claim.step_id for entry in self.left.effects}
+        return frozenset(step.step_id for step in self.steps[:last] if step.is_silent and step.step_id not in effects)
+
+    def _tell_passed(self, step: KnownStep) -> None:
+        for payload in tuple(step.missing_of_passed()):
+            self.emit(payload)
+            step.events[type(payload)] = Event(
+                event_id=new_id("e"), mission_id="", sequence=0, time=datetime.now(UTC), payload=payload
+            )
 
     def _mine(self) -> list[Applied]:
         pending = () if self.committer is None else self.committer.pending()

@@ -42,6 +42,7 @@ long: far-sides ## Run the longer suites: roles, secrets, proofs and attacks ove
 
 kills: setup ## Kill both services at 200 random moments, under missions of every kind, and print the figures
 	@GONOGO_KILL_ROUNDS=$${GONOGO_KILL_ROUNDS:-200} $(BIN)/python -m pytest -q -m long tests/e2e/test_kills.py
+	@GONOGO_RANDOM=1 $(BIN)/python -m pytest -q -m long tests/property/test_control_machine.py
 
 cases: setup ## Run the adversarial cases, each by its id
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/cases

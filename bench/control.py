@@ -19,7 +19,7 @@ from gonogo.signatures import load_signing_key
 from gonogo.v1 import events_pb2, orchestrator_pb2, plan_pb2
 
 ROUNDS = 7
-STEPS = 40
+STEPS = 400
 SLEEP_SECONDS = 2
 JOURNALS = 100
 AT_ONCE = 8
@@ -81,7 +81,7 @@ async def _paused(people: People, number: int) -> float:
             await people.client.control(mission_id, events_pb2.CONTROL_ACTION_STOP, roll_back=True)
         return part.HasField("receipt")
 
-    first = plan_pb2.Step(run_tests=plan_pb2.RunTests(argv=["sleep", "0.2"]))
+    first = plan_pb2.Step(run_tests=plan_pb2.RunTests(argv=["sleep", "0.5"]))
     writes = [_write(f"p{number}-{one}") for one in range(STEPS)]
     await people.executed("work", [_write(f"p{number}"), first, *writes], seen)
     return told - asked

@@ -26,7 +26,7 @@ from executor.runner.ids import new_id
 from executor.runner.letting_go import Commits
 from executor.runner.orders import Left
 from executor.runner.ports import Claim, Emit, Ended, Event
-from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps
+from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps, passed_silently
 from executor.workspace.commit import Applied, Committer
 from executor.workspace.paths import Directory
 from gonogo.safe_text import safe_line, shown_path
@@ -113,9 +113,7 @@ class Recovered:
         """Return the steps that left nothing behind and were done all the same: a later one was begun after them."""
         if self.claim.failure_policy is FailurePolicy.CONTINUE:
             return frozenset()  # one that failed would have been gone on from, too
-        last = max((at for at, step in enumerate(self.steps) if step.begun), default=0)
-        effects = {entry.claim.step_id for entry in self.left.effects}
-        return frozenset(step.step_id for step in self.steps[:last] if step.is_silent and step.step_id not in effects)
+        return passed_silently(self.steps, {entry.claim.step_id for entry in self.left.effects})
 
     def _tell_passed(self, step: KnownStep) -> None:
         for payload in tuple(step.missing_of_passed()):

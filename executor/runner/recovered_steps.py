@@ -1,6 +1,6 @@
 """What is known of the steps of an execution that broke off: from its durable events, and from the journal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -32,6 +32,7 @@ from executor.workspace.commit import Applied, Undone
 REASON = "INTERNAL"
 CUT_OFF = "the execution broke off in the middle of it"
 # What leaves nothing on the disk by which it could be told that it was done.
+_LIVE = (LiveEvidence, ToolEvidence, SqlEvidence)
 _READ = (ReadEvidence, ListEvidence, SearchEvidence, FetchEvidence)
 _PROVEN_BY_EVENT = (*_READ, TestEvidence, LiveEvidence, ToolEvidence, SqlEvidence)
 _MILLISECONDS = 1000
@@ -138,6 +139,8 @@ class KnownStep:
     @property
     def is_silent(self) -> bool:
         """Whether it leaves nothing in the journal, and nobody was told how it ended."""
+        if isinstance(self.report.evidence, _LIVE):
+            return False  # of an effect the ledger tells; where it does not, nobody knows
         return not self.report.changes and self.commit is None and self._worked is None
 
     def missing_of_passed(self) -> Iterator[Payload]:
@@ -233,3 +236,16 @@ def known_steps(
     for step in steps.values():
         step.take_commit()
     return tuple(steps.values())
+
+
+def passed_silently(steps: Sequence[KnownStep], effects: Container[str]) -> frozenset[str]:
+    """Return the steps that left nothing behind and were done all the same: a later one was begun after them.
+
+    Not to be asked under the policy `continue`, which goes on from a step that failed, too.
+
+    Args:
+        steps: those of one segment.
+        effects: the steps of which the ledger holds an effect.
+    """
+    last = max((at for at, step in enumerate(steps) if step.begun), default=0)
+    return frozenset(step.step_id for step in steps[:last] if step.is_silent and step.step_id not in effects)

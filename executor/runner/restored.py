@@ -45,7 +45,7 @@ from executor.runner.orders import Left
 from executor.runner.paused import new_pause, told_pause
 from executor.runner.ports import Emit, Event
 from executor.runner.position import Failure, Position, Restored
-from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps
+from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps, passed_silently
 from executor.runner.restored_effects import KnownEffect, known_effects
 from executor.runner.results import results_digest
 from executor.runner.segments import Segment
@@ -131,9 +131,7 @@ class Restoring:
         for segment in self.segments:
             if segment.plan.failure_policy is FailurePolicy.CONTINUE:
                 continue  # one that failed would have been gone on from, too
-            mine = [step for step in self.steps if step.segment == segment.number]
-            last = max((at for at, step in enumerate(mine) if step.begun), default=0)
-            passed |= {step.step_id for step in mine[:last] if step.is_silent and step.step_id not in self.effects}
+            passed |= passed_silently([step for step in self.steps if step.segment == segment.number], self.effects)
         return frozenset(passed)
 
     def _tell_what_is_missing(self) -> None:

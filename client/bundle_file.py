@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from client.bundle import Bundle, Continuity, Leaf, LogPart, SealedText, SegmentTexts
 from client.errors import ClientError
 from client.json_form import Json
-from client.mission_state import NAMES, state_from_json
+from client.mission_state import LATER_NAMES, NAMES, state_from_json
 from gonogo.v1 import sealed_pb2
 
 FORMAT = "gonogo-bundle"
@@ -128,12 +128,13 @@ def _bundle(data: object) -> Bundle:
         raise ValueError(message)
     executor_key, orchestrator_key = _object(keys, "keys", "executor", "orchestrator")
     executor_log, orchestrator_log = _object(logs, "logs", "executor", "orchestrator")
-    _object(mission, "mission", *NAMES)
+    mission, documents = _with_later_ones(mission, documents)
     plan, policy, report, approvals, segments, words, receipt, refusal = _object(
-        _with_later_ones(documents),
+        documents,
         "documents",
         *("plan", "policy", "report", "approvals", *LATER_DOCUMENTS, "receipt", "refusal"),
     )
+    _object(mission, "the mission", *NAMES)
     return Bundle(
         mission=state_from_json(mission),
         plan=read_sealed(plan),
@@ -202,11 +203,13 @@ def _hash(value: object) -> bytes:
     return data
 
 
-def _with_later_ones(documents: object) -> object:
-    """Return a bundle's documents with what files of before have none of: missions were of one stretch then."""
-    if isinstance(documents, dict) and not documents.keys() & set(LATER_DOCUMENTS):
-        return {**documents, **{name: [] for name in LATER_DOCUMENTS}}
-    return documents
+def _with_later_ones(mission: Any, documents: Any) -> tuple[Any, Any]:
+    """Return mission and documents with what files of before have none of: missions were of one stretch then."""
+    if not isinstance(mission, dict) or not isinstance(documents, dict):
+        return mission, documents
+    if (mission.keys() | documents.keys()) & {*LATER_NAMES, *LATER_DOCUMENTS}:
+        return mission, documents
+    return {**mission, **dict.fromkeys(LATER_NAMES, 0)}, {**documents, **{name: [] for name in LATER_DOCUMENTS}}
 
 
 def _object(data: object, what: str, *names: str) -> list[Any]:

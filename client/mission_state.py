@@ -44,24 +44,34 @@ class MissionState:
 
 NAMES = tuple(field.name for field in fields(MissionState))
 NUMBERS = frozenset({"last_sequence", "segment"})
-LATER = frozenset({"segment"})
+LATER_NAMES = frozenset({"segment"})
 """Names that files of an older release do not have."""
 
 
 def state_of(mission: orchestrator_pb2.Mission) -> MissionState:
     """Return what the orchestrator says of a mission."""
-    return state_from_json(to_json(mission))
+    return state_shown(to_json(mission))
 
 
-def state_from_json(data: Mapping[str, Any]) -> MissionState:
-    """Read a state; null stands for nothing, and so does what an older release did not write.
+def state_shown(data: Mapping[str, Any]) -> MissionState:
+    """Read a state as the command line shows it: null stands for nothing, and so does what an older release left out.
 
     Raises:
         KeyError: a name is missing.
         TypeError: a value is no text, or the sequence no number.
     """
-    said: dict[str, Any] = dict.fromkeys(LATER) | dict(data)
-    values: dict[str, Any] = {name: said[name] if said[name] is not None else _nothing(name) for name in NAMES}
+    said = dict.fromkeys(LATER_NAMES) | dict(data)
+    return state_from_json({name: _nothing(name) if said[name] is None else said[name] for name in NAMES})
+
+
+def state_from_json(data: Mapping[str, Any]) -> MissionState:
+    """Read a state as a file holds it: nothing is left out, and nothing is null.
+
+    Raises:
+        KeyError: a name is missing.
+        TypeError: a value is no text, or the sequence no number.
+    """
+    values = {name: data[name] for name in NAMES}
     for name, value in values.items():
         if type(value) is not type(_nothing(name)):
             message = f"{name} is a {type(value).__name__}"

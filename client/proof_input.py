@@ -9,7 +9,7 @@ from typing import Any
 from client.bundle import Bundle, SealedText
 from client.bundle_file import is_bundle, read_bundle, read_sealed, read_segment
 from client.errors import ClientError
-from client.mission_state import state_from_json
+from client.mission_state import state_shown
 from client.proving.anchors import Anchors
 from client.signing import read_public_key, trusted_keys
 from client.state import StateDirectory
@@ -50,7 +50,7 @@ def read_shown(data: Mapping[str, Any]) -> Bundle:
     try:
         documents = data["documents"]
         return Bundle(
-            mission=state_from_json(data),
+            mission=state_shown(data),
             plan=read_sealed(documents["plan"]),
             report=_optional(documents["report"]),
             approvals=tuple(map(read_sealed, documents["approvals"])),

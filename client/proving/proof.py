@@ -101,9 +101,9 @@ def _checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]
 
 def _whose(bundle: Bundle, opened: Opened, anchors: Anchors, told: Told | None) -> Iterator[Check]:
     """Say so where a bundle claims to be signed by others than the verifier's keys, and what the mission says it is."""
-    if bundle.executor_key:
+    if bundle.has_logs:
         yield same("bundle's executor key", bundle.executor_key, anchors.executor.line, anchors.executor.key_id)
-    if bundle.orchestrator_key and anchors.orchestrator is not None:
+    if bundle.has_logs and anchors.orchestrator is not None:
         known = anchors.orchestrator
         yield same("bundle's orchestrator key", bundle.orchestrator_key, known.line, known.key_id)
     first = opened.every[0].plan
@@ -117,7 +117,8 @@ def _whose(bundle: Bundle, opened: Opened, anchors: Anchors, told: Told | None) 
         yield check("mission is the plan's", agree, first.objective)
     if bundle.has_logs:
         numbers = [one.number for one in opened.every]
-        yield same("mission's segments are here", numbers, list(range(bundle.mission.segment + 1)), f"{len(numbers)}")
+        here = numbers == list(range(len(numbers))) and len(numbers) - 1 == bundle.mission.segment
+        yield check("mission's segments are here", here, f"{numbers} of the mission's last, {bundle.mission.segment}")
         yield from _left_out(bundle, opened)
 
 

@@ -41,9 +41,10 @@ def test_a_bundle_of_before_there_were_repairs_is_read(honest: Bundle) -> None:
     """Its mission had one stretch and no words about single steps; half of such a file is refused."""
     data = bundle_json(honest)
     before = {name: value for name, value in data["documents"].items() if name not in {"segments", "words"}}
-    assert read_bundle({**data, "documents": before}) == honest
+    mission = {name: value for name, value in data["mission"].items() if name != "segment"}
+    assert read_bundle({**data, "mission": mission, "documents": before}) == honest
     with pytest.raises(ClientError):
-        read_bundle({**data, "documents": {**before, "words": []}})
+        read_bundle({**data, "mission": mission, "documents": {**before, "words": []}})
 
 
 def test_a_bundle_holds_public_keys_only(honest: Bundle) -> None:
@@ -63,6 +64,12 @@ WRONG: dict[str, Any] = {
     "an unknown log": lambda data: at(data, "logs", other=None),
     "an unknown key of the mission": lambda data: at(data, "mission", more=""),
     "a number for text": lambda data: at(data, "mission", status=1),
+    "null for text": lambda data: at(data, "mission", cloned_from=None),
+    "a key of the mission that is missing": lambda data: {
+        **data,
+        "mission": {name: value for name, value in data["mission"].items() if name != "status"},
+    },
+    "no mission": lambda data: {**data, "mission": None},
     "text for a number": lambda data: at(data, "mission", last_sequence="1"),
     "true for a number": lambda data: at(data, "mission", last_sequence=True),
     "no plan": lambda data: at(data, "documents", plan=None),

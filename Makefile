@@ -83,7 +83,7 @@ bench: setup ## Measure, as ratios against a floor of the same run
 image: setup ## Build the services' images (docker, or podman; installs what is missing where it may)
 	@deploy/image.sh
 
-image-test: image ## Run the pair from its images, a mission and the attacks on its boundary
+image-test: image ## Run the pair from its images: missions under control, live steps, attacks on the boundary
 	@deploy/image-test.sh
 
 filters: ## Build the shipped system call filters again (needs libseccomp)

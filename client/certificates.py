@@ -75,6 +75,23 @@ def issue_client(authority: Authority, name: str, lifetime: timedelta, now: date
     return _leaf("client", f"client/{name}", authority.certificate, authority.key, moment, lifetime)
 
 
+def certify_anew(authority: Authority, old: x509.Certificate, now: datetime | None = None) -> x509.Certificate:
+    """Return a certificate for the same name, key and purposes that holds from now on; also the authority's own."""
+    moment = now or datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(authority.certificate.subject)
+        .public_key(old.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(moment - BACKDATED)
+        .not_valid_after(moment + LIFETIME)
+    )
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, critical=extension.critical)
+    return builder.sign(authority.key, hashes.SHA256())
+
+
 def name_of_client(path: Path) -> str:
     """Return the name in a client's certificate.
 

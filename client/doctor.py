@@ -20,15 +20,14 @@ from client.errors import ClientError, NotRunningError
 from client.executor_command import trust_json
 from client.state import StateDirectory
 from client.witnessing import witness_logs
+from gonogo import sqlite_release
 from gonogo.safe_text import safe_line
+from gonogo.sqlite_release import sqlite_is_fixed
 from gonogo.v1 import executor_pb2, plan_pb2
 
 PYTHON_NEEDED = (3, 11)
 PRIVATE_MODE = 0o077
 SOON = timedelta(days=30)
-# The first releases without the WAL-reset defect, on the main line and on the lines that got the correction too.
-SQLITE_FIXED = (3, 51, 3)
-SQLITE_FIXED_BRANCHES = {(3, 50): 7, (3, 44): 6}
 SECRET_FILES = (
     "keys/approver",
     "keys/proposer",
@@ -82,14 +81,6 @@ async def examine(state: StateDirectory) -> list[Finding]:
     return [*findings, *await _services(state)]
 
 
-def sqlite_is_fixed(version: tuple[int, ...]) -> bool:
-    """Tell whether a SQLite is without the WAL-reset defect."""
-    if version >= SQLITE_FIXED:
-        return True
-    branch = SQLITE_FIXED_BRANCHES.get((version[0], version[1]))
-    return branch is not None and version[2] >= branch
-
-
 def _fine(name: str, detail: str) -> Finding:
     return Finding(name=name, level="ok", detail=detail)
 
@@ -125,12 +116,10 @@ def _sqlite() -> Finding:
         module = importlib.import_module("sqlite3")
         origin = "the standard library"
     version = str(module.sqlite_version)
-    if sqlite_is_fixed(tuple(int(part) for part in version.split("."))):
+    if sqlite_is_fixed(version):
         return _fine("sqlite", f"{version} from {origin}")
-    remedy = "pip install pysqlite3 where there is a wheel, or use a Python with SQLite 3.51.3 or newer"
-    return Finding(
-        name="sqlite", level="warn", detail=f"{version} from {origin} has the WAL-reset defect", remedy=remedy
-    )
+    detail = f"{version} from {origin} has the WAL-reset defect"
+    return Finding(name="sqlite", level="warn", detail=detail, remedy=sqlite_release.REMEDY)
 
 
 def _programs() -> Iterator[Finding]:
@@ -189,17 +178,18 @@ def _certificates(state: StateDirectory, leaves: Iterable[str]) -> Iterator[Find
 
 def _validity(state: StateDirectory, role: str, certificate: x509.Certificate) -> Finding:
     name = f"certificate {role}"
-    remedy = "make a new state with gonogo init and carry the keys directory and trust.toml over"
+    remedy = "run gonogo init --renew-certificates where tls/ca.key is kept, and bring tls/*.pem to where they are used"
     now, end = datetime.now(UTC), certificate.not_valid_after_utc
     if now >= end:
         return Finding(name=name, level="fail", detail=f"expired on {end:%Y-%m-%d}", remedy=remedy)
     if now < certificate.not_valid_before_utc:
         detail = f"valid only from {certificate.not_valid_before_utc:%Y-%m-%d} on"
-        return Finding(name=name, level="fail", detail=detail, remedy="correct this machine's clock, or " + remedy)
+        return Finding(name=name, level="fail", detail=detail, remedy="correct this machine's clock, or else " + remedy)
     try:
         authority = x509.load_pem_x509_certificate((state.tls / "ca.pem").read_bytes())
         certificate.verify_directly_issued_by(authority)
     except Exception as error:  # noqa: BLE001 - cryptography names several; each means the same here
+        remedy = "bring it back from a backup, or make a new state with gonogo init and carry keys and trust.toml over"
         return Finding(name=name, level="fail", detail=f"not issued by this authority: {error}", remedy=remedy)
     level = "warn" if end - now < SOON else "ok"
     detail = f"valid until {end:%Y-%m-%d}, {(end - now).days} days more"

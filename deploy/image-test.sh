@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 source deploy/image_engine.sh
 become_root
 find_engine
-for part in executor orchestrator executor-commands; do
+for part in executor orchestrator executor-live executor-commands; do
     if ! "${engine[@]}" image inspect "gonogo-$part" >/dev/null 2>&1; then
         echo "image-test: there is no image gonogo-$part: run make image" >&2
         exit 1

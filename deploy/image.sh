@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the images gonogo-executor, gonogo-orchestrator and gonogo-executor-commands: `deploy/image.sh`.
+# Builds the images gonogo-executor, -executor-live, -executor-commands and gonogo-orchestrator: `deploy/image.sh`.
 #   GONOGO_IMAGE_BASE   the base (python:3.11-slim; where no registry answers, a Debian made here by mmdebstrap)
 #   GONOGO_IMAGE_TREE   a commit to build; without it the tracked files as they are in the working tree
 #   GONOGO_ENGINE       the command that builds and runs; without it docker, or podman
@@ -7,13 +7,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source deploy/image_engine.sh
 find_engine
-readonly python=.venv/bin/python targets=(executor orchestrator executor-commands) made_base=gonogo-base:bookworm
+readonly python=.venv/bin/python images=(executor orchestrator executor-live executor-commands)
+readonly made_base=gonogo-base:bookworm-2  # another name with every change of what is in it
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 
 sources() {
-    local -a wanted=(executor orchestrator protos/gonogo requirements/executor.lock requirements/orchestrator.lock
-        pyproject.toml deploy/image_root.py Containerfile .containerignore)
+    local -a wanted=(executor orchestrator protos/gonogo requirements/executor.lock requirements/executor-live.lock
+        requirements/orchestrator.lock pyproject.toml deploy/image_root.py Containerfile .containerignore)
     if [ -n "${GONOGO_IMAGE_TREE:-}" ]; then
         git archive "$GONOGO_IMAGE_TREE" -- "${wanted[@]}"
     else
@@ -46,7 +47,7 @@ choose_base() {
     if has_image "$base"; then return; fi
     echo "image: no registry answers; making a base with mmdebstrap"
     ensure mmdebstrap
-    as_root mmdebstrap --quiet --variant=minbase --include=python3,ripgrep,bubblewrap bookworm "$context/base.tar"
+    as_root mmdebstrap --quiet --variant=minbase --include=python3,ripgrep,bubblewrap,ca-certificates bookworm "$context/base.tar"
     "${engine[@]}" import "$context/base.tar" "$base" >/dev/null
     rm -f "$context/base.tar"
 }
@@ -60,13 +61,15 @@ began=$SECONDS
 sources | tar --extract --directory "$context"
 choose_base
 version=$(base_python)
-for part in executor orchestrator; do download_wheels "$part" "$version"; done
-for target in "${targets[@]}"; do
-    step=$SECONDS
-    "${engine[@]}" build "${build_options[@]}" --quiet --file "$context/Containerfile" --target "$target" \
-        --build-arg "BASE=$base" --tag "gonogo-$target" "$context" >/dev/null
-    size=$("${engine[@]}" image inspect --format '{{.Size}}' "gonogo-$target")
-    echo "image: gonogo-$target, $((size / 1000000)) MB, built in $((SECONDS - step)) s"
+for part in executor executor-live orchestrator; do download_wheels "$part" "$version"; done
+for image in "${images[@]}"; do
+    step=$SECONDS extra=
+    # Whoever runs commands has given up smallness, and their programs are what live steps start.
+    case $image in executor-live | executor-commands) extra=-live ;; esac
+    "${engine[@]}" build "${build_options[@]}" --quiet --file "$context/Containerfile" --target "${image%-live}" \
+        --build-arg "BASE=$base" --build-arg "EXTRA=$extra" --tag "gonogo-$image" "$context" >/dev/null
+    size=$("${engine[@]}" image inspect --format '{{.Size}}' "gonogo-$image")
+    echo "image: gonogo-$image, $((size / 1000000)) MB, built in $((SECONDS - step)) s"
 done
 # What the images of an earlier build were is left without a name; only in a store that holds nothing else.
 if [ "${#build_options[@]}" -gt 0 ]; then "${engine[@]}" image prune --force >/dev/null; fi

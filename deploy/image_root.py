@@ -12,6 +12,8 @@ import os
 import py_compile
 import re
 import shutil
+import site
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SOURCE, WHEELS, LOCK, IMAGE = Path("/source"), Path("/wheels"), Path("/requirements.lock"), Path("/image")
+SEEN = Path("/opt/gonogo")
 CODE = IMAGE / "opt/gonogo"
 USER_ID = 65532
 # Parts of the standard library that a service never needs: what installs, what draws, the tests, and what is for
@@ -39,16 +42,24 @@ GROUPS = f"nonroot:x:{USER_ID}:\n"
 def main() -> int:
     """Make the root file system that the arguments describe."""
     parser = argparse.ArgumentParser(description="Make an image's root file system.")
-    parser.add_argument("--package", required=True, help="the service")
+    parser.add_argument("--package", help="the service")
     parser.add_argument("--program", action="append", default=[], help="a program that the service starts")
     parser.add_argument("--owned", action="append", default=[], help="a directory that volumes are mounted on")
+    parser.add_argument("--authorities", action="store_true", help="take whom TLS believes, too")
+    parser.add_argument("--importable-here", action="store_true", help="make nothing but the way to the code, here")
     given = parser.parse_args()
+    if given.importable_here:
+        make_importable(Path("/"))
+        return 0
     link_merged_directories()
     take_interpreter()
     install_locked()
     take_service(given.package)
     for program in given.program:
         take(Path(shutil.which(program) or f"/no/{program}"), as_name=IMAGE / "usr/bin" / program)
+    make_importable(IMAGE)
+    if given.authorities:
+        take_authorities()
     take_libraries()
     write_accounts(given.owned)
     return 0
@@ -94,11 +105,25 @@ def take_service(package: str) -> None:
     """
     for name in (package, "gonogo"):
         shutil.copytree(SOURCE / name, CODE / name, ignore=shutil.ignore_patterns(*CONTRACT_SOURCES))
-    compile_all(CODE, shown=Path("/opt/gonogo"))
+    compile_all(CODE, shown=SEEN)
     project = tomllib.loads((SOURCE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     metadata = CODE / f"{project['name']}-{project['version']}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(METADATA.format(**project), encoding="utf-8")
+
+
+def make_importable(root: Path) -> None:
+    """Have the interpreter find the code unasked: the executor starts children that believe no variable."""
+    place = root / Path(site.getsitepackages()[0]).relative_to("/")
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "gonogo.pth").write_text(f"{SEEN}\n", encoding="ascii")
+
+
+def take_authorities() -> None:
+    """Copy the authorities that the base believes, as one file, to where the TLS library looks unasked."""
+    place = inside(Path(ssl.get_default_verify_paths().openssl_cafile))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile("/etc/ssl/certs/ca-certificates.crt", place)
 
 
 def take_libraries() -> None:

@@ -33,6 +33,10 @@ def main() -> int:
             from executor.entrypoints import audit_commands  # noqa: PLC0415 - after the environment is set
 
             return audit_commands.main(sys.argv[2:], os.environ)
+        if sys.argv[1:2] == ["doctor"]:
+            from executor.entrypoints import doctor_command  # noqa: PLC0415 - after the environment is set
+
+            return doctor_command.run(sys.argv[2:], os.environ)
         settings = read_settings(sys.argv[1:], os.environ)
         if settings.die_with_parent:
             die_with_parent()

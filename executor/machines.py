@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from executor.adapters.sqlite_driver import installed_sqlite
 from executor.domain.errors import ExecutorError
 from executor.domain.ladder import LadderLevel
 from executor.domain.policy import Limits, Trust
@@ -58,7 +59,7 @@ class Machines:
         _use_limits(workspaces, trust.last().trust)
         trust.follow(partial(_use_limits, workspaces))
         cgroups = _cgroups(settings, closing)
-        probed = _probe(settings, cgroups)
+        probed = probe_here(settings, cgroups)
         sandbox = _sandbox(settings, probed, cgroups, closing)
         return cls(workspaces=workspaces, objects=objects, probed=probed, sandbox=sandbox, tools=settings.tools)
 
@@ -119,6 +120,7 @@ class Machines:
             ladder_level=self.probed.level,
             findings=(
                 *(Finding(name=one.name, ok=one.ok, detail=one.detail, remedy=one.remedy) for one in found),
+                installed_sqlite(),
                 live_extra(),
             ),
             workspaces=tuple(_standing(self.probed, one, self.objects) for one in self.workspaces.values()),
@@ -156,7 +158,7 @@ def _cgroups(settings: Settings, closing: ExitStack) -> Cgroups | None:
     return cgroups
 
 
-def _probe(settings: Settings, cgroups: Cgroups | None) -> Probe:
+def probe_here(settings: Settings, cgroups: Cgroups | None = None) -> Probe:
     """Try the sandbox on the filesystem that the first workspace's changes are staged on."""
     staging = settings.staging_of(next(iter(settings.workspaces))).resolve()
     if any(staging.is_relative_to(workspace.resolve()) for workspace in settings.workspaces.values()):

@@ -11,10 +11,14 @@ from client.errors import ClientError
 from client.initialise import Initialised, initialise
 from client.json_form import short_name
 from client.render.checks import findings_text
+from client.render.layout import fields
+from client.renewal import renew_certificates
 from client.session import Session, session_of
 from client.state import StateDirectory
 from client.up import UpSettings, default_tools, read_pairs, run_up
 from gonogo.safe_text import safe_line
+
+RENEWED = "services take them by themselves; replace the copies elsewhere, those of tls/ca.pem too"
 
 
 def init(
@@ -23,9 +27,15 @@ def init(
         Path | None, typer.Option(metavar="PUBFILE", help="Your own Ed25519 public key; none is made then.")
     ] = None,
     person: Annotated[str, typer.Option(help="Your id in the trust file.")] = "owner",
+    renew: Annotated[
+        bool, typer.Option("--renew-certificates", help="Make nothing new: have the certificates hold for longer.")
+    ] = False,
 ) -> None:
     """Make keys, certificates and the trust file."""
     session = session_of(context)
+    if renew:
+        _renew(session, others=approver_key is not None or person != "owner")
+        return
     made = initialise(session.state, person=person, approver_public=approver_key)
     session.output.emit(_init_json(made), lambda: _init_text(made))
 
@@ -94,6 +104,15 @@ def _init_json(made: Initialised) -> dict[str, object]:
         "executor_key_id": made.executor_key_id,
         "self_approval": "allowed",
     }
+
+
+def _renew(session: Session, *, others: bool) -> None:
+    if others:
+        raise ClientError("USAGE", "--renew-certificates keeps keys and persons as they are", "leave the others out")
+    renewed = renew_certificates(session.state)
+    told = {role: f"{until:%Y-%m-%d}" for role, until in renewed.items()}
+    rows = [*((role, f"valid until {until}") for role, until in told.items()), ("next", RENEWED)]
+    session.output.emit({"state": str(session.state.root), "valid_until": told}, lambda: fields(rows))
 
 
 def _init_text(made: Initialised) -> str:

@@ -1,28 +1,25 @@
 """Runs the pair from its images as compose.yaml says, and looks at both sides of the boundary."""
 
 import fcntl
-import os
-import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from deploy.image_test import boundary, composition
+from deploy.image_test import boundary, composition, control, live, page, renewal
 from deploy.image_test.checks import Checks
 from deploy.image_test.engine import Engine, EngineError
-from deploy.image_test.mission import RUN, SECOND, WRITE, Person
+from deploy.image_test.mission import ALREADY_EXECUTED, NOT_APPROVED, RUN, SECOND, WRITE, Person
 
 ROOT = Path(__file__).resolve().parents[2]
 HEALTHY_SECONDS = 60.0
-NOT_APPROVED, ALREADY_EXECUTED = 3, 8  # the command's documented exit codes
 # Addresses of its own: a pair that is deployed on this machine goes on.
 ADDRESSES = {"GONOGO_CONTROL": "172.29.66", "GONOGO_REVOCATION": "172.29.67"}
-COMPOSE, COMMANDS = ROOT / "deploy/compose.yaml", ROOT / "deploy/compose.commands.yaml"
+COMPOSE, LIVE, COMMANDS = (ROOT / "deploy" / f"compose{name}.yaml" for name in ("", ".live", ".commands"))
 
 
 def main() -> int:
@@ -62,18 +59,70 @@ def test_pair(engine: Engine, folder: Path, checks: Checks) -> None:
     check_revocation(engine, person, folder / "revocation.json", checks)
     outsider = boundary.Outsider(engine=engine, probe=boundary.make_probe(folder), variables=variables)
     boundary.check_outsiders(outsider, site, checks)
+    live.check_none(engine, person, checks)
+    live.check_doctor(engine, person, checks, level="L1", live=False)
+    pair = composition.read(variables, COMPOSE, LIVE)
+    engine.add_network("outside", pair.networks["outside"])
+    far_side = live.FarSide.start(engine, folder)
+    replace_both(engine, pair, far_side.options)
+    boundary.check_replay(outsider, mission, checks)
+    test_live(engine, person, far_side, folder, checks)
+    boundary.check_way_out(outsider, checks)
+    pair = composition.read(variables, COMPOSE, LIVE, COMMANDS)
+    hold = folder / "hold"
+    hold.mkdir(mode=0o755)
+    options = (*far_side.options, *control.options(hold))
+    replace_both(engine, pair, options)
+    test_commands(engine, person, far_side, site, checks)
+    renewal.check(engine, person, places_of(folder), checks)
+    one = control.Controlled(engine, person, site, hold)
+    test_control(one, checks, lambda: start_both(engine, pair, options))
+
+
+def test_live(engine: Engine, person: Person, far_side: live.FarSide, folder: Path, checks: Checks) -> None:
+    """Look at the executor without a shell that may reach outside."""
+    live.check_doctor(engine, person, checks, level="L1", live=True)
+    live.check_not_listed(person, far_side, checks)
+    live.allow(engine, far_side, folder / "data/executor/trust/trust.toml", checks)
+    live.check_sent(person, far_side, checks)
+    live.check_far(person, far_side, checks)
+
+
+def test_commands(engine: Engine, person: Person, far_side: live.FarSide, site: Path, checks: Checks) -> None:
+    """Look at the executor that can run commands, and reach outside from within its sandbox."""
+    check_commands(person, site, checks)
+    live.check_doctor(engine, person, checks, level="L3", live=True)
+    live.check_sent(person, far_side, checks)
+    live.check_far(person, far_side, checks)
+    live.check_programs(person, far_side, site, checks)
+
+
+def test_control(one: control.Controlled, checks: Checks, restart: Callable[[], None]) -> None:
+    """Have missions under way paused, stopped and cut off."""
+    control.check_pause(one, checks)
+    control.check_stop(one, checks)
+    control.check_cut_off(one, restart, checks)
+    control.check_end(one, checks)
+
+
+def replace_both(engine: Engine, pair: composition.Composition, options: Sequence[str]) -> None:
+    """Put other containers in the place of both, on the same volumes."""
     for name in ("orchestrator", "executor"):
         engine.remove(name)
-    start_both(engine, composition.read(variables, COMPOSE, COMMANDS))
-    boundary.check_replay(outsider, mission, checks)
-    check_commands(person, site, checks)
+    start_both(engine, pair, options)
 
 
-def start_both(engine: Engine, pair: composition.Composition) -> None:
-    """Start the executor, and when it is healthy the orchestrator."""
-    for name in ("executor", "orchestrator"):
-        engine.start(name, pair.services[name])
+def start_both(engine: Engine, pair: composition.Composition, options: Sequence[str] = ()) -> None:
+    """Start the executor, with more options where there are some, and when it is healthy the orchestrator."""
+    for name, more in (("executor", options), ("orchestrator", ())):
+        engine.start(name, pair.services[name], *more)
         wait_healthy(engine, name, pair.services[name].health)
+
+
+def places_of(folder: Path) -> dict[str, str]:
+    """Return the places that docs/deploy.md calls by name."""
+    names = {"STATE": "state", "SITE": "site", "DATA": "data", "ANCHOR": "anchor"}
+    return {variable: str(folder / name) for variable, name in names.items()}
 
 
 def fill_volumes(folder: Path) -> None:
@@ -82,17 +131,9 @@ def fill_volumes(folder: Path) -> None:
     Raises:
         EngineError: one of them failed.
     """
-    page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
-    section = page.partition("## The volumes\n")[2].partition("\n## ")[0]
-    script = "\n".join(re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment |= {"STATE": str(folder / "state"), "DATA": str(folder / "data"), "ANCHOR": str(folder / "anchor")}
     (folder / "site").mkdir()
     (folder / "site/hello.txt").write_text("hello\n", encoding="ascii")
-    environment["SITE"] = str(folder / "site")
-    done = subprocess.run(["bash", "-euc", script], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EngineError(f"the commands of docs/deploy.md failed: {done.stderr.strip()}")
+    page.run_commands("The volumes", places_of(folder))
 
 
 def check_mission(person: Person, site: Path, checks: Checks) -> str:

@@ -166,6 +166,13 @@ def check_outsiders(outsider: Outsider, site: Path, checks: Checks) -> None:
         checks.say(f"forged revocation refused: {tried}", holds=answer.startswith(REVOCATIONS[tried]), detail=answer)
 
 
+def check_way_out(outsider: Outsider, checks: Checks) -> None:
+    """What is on the executor's way out can not come in by it."""
+    knocked = outsider.tries("outside", "knocks", outsider.executor, outsider.revocations)
+    for address, answer in knocked.items():
+        checks.say(f"not reached from the network that leads out: {address}", holds=answer != "open", detail=answer)
+
+
 def check_replay(outsider: Outsider, mission: str, checks: Checks) -> None:
     """Have an executed mission asked for again, past the orchestrator that would not ask."""
     answer = outsider.tries("control", "replay", outsider.executor, "/probe/tls", mission)["replay"]

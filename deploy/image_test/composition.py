@@ -54,12 +54,25 @@ def read(variables: Mapping[str, str], *files: Path) -> Composition:
     """
     content = _content(files[0], variables)
     for file in files[1:]:
-        for name, changed in _content(file, variables)["services"].items():
-            content["services"][name] |= changed
+        laid_over = _content(file, variables)
+        for name, changed in laid_over["services"].items():
+            content["services"][name] = _merged(content["services"][name], changed)
+        content["networks"] |= laid_over.get("networks", {})
     return Composition(
         services={name: _service(name, one) for name, one in content["services"].items()},
         networks={name: _network(one or {}) for name, one in content["networks"].items()},
     )
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay one service over another as compose does: names and lists are put together, all else is replaced."""
+    merged = {**below, **above}
+    for name in below.keys() & above.keys():
+        if isinstance(above[name], dict):
+            merged[name] = {**below[name], **above[name]}
+        elif isinstance(above[name], list):
+            merged[name] = list(dict.fromkeys([*below[name], *above[name]]))
+    return merged
 
 
 def _content(file: Path, variables: Mapping[str, str]) -> Any:

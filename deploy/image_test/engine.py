@@ -88,11 +88,40 @@ class Engine:
         for step in (*starting, *connections) if "--publish" in service.options else (*connections, *starting):
             self.call(*step)
 
+    def beside(self, name: str, image: str, *arguments: str, network: str, options: Sequence[str] = ()) -> str:
+        """Start one more container that stays; return its address."""
+        self._containers.append(self._named(name))
+        where = self._on(network, "")
+        self.call(
+            "run", "--detach", "--name", self._named(name), *self.run_options, *where, *options, image, *arguments
+        )
+        found = self.call(
+            "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self._named(name)
+        )
+        return found.strip()
+
     def remove(self, name: str) -> None:
         """End a service, and remove its container."""
         self.call("stop", self._named(name))
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Remove a container that has ended."""
         self.call("rm", self._named(name))
         self._containers.remove(self._named(name))
+
+    def signal(self, name: str, signal: str) -> None:
+        """Send a signal to a container's first process."""
+        self.call("kill", "--signal", signal, self._named(name))
+
+    def said(self, name: str) -> str:
+        """Return what a container has written."""
+        done = self._try("logs", self._named(name))
+        return done.stdout + done.stderr
+
+    def runs(self, name: str) -> bool:
+        """Whether a container has not ended."""
+        return self.call("inspect", "--format", "{{.State.Running}}", self._named(name)).strip() == "true"
 
     def execute(self, name: str, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run a program in a container that runs, with this on its standard input."""
@@ -124,8 +153,7 @@ class Engine:
             yield
         except Exception:
             for name in self._containers:
-                said = self._try("logs", name)
-                sys.stderr.write(f"--- {name}\n{said.stdout}{said.stderr}")
+                sys.stderr.write(f"--- {name}\n{self.said(name.removeprefix(PREFIX))}")
             raise
 
     def _named(self, name: str) -> str:

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Final
 
+from executor.runner.ports import Finding
+from gonogo.sqlite_release import REMEDY, sqlite_is_fixed
+
 if TYPE_CHECKING:
     import sqlite3
 else:
@@ -10,6 +13,15 @@ else:
     except ImportError:
         import sqlite3
 
-__all__ = ["sqlite3", "version"]
+__all__ = ["installed_sqlite", "sqlite3", "version"]
 
 version: Final[str] = sqlite3.sqlite_version
+
+
+def installed_sqlite() -> Finding:
+    """Say which SQLite it is, and whether two connections could damage a database."""
+    origin = "the standard library" if sqlite3.__name__.startswith("sqlite3") else "pysqlite3"
+    if sqlite_is_fixed(version):
+        return Finding(name="sqlite", ok=True, detail=f"{version} from {origin}", remedy="")
+    detail = f"{version} from {origin} has the WAL-reset defect"
+    return Finding(name="sqlite", ok=False, detail=detail, remedy=REMEDY)

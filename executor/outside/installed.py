@@ -7,6 +7,7 @@ from executor.runner.ports import Finding
 
 LIBRARIES: Final = ("httpx", "mcp", "psycopg", "sqlglot", "trafilatura")
 """What the extra brings; it is imported only in the processes that use it."""
+INSTALL: Final = "pip install gonogo[live]; of the images, gonogo-executor-live and gonogo-executor-commands have it"
 
 
 def live_extra() -> Finding:
@@ -15,4 +16,4 @@ def live_extra() -> Finding:
     if not missing:
         return Finding(name="live_steps", ok=True, detail="the live extra is installed", remedy="")
     detail = f"the live extra is not installed, {', '.join(missing)} missing: steps that need it are blocked"
-    return Finding(name="live_steps", ok=False, detail=detail, remedy="pip install gonogo[live], where they are wanted")
+    return Finding(name="live_steps", ok=False, detail=detail, remedy=f"where they are wanted: {INSTALL}")

@@ -33,6 +33,7 @@ _SECONDS = 10
 _LIMITS = Limits(max_duration_seconds=_SECONDS, upper_bytes=8 << 20, upper_inodes=500, output_bytes=8192)
 _DEATH_SECONDS = 1.5
 _MEASURED = "the size cap is then checked during and after each command, besides RLIMIT_FSIZE"
+_CORRECT = "correct what the detail names; in a container, start it as deploy/compose.commands.yaml does"
 _ATTRIBUTES_REMEDY = "use Linux 6.6 or later, or give the executor a scratch directory on a disk with user attributes"
 # Switches that turn user namespaces off, the value that does it, and how to turn them on.
 _SWITCHES = (
@@ -181,7 +182,10 @@ def _try(name: str, trial: Callable[[], str]) -> Finding:
     except _TrialError as error:
         return Finding(name=name, ok=False, detail=error.detail, remedy=error.remedy)
     except ExecutorError as error:
-        return Finding(name=name, ok=False, detail=safe_line(error.fault.message), remedy=error.fault.remedy)
+        # A run that finds no sandbox sends people to the doctor, and this is what the doctor tells them.
+        circular = error.fault.remedy.startswith("run gonogo doctor")
+        remedy = _CORRECT if circular else error.fault.remedy
+        return Finding(name=name, ok=False, detail=safe_line(error.fault.message), remedy=remedy)
     except Exception as error:  # noqa: BLE001  # whatever goes wrong is what was to be found out
         detail = f"{type(error).__name__}: {safe_line(str(error))}"
         return Finding(name=name, ok=False, detail=detail, remedy="correct what the detail names, then probe again")
@@ -210,7 +214,7 @@ def _userns_remedy() -> str:
         switch = Path("/proc/sys", name)
         if switch.exists() and switch.read_text(encoding="ascii").strip() == off:
             return remedy
-    return "allow unprivileged user namespaces; in a container, let it run with a seccomp profile that allows unshare"
+    return "allow unprivileged user namespaces; in a container, as deploy/compose.commands.yaml does"
 
 
 def _try_sessions(staging: Path, sandbox: Bubblewrap, where: str) -> list[Finding]:

@@ -128,7 +128,7 @@ class MissionScenario:
     def __post_init__(self) -> None:
         ledger_sqlite.LOG_BYTES = _LOG_BYTES  # type: ignore[misc]  # final for the executor
         # The self-test starts sandboxes; typed steps need none.
-        machines._probe = lambda *_: Probe(level=LadderLevel.L1, findings=())
+        machines.probe_here = lambda *_: Probe(level=LadderLevel.L1, findings=())
         # Every case has a copy of one ledger, which would refuse the report that the original issued.
         setattr(epochs, "ledger_file", lambda _: "the template's")  # noqa: B010 - mypy takes no assignment here
         self._commit = CommitScenario(self.home)

@@ -12,20 +12,20 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from client.doctor import Finding, examine, sqlite_is_fixed
+from client.doctor import Finding, examine
 from client.errors import KeyFileError, StateError
 from client.executor_command import trust_json
 from client.initialise import initialise
 from client.signing import (
     KeyOwner,
     owner_of_key,
-    person_of_key,
     read_public_key,
     read_signing_key,
     require_approving,
     trusted_keys,
 )
 from client.state import StateDirectory
+from gonogo.sqlite_release import sqlite_is_fixed
 
 
 def state_in(folder: Path) -> StateDirectory:
@@ -66,7 +66,8 @@ def test_keys_are_openssh_keys(tmp_path: Path) -> None:
     shown = subprocess.run(["ssh-keygen", "-y", "-f", made.state.approver_key], capture_output=True, check=True)
     public = (made.state.keys / "approver.pub").read_text().split()
     assert shown.stdout.decode().split()[:2] == public[:2]
-    assert person_of_key(made.state, made.approver_key_id) == ("owner", "sshsig")
+    owner = owner_of_key(made.state, made.approver_key_id)
+    assert owner == KeyOwner(person="owner", scheme="sshsig", approves=True)
 
 
 def test_an_agent_s_key_proposes_and_does_not_approve(tmp_path: Path) -> None:
@@ -152,7 +153,8 @@ def test_a_persons_own_key_is_trusted_and_none_is_made(tmp_path: Path) -> None:
     made = initialise(state_in(tmp_path), person="ann", approver_public=tmp_path / "id.pub")
     assert made.approver_key is None
     assert not made.state.approver_key.exists()
-    assert person_of_key(made.state, read_public_key(tmp_path / "id.pub").key_id) == ("ann", "sshsig")
+    owner = owner_of_key(made.state, read_public_key(tmp_path / "id.pub").key_id)
+    assert owner == KeyOwner(person="ann", scheme="sshsig", approves=True)
 
 
 def test_a_key_of_another_kind_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -256,4 +258,4 @@ async def test_the_doctor_names_an_interrupted_init(tmp_path: Path) -> None:
 )
 def test_the_wal_reset_defect_is_known_by_version(version: str, fixed: bool) -> None:
     """The main line and the corrected branches count as fixed, others do not."""
-    assert sqlite_is_fixed(tuple(int(part) for part in version.split("."))) is fixed
+    assert sqlite_is_fixed(version) is fixed

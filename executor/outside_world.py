@@ -70,19 +70,8 @@ class Outside:
         processes.start()
         handlers: Mapping[type[Live], LiveHandler[Any]] = {
             HttpRequest: Requests(trust=last, exchange=exchange, secret=secrets.for_step),
-            RunLive: Programs(
-                trust=last,
-                secret=secrets.for_step,
-                bwrap=_bwrap(settings, probed),
-                doors=doors,
-                processes=processes,
-            ),
-            CallTool: ToolCalls(
-                trust=last,
-                secrets=secrets,
-                confinement=confinement,
-                fixed=tuple(str(place.resolve()) for place in settings.workspaces.values()),
-            ),
+            RunLive: _programs(settings, probed, last, secrets, processes),
+            CallTool: ToolCalls(trust=last, secrets=secrets, confinement=confinement, fixed=_workspaces(settings)),
             RunSql: Statements(
                 trust=last, secrets=secrets, confinement=confinement, forbidden=_not_for_databases(settings)
             ),
@@ -95,6 +84,24 @@ class Outside:
             dry_run_network=CommandGates(doors=doors, dry_run=True),
             network=CommandGates(doors=doors, dry_run=False),
         )
+
+
+def _programs(
+    settings: Settings, probed: Probe, trust: Callable[[], Trust], secrets: Secrets, processes: ProcessStore
+) -> Programs:
+    """Return what runs live programs; all of them, staying or not, have the same doors to the network."""
+    return Programs(
+        trust=trust,
+        secret=secrets.for_step,
+        bwrap=_bwrap(settings, probed),
+        doors=processes.doors,
+        processes=processes,
+    )
+
+
+def _workspaces(settings: Settings) -> tuple[str, ...]:
+    """Where neither a server of tools nor a program may write: what missions change."""
+    return tuple(str(place.resolve()) for place in settings.workspaces.values())
 
 
 def _confinement(settings: Settings, probed: Probe) -> Confinement | None:
@@ -119,6 +126,7 @@ def _bwrap(settings: Settings, probed: Probe) -> Bwrap | None:
         launcher=find_launchers().bwrap,
         seccomp=shipped_filter(),
         covered=_covered(settings),
+        fixed=_workspaces(settings),
         tools=settings.tools,
     )
 

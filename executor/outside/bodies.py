@@ -27,8 +27,6 @@ USUAL_MATCHES: Final = 20
 MOST_QUERY: Final = 4096
 MOST_SHOWN: Final = 1000
 """Of what stands around a match: a page may be one word."""
-_ERROR: Final = 1
-"""What SQLite answers to a query that is none."""
 _STEPS_BETWEEN_LOOKS: Final = 10_000
 _QUERY_REMEDY: Final = 'write words, "phrases in quotes", AND, OR, NOT, or a prefix*'
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 from executor.domain.cancel import Cancel
 from executor.domain.errors import StepBlockedError, StepFailedError
 from executor.outside.addresses import Pinned
+from executor.outside.installed import INSTALL
 from executor.outside.worker import Confinement, View, Worker, WorkerGoneError
 from gonogo.safe_text import safe_line
 
@@ -146,9 +147,7 @@ def check_installed() -> None:
         StepBlockedError: says what to install.
     """
     if find_spec("httpx") is None or find_spec("trafilatura") is None:
-        raise StepBlockedError(
-            "UNSUPPORTED", "this executor is installed without what reaches a network", "pip install gonogo[live]"
-        )
+        raise StepBlockedError("UNSUPPORTED", "this executor is installed without what reaches a network", INSTALL)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from executor.workspace.objects import Batch
 
 Handled = TypeVar("Handled", contravariant=True)  # noqa: PLC0105 - it is no word of the contract
 UNKNOWN_REMEDY: Final = "look at the far side, then say what happened: gonogo reconcile MISSION STEP"
+NOT_REACHED_REMEDY: Final = "see that the far side can be reached, then gonogo retry MISSION"
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class OutsideWorld:
         try:
             performed = self._handler(action).perform(action, expected, setting, key)
         except ExecutorError as error:
-            performed = not_done(error.fault)
+            performed = not_done(_not_reached(error.fault))
         except Exception:  # how far it came nobody knows
             log.exception("a step of the kind %s broke off", KINDS[type(action)])
             performed = unknown("the executor lost sight of it")
@@ -107,6 +108,13 @@ class OutsideWorld:
 def not_done(fault: Fault) -> Performed:
     """Return that nothing was sent or begun, and why."""
     return Performed(state=EffectState.NOT_DONE, summary=fault.message, fault=fault)
+
+
+def _not_reached(fault: Fault) -> Fault:
+    """Say of a far side that was not reached what that is to an effect: it did not happen, and may be tried again."""
+    if fault.reason != "FETCH_FAILED":
+        return fault
+    return Fault(reason="EFFECT_FAILED", message=f"it did not happen: {fault.message}", remedy=NOT_REACHED_REMEDY)
 
 
 def unknown(what: str) -> Performed:

@@ -13,7 +13,7 @@ from executor.domain.report import FetchEvidence
 from executor.outside.addresses import Lookup, Url, check_named, parse_url, pin, redirected, system_lookup
 from executor.outside.answers import told
 from executor.outside.bodies import Bodies, Page
-from executor.outside.exchange import Answer, Bounds, Exchange, Request
+from executor.outside.exchange import Answer, Bounds, Exchange, Request, check_installed
 from executor.runner.outside import Setting
 from executor.workspace.objects import Batch
 
@@ -49,6 +49,7 @@ class Fetcher:
 
     def fetch(self, action: FetchUrl, setting: Setting, batch: Batch) -> FetchEvidence:
         """Read a page, unless this is a dry run and the executor's operator wants none read there."""
+        check_installed()
         trust, url = self.trust(), parse_url(action.url)
         check_named(url, setting.plan.scope, trust)
         _check_pages(setting.plan)

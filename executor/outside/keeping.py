@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from executor.domain.errors import Fault
+from executor.domain.errors import ExecutorError, Fault
 from executor.domain.plan import ReadinessCheck, RunLive
 from executor.domain.receipt import EffectState
 from executor.domain.redaction import Secret
@@ -54,7 +54,12 @@ class Keeper:
         except PortTakenError as error:
             return not_done(_fault("NOT_READY", str(error), "end what listens there, or name another port"))
         record = self.processes.enter(_record(wanted))
-        with Supervised(self._job(wanted, record)) as starting:
+        try:
+            supervised = Supervised(self._job(wanted, record))
+        except ExecutorError:
+            self.processes.remove(record.process_id)
+            raise
+        with supervised as starting:
             try:
                 who = starting.introduce()
             except SupervisorGoneError as error:

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from executor.domain.errors import StepBlockedError
 from executor.domain.far_sides import Database, McpServer
 from executor.domain.redaction import Redactor
+from executor.outside.installed import INSTALL
 from executor.runner.outside import Setting
 from executor.runner.secrets import Secrets, SecretUnavailableError
 from gonogo.safe_text import excerpt, safe_line
@@ -27,7 +28,7 @@ def check_installed(*packages: str) -> None:
         raise StepBlockedError(
             "UNSUPPORTED",
             f"this executor is installed without {missing[0]}, which the step needs",
-            "pip install gonogo[live]",
+            INSTALL,
         )
 
 

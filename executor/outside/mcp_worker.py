@@ -80,6 +80,7 @@ class _PinnedTransport(httpx2.AsyncHTTPTransport):
             extensions=request.extensions,
         )
         response = await super().handle_async_request(pinned)
+        response.headers.pop("location", None)  # a call that was redirected would be sent again, to wherever it says
         if isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = _Bounded(response.stream)
         return response

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _STATE, _START = 0, 19  # of the fields behind the name in /proc/PID/stat
-_LOOK_SECONDS: Final = 0.01
+_LOOK_SECONDS: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +77,13 @@ def descendants(root: int) -> Sequence[int]:
             if child not in found:
                 found[child] = None
                 waiting.append(child)
-    return [pid for pid in found if (fields := _stat(pid)) is not None and fields[_STATE] not in {b"Z", b"X"}]
+    return [pid for pid in found if not is_dead(pid)]
+
+
+def is_dead(pid: int) -> bool:
+    """Tell whether nobody has a number, or only what is left of a process that was not waited for."""
+    fields = _stat(pid)
+    return fields is None or fields[_STATE] in {b"Z", b"X"}
 
 
 def depth_of_namespace(pid: int) -> tuple[int, int]:
@@ -98,14 +104,44 @@ def send(pid: int, number: signal.Signals) -> None:
 
 def end_descendants(seconds: float) -> bool:
     """Kill all that descends from this process, which takes in orphans; False where something will not go."""
+    return end_below(os.getpid(), seconds, set())
+
+
+def end_below(root: int, seconds: float, ended: set[int]) -> bool:
+    """Kill all that descends from a process which takes in orphans; False where something will not go.
+
+    Each is killed the moment it is found: what forks and goes, over and over, has hardly any time to do it between
+    being seen and being killed, and whatever it leaves is the root's.
+
+    Args:
+        root: it must not have been waited for.
+        seconds: how long that may take.
+        ended: gets the numbers of those that were killed.
+    """
     until = time.monotonic() + seconds
-    while left := descendants(os.getpid()):
-        for pid in left:
-            send(pid, signal.SIGKILL)
+    while True:
+        if not _killed_anew(root, ended):
+            left = descendants(root)
+            for pid in left:
+                send(pid, signal.SIGKILL)
+            if not left and not _killed_anew(root, ended):
+                return True
+            time.sleep(_LOOK_SECONDS)
         if time.monotonic() > until:
             return False
-        time.sleep(_LOOK_SECONDS)
-    return True
+
+
+def _killed_anew(root: int, ended: set[int]) -> bool:
+    """Kill those below a process that were not killed before, and tell whether there were any."""
+    found, waiting = False, [root]
+    while waiting:
+        for child in _children(waiting.pop()):
+            if child not in ended:
+                send(child, signal.SIGKILL)
+                ended.add(child)
+                waiting.append(child)
+                found = True
+    return found
 
 
 def _stat(pid: int) -> list[bytes] | None:

@@ -26,6 +26,8 @@ from executor.sandbox.sandbox import Limits, ProgramLookup
 from executor.sandbox.seccomp import SeccompFilter
 
 OPEN_FILES: Final = 4096
+DATA_BYTES: Final = 4 << 30
+"""Of memory, for each process of a program; not of all together."""
 TMP_BYTES: Final = 256 << 20
 _SETPRIV: Final = "/usr/bin/setpriv"
 _SHELL: Final = "/bin/sh"
@@ -57,6 +59,8 @@ class Bwrap:
     seccomp: SeccompFilter
     covered: tuple[str, ...] = ()
     """What no program sees: the executor's state, and where changes are staged."""
+    fixed: tuple[str, ...] = ()
+    """What no program changes: the workspaces, its own and others."""
     tools: tuple[Path, ...] = ()
     """Further trees that programs in the sandbox may read."""
 
@@ -68,6 +72,10 @@ class Ground:
     workspace: Path
     hidden: tuple[bytes, ...] = ()
     secret_files: tuple[str, ...] = ()
+
+    def secrets_in(self, *trees: str) -> Sequence[str]:
+        """Return the files of secrets that lie in some trees."""
+        return [one for one in self.secret_files if any(Path(one).resolve().is_relative_to(tree) for tree in trees)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +124,12 @@ def in_sandbox(bwrap: Bwrap, ground: Ground, action: RunLive, env: Mapping[str, 
     accounts = {name: held.enter_context(passed) for name, passed in _accounts(identity)}
     options += [*inside.system, *view.machine_etc_arguments()]
     options += [word for name, fd in accounts.items() for word in ("--perms", "0644", "--file", str(fd), name)]
-    options += ["--proc", "/proc", "--dev", "/dev", *_temporary("/dev/shm"), "--remount-ro", "/proc"]  # noqa: S108
-    options += ["--remount-ro", "/dev", *_temporary("/tmp"), "--perms", "0700", "--dir", view.HOME]  # noqa: S108
+    options += ["--proc", "/proc", "--dev", "/dev", *_temporary("/dev/shm"), "--remount-ro", "/proc"]  # noqa: S108 - its own
+    options += ["--remount-ro", "/dev", *_temporary("/tmp"), "--perms", "0700", "--dir", view.HOME]  # noqa: S108 - as above
     for tree in (*tools, str(ground.workspace)):
         options += ["--ro-bind", tree, tree]
     options += [word for cover in covers for word in cover.arguments]
+    options += _covers((), ground.secrets_in(*tools, str(ground.workspace)))
     options += [*_variables({"PATH": ":".join(inside.search_path), **env})]
     options += ["--chdir", str(ground.workspace / action.cwd), "--remount-ro", "/"]
     given = held.enter_context(launch.passed(launch.packed(options)))
@@ -134,7 +143,7 @@ def in_sandbox(bwrap: Bwrap, ground: Ground, action: RunLive, env: Mapping[str, 
         env={},
         cwd="/",
         descriptors=(*accounts.values(), given, seccomp),
-        limits={"RLIMIT_CORE": 0},
+        limits={"RLIMIT_CORE": 0, "RLIMIT_DATA": DATA_BYTES},
         waits=True,
     )
 
@@ -142,13 +151,15 @@ def in_sandbox(bwrap: Bwrap, ground: Ground, action: RunLive, env: Mapping[str, 
 def on_host(bwrap: Bwrap | None, ground: Ground, action: RunLive, env: Mapping[str, str], held: ExitStack) -> Launch:
     """Return how a program on the machine itself is started; without bubblewrap it is an ordinary one."""
     cwd = str(ground.workspace / action.cwd)
-    limits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES}
+    limits = {"RLIMIT_CORE": 0, "RLIMIT_NOFILE": OPEN_FILES, "RLIMIT_DATA": DATA_BYTES}
     if bwrap is None:
         argv = [_SHELL, "-c", _IN_PLACE, "begin", *action.argv]
         return Launch(launcher=(), argv=argv, env=env, cwd=cwd, descriptors=(), limits=limits, waits=False)
     options: list[str | bytes] = [*_HOST, "--dev-bind", "/", "/", "--proc", "/proc"]
-    options += _covers(bwrap.covered, ground.secret_files)
-    options += ["--ro-bind", str(ground.workspace), str(ground.workspace), "--chdir", cwd, *_variables(env)]
+    # The covers come last: a workspace that is bound over them would show the machine's own files again.
+    options += [word for place in bwrap.fixed for word in ("--ro-bind-try", place, place)]
+    options += ["--ro-bind", str(ground.workspace), str(ground.workspace)]
+    options += [*_covers(bwrap.covered, ground.secret_files), "--chdir", cwd, *_variables(env)]
     if os.geteuid() == 0:
         options += [word for name in _NOT_FOR_ROOT for word in ("--cap-drop", name)]
     given = held.enter_context(launch.passed(launch.packed(options)))
@@ -173,7 +184,8 @@ def _variables(env: Mapping[str, str]) -> Iterator[str]:
 def _covers(places: Sequence[str], files: Sequence[str]) -> list[str]:
     """Cover directories by empty ones, files by nothing; what lies in a covered directory is gone already."""
     words: list[str] = []
-    for place in map(Path, (*places, *files)):
+    # The launcher finds no way through a link: where the file really is, is where it is covered.
+    for place in (Path(one).resolve() for one in (*places, *files)):
         inside = any(place != Path(other) and place.is_relative_to(other) for other in places)
         if not inside and place.is_dir():
             words += ["--tmpfs", str(place)]

@@ -56,6 +56,9 @@ UNCONFINED: Final = (
     "bubblewrap here, so that nothing keeps it from the workspace and the executor's state"
 )
 
+_LOADED: Final = frozenset({"LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD"})
+"""Heard by the shell too, which says that the program begins; it must be the machine's own until it has said so."""
+
 SecretOf = Callable[[str, str], Secret]
 """Returns the secret that a workspace's step refers to; raises ExecutorError where there is none for it."""
 
@@ -146,10 +149,10 @@ class Programs:
         env = {**variables(action), **action.env}
         for name, secret in self._secrets(action, setting).items():
             env.update({os.fsdecode(key): os.fsdecode(value) for key, value in environment_of(name, secret).items()})
-        if action.access is LiveAccess.NETWORK and self.bwrap is not None:
-            ground = Ground(workspace=root, hidden=_hidden(setting))
-            return in_sandbox(self.bwrap, ground, action, env, held)
         files = tuple(one.file for one in self.trust().secrets if one.file)
+        if action.access is LiveAccess.NETWORK and self.bwrap is not None:
+            ground = Ground(workspace=root, hidden=_hidden(setting), secret_files=files)
+            return in_sandbox(self.bwrap, ground, action, env, held)
         return on_host(self.bwrap, Ground(workspace=root, secret_files=files), action, env, held)
 
     def _secrets(self, action: RunLive, setting: Setting) -> Mapping[str, Secret]:
@@ -164,6 +167,14 @@ class Programs:
         check_relative(os.fsencode(action.cwd), what="working directory")
         if not action.argv or not action.argv[0] or action.argv[0].startswith("-"):
             raise StepBlockedError("PLAN_INVALID", "the step names no program", "put the program first in argv")
+        loaded = [name for name in action.env if name in _LOADED]
+        if loaded:
+            raise StepBlockedError(
+                "PLAN_INVALID",
+                f"the variable {loaded[0]} has code loaded before the program begins, so that nobody could tell "
+                "whether it began",
+                f'start the program by env: argv ["env", "{loaded[0]}=…", …]',
+            )
         trust = self.trust()
         if access not in trust.live_access.get(workspace_id, ()):
             raise StepBlockedError(
@@ -247,6 +258,8 @@ def _performed(
     """
     if ending is not None and not ending.began:
         return not_done(not_started(_shown(action), _said(printed) or "no answer"))
+    if ending is not None and not ending.all_ended:
+        why = why or "something that it started does not end"
     if ending is None or why:
         return unknown(f"{_shown(action)}: {why or 'nobody saw how it ended'}{_said(printed)}")
     ended = f"{_shown(action)} {ending_words({'began': True, 'code': ending.code, 'signal': ending.signal})}"

@@ -176,12 +176,12 @@ def _performed(action: HttpRequest, url: Url, answer: Answer, setting: Setting) 
         summary=f"{action.method} {url} was answered with status {answer.status}, {len(answer.body)} bytes{cut}",
         answer=kept,
         answer_digest=answer_digest,
-        fault=None if answer.status in (action.success_codes or _WELL) else _refused(url, answer),
+        fault=None if answer.status in (action.success_codes or _WELL) else _refused(url, answer, setting),
     )
 
 
-def _refused(url: Url, answer: Answer) -> Fault:
-    to = safe_line(excerpt(answer.location, _SHOWN))
+def _refused(url: Url, answer: Answer, setting: Setting) -> Fault:
+    to = safe_line(excerpt(setting.redactor.text(answer.location), _SHOWN))  # a secret that was cut in two is not found
     where = f"; it sends on to {to}, which is not followed" if answer.status in _REDIRECTS else ""
     again = f" after {answer.retry_after}" if answer.retry_after else ""
     return Fault(

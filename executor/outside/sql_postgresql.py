@@ -16,7 +16,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from executor.outside.child import Answer
-from executor.outside.sql_statement import Statement, is_constant
+from executor.outside.sql_statement import CALLS, Statement, is_constant
 from executor.outside.sql_transaction import LostError, NotTriedError, RefusedError, Row, Tried
 
 CONNECT_SECONDS: Final = 10
@@ -39,6 +39,8 @@ _BARRIERS: Final = {
     "own_code": "it uses functions or operators of users'",
     "own_types": "it has columns of users' types",
 }
+# Those that a plain statement can hold, by the names that the catalogue has for them: != is <>, and LIKE is ~~.
+_OPERATORS: Final = ("<>", "<=", ">=", "||", "-", "+", "*", "/", "%", "<", ">", "=", "~~", "~~*", "!~~", "!~~*")
 # What reading alone does not set off.
 _NOT_READ: Final = frozenset({"triggers"})
 
@@ -77,6 +79,7 @@ class PostgresqlTransaction:
         self._execute("SET LOCAL search_path = pg_catalog, " + self._search_path())
         table = self._facts(statement)
         _check_dotted(statement, table)
+        self._check_shadows()
         if statement.row_count > most:
             raise NotTriedError(f"it inserts more than {most} rows")
         rows = _CAPTURES[statement.kind](self, statement, table, parameters, most)
@@ -122,6 +125,15 @@ class PostgresqlTransaction:
         found = self._fetched(_query("postgresql_role.sql"))
         if found:
             raise NotTriedError(f"the role of the connection {found[0][0]}, which is no least privilege")
+
+    def _check_shadows(self) -> None:
+        """Refuse where a name that statements may use can mean a function or an operator of users'.
+
+        That the database's own come first in the search path helps only where one of them takes just these types.
+        """
+        found = self._fetched(_query("postgresql_shadows.sql"), [sorted(CALLS), list(_OPERATORS)])
+        if found:
+            raise NotTriedError(f"{found[0][0]} may be one of users', which could do anything")
 
     def _facts(self, statement: Statement) -> Mapping[str, Any]:
         found = self._fetched(_query("postgresql_table.sql"), [statement.schema, statement.table])

@@ -24,7 +24,8 @@ _FORBIDDEN: Final = frozenset(
 _FORBIDDEN_CALLS: Final = frozenset({"load_extension", "readfile", "writefile", "edit", "fts3_tokenizer", "writebytes"})
 _INSTRUCTIONS: Final = 10_000
 _LARGEST: Final = 64 << 20
-_SPECIAL: Final = re.compile(r"\bWITHOUT\s+ROWID\b|\bON\s+CONFLICT\b", re.IGNORECASE)
+_GAP: Final = r"(?:\s|/\*.*?\*/|--[^\n]*\n)+"
+_SPECIAL: Final = re.compile(rf"\bWITHOUT{_GAP}ROWID\b|\bON{_GAP}CONFLICT\b", re.IGNORECASE | re.DOTALL)
 _HARMLESS: Final = frozenset({"NO ACTION", "RESTRICT"})
 
 

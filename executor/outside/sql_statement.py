@@ -25,7 +25,7 @@ _TOKEN: Final = re.compile(
     r"""|(?P<sign>::|<>|<=|>=|!=|\|\||[-+*/%<>=(),.])""",
     re.ASCII,
 )
-_CALLS: Final = frozenset(
+CALLS: Final = frozenset(
     {
         *("abs", "avg", "ceil", "coalesce", "count", "floor", "length", "lower", "max", "min", "nullif", "round"),
         *("substr", "sum", "trim", "upper"),
@@ -217,7 +217,7 @@ def _called(tokens: Sequence[tuple[str, str, int]], kind: str) -> Iterator[str]:
     values = kind != "insert"
     for (name, text, _), (_, following, _) in itertools.pairwise(tokens):
         values = values or (name == "word" and text.lower() == "values")
-        known = name == "word" and text.lower() in _CALLS | _WORDS
+        known = name == "word" and text.lower() in CALLS | _WORDS
         if following == "(" and name in {"word", "quoted"} and not known and values:
             yield text
 

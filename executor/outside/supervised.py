@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from executor.outside.process_tree import ProcessIdentity
-from executor.outside.worker import end_tree
+from executor.outside.worker import end_tree, not_started
 from executor.sandbox.output import StreamCapture
 
 MODULE: Final = "executor.outside.supervise"
@@ -69,7 +69,11 @@ class ProgramEnd:
 
 
 class Supervised:
-    """One program under its supervisor; a context manager that ends what is to end with it."""
+    """One program under its supervisor; a context manager that ends what is to end with it.
+
+    Raises:
+        StepFailedError: the machine starts no process now.
+    """
 
     def __init__(self, job: Job, on_output: Callable[[str, bytes], None] | None = None) -> None:
         self._job = job
@@ -81,17 +85,20 @@ class Supervised:
         with ExitStack() as on_error:
             on_error.callback(self._channel.close)
             with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-m", MODULE],
-                    stdin=theirs.fileno(),
-                    stdout=output,
-                    stderr=output,
-                    bufsize=0,
-                    cwd="/",
-                    env=_ENVIRONMENT,
-                    pass_fds=job.descriptors,
-                    start_new_session=True,
-                )
+                try:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-I", "-m", MODULE],
+                        stdin=theirs.fileno(),
+                        stdout=output,
+                        stderr=output,
+                        bufsize=0,
+                        cwd="/",
+                        env=_ENVIRONMENT,
+                        pass_fds=job.descriptors,
+                        start_new_session=True,
+                    )
+                except OSError as error:
+                    raise not_started(error) from None
             on_error.pop_all()
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ from executor.domain.plan import CallTool
 from executor.domain.policy import Trust
 from executor.domain.receipt import EffectState
 from executor.domain.report import ToolEvidence
-from executor.outside.addresses import parse_url, pin
+from executor.outside.addresses import NetworkRefusedError, parse_url, pin
 from executor.outside.answers import canonical, told
 from executor.outside.far_sides import not_done, unknown
 from executor.outside.listed import SHOWN, check_installed, named, remarks, secret_text
@@ -120,13 +120,18 @@ class ToolCalls:
         return View(whole=True, readable=self.fixed, hidden=files)
 
     def _question(self, action: CallTool, server: McpServer, arguments: Any, setting: Setting) -> Mapping[str, Any]:
-        return {"server": self._reached(server, setting), "tool": action.tool, "arguments": arguments}
+        reached = self._reached(server, arguments, setting)
+        return {"server": reached, "tool": action.tool, "arguments": arguments}
 
-    def _reached(self, server: McpServer, setting: Setting) -> Mapping[str, Any]:
+    def _reached(self, server: McpServer, arguments: Any, setting: Setting) -> Mapping[str, Any]:
         if server.command:
             return {"command": server.command, "env": self._resolved(dict(server.env), setting)}
         network = self.trust().network
         pinned = pin(parse_url(server.url), network.private_addresses, cancel=setting.cancel)
+        if pinned.url.scheme != "https" and not pinned.is_private and _refers([dict(server.headers), arguments]):
+            raise NetworkRefusedError(
+                f"server {server.name} would be sent a secret without encryption", "have its url begin with https"
+            )
         return {
             "url": str(pinned.url),
             "addresses": pinned.addresses,
@@ -134,6 +139,13 @@ class ToolCalls:
             "ca_file": network.ca_file,
             "seconds": server.seconds,
         }
+
+
+def _refers(value: Any) -> bool:
+    """Tell whether a JSON value holds a secret's reference."""
+    if isinstance(value, dict | list):
+        return any(map(_refers, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, str) and value.startswith(REFERENCE)
 
 
 def arguments_of(action: CallTool) -> Mapping[str, Any]:
@@ -166,7 +178,9 @@ def _declared(action: CallTool, arguments: Mapping[str, Any], found: Mapping[str
         says_read_only=(tool.get("annotations") or {}).get("readOnlyHint") is True,
         server_version=excerpt(safe_line(setting.redactor.text(str(found.get("server_version", "")))), SHOWN),
     )
-    return Declared(evidence=evidence, not_simulated=NOT_SIMULATED, digest=call_digest(evidence))
+    # As a compensation, this is all that a report keeps of it: so it names the very tool.
+    why = f"{NOT_SIMULATED}; it describes itself as {evidence.tool_digest}"
+    return Declared(evidence=evidence, not_simulated=why, digest=call_digest(evidence))
 
 
 def call_digest(evidence: ToolEvidence) -> str:

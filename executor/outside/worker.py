@@ -16,21 +16,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from executor.domain.cancel import Cancel
+from executor.domain.errors import ExecutorError, StepFailedError
+from executor.outside.process_tree import end_below, is_dead, send
 from executor.sandbox import view as system_view
 
 ANSWER_BYTES: Final = 8 << 20
 GRACE_SECONDS: Final = 5.0
 _ERROR_BYTES: Final = 64 << 10  # much more than is shown of it: a secret that was cut in two is not recognised
 _BLOCK: Final = 1 << 16
-_ROUNDS: Final = 5
 _DEATH_SECONDS: Final = 2.0
 _DEATH_LOOK_SECONDS: Final = 0.002
 _ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
@@ -91,9 +93,10 @@ class Confinement:
 
 def _cover(path: str) -> Sequence[str]:
     """Lay something empty over a directory or a file."""
-    if Path(path).is_dir():
-        return ("--tmpfs", path)
-    return ("--ro-bind", "/dev/null", path) if Path(path).is_file() else ()
+    place = Path(path).resolve()  # the launcher finds no way through a link
+    if place.is_dir():
+        return ("--tmpfs", str(place))
+    return ("--ro-bind", "/dev/null", str(place)) if place.is_file() else ()
 
 
 class WorkerGoneError(Exception):
@@ -115,6 +118,9 @@ class Worker:
         confinement: None where bubblewrap does not work.
         answer_bytes: the longest answer that is taken.
         pass_fds: descriptors that it has, too, under the same numbers.
+
+    Raises:
+        StepFailedError: the machine starts no process now.
     """
 
     def __init__(
@@ -134,20 +140,23 @@ class Worker:
         self._answers = bytearray()
         self._errors = bytearray()
         self._lock = threading.Lock()
-        self._ended: list[int] = []
+        self._ended: set[int] = set()
         self._closing = ExitStack()
         before = [] if confinement is None else confinement.arguments(view)
-        self._process = subprocess.Popen(
-            [*before, sys.executable, "-I", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd="/",
-            env=_ENVIRONMENT,
-            start_new_session=True,
-            pass_fds=tuple(pass_fds),
-        )
+        try:
+            self._process = subprocess.Popen(
+                [*before, sys.executable, "-I", "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd="/",
+                env=_ENVIRONMENT,
+                start_new_session=True,
+                pass_fds=tuple(pass_fds),
+            )
+        except OSError as error:
+            raise not_started(error) from None
         for pipe in self._pipes:
             os.set_blocking(pipe.fileno(), False)
 
@@ -269,72 +278,42 @@ class Worker:
         """Kill it and everything that it started; from any thread, at any time."""
         with self._lock:
             if self._process.returncode is None:
-                self._ended += end_tree(self._process.pid)
+                self._ended |= end_tree(self._process.pid)
 
 
-def end_tree(root: int) -> list[int]:
-    """Kill a child of this process and all that descends from it, and return who that was, without waiting.
+def not_started(error: OSError) -> ExecutorError:
+    """Return why no child could be started: nothing was begun, let alone sent."""
+    why = error.strerror or "the system refuses"
+    return StepFailedError("FETCH_FAILED", f"no process can be started: {why}", "look at the executor's machine")
+
+
+def end_tree(root: int) -> set[int]:
+    """Kill a child of this process and all that descends from it, and return who that was.
 
     The child must not have been waited for.
 
     It is stopped first, so that it can start nothing more and, as it takes in what its own children leave behind,
     nothing gets lost between two looks.
     """
-    ended: list[int] = []
-    _signal(root, signal.SIGSTOP)
-    for _ in range(_ROUNDS):
-        found = _descendants(root)
-        if not found:
-            break
-        for pid in found:
-            _signal(pid, signal.SIGKILL)
-        ended += found
-    _signal(root, signal.SIGKILL)
+    ended: set[int] = set()
+    send(root, signal.SIGSTOP)
+    end_below(root, _DEATH_SECONDS, ended)
+    send(root, signal.SIGKILL)
     return ended
 
 
-def _wait_for_death(pids: Sequence[int]) -> None:
+def _wait_for_death(pids: Collection[int]) -> None:
     """Wait until what was killed is gone, which takes the kernel a moment."""
     until = time.monotonic() + _DEATH_SECONDS
-    while not all(map(_is_dead, pids)) and time.monotonic() < until:
+    while not all(map(is_dead, pids)) and time.monotonic() < until:
         time.sleep(_DEATH_LOOK_SECONDS)
 
 
-def _descendants(root: int) -> list[int]:
-    """Return the processes below one that still run, parents first."""
-    found: list[int] = []
-    waiting = [root]
-    while waiting:
-        children = [child for child in _children(waiting.pop()) if child not in found]
-        found += children
-        waiting += children
-    return [pid for pid in found if not _is_dead(pid)]
-
-
-def _children(pid: int) -> Sequence[int]:
-    found: list[int] = []
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
-                found += map(int, task.joinpath("children").read_text(encoding="ascii").split())
-    return found
-
-
-def _is_dead(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return True
-    return status.rpartition(b") ")[2][:1] in {b"Z", b"X"}
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
-
-
+@cache
 def _code() -> tuple[str, ...]:
     """Where the interpreter, its packages and the child's own modules lie."""
     own = Path(__file__).resolve().parents[1]
     contract = [entry for name in sys.path if (entry := Path(name, "gonogo")).is_dir()][:1]
-    return tuple(dict.fromkeys(map(str, (sys.base_prefix, sys.prefix, own, *contract))))
+    # In the images all packages lie in one directory beside the interpreter's own.
+    installed = [name for name in sys.path if any(Path(name).glob("*.dist-info"))]
+    return tuple(dict.fromkeys(map(str, (sys.base_prefix, sys.prefix, own, *contract, *installed))))

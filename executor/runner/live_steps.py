@@ -16,7 +16,7 @@ from typing import Final
 from executor.domain.cancel import NEVER
 from executor.domain.errors import ExecutorError, StoreError
 from executor.domain.events import EffectClaimed
-from executor.domain.plan import Compensation, Live, Step
+from executor.domain.plan import Compensation, Live, RunSql, Step
 from executor.domain.plan_paths import target_of
 from executor.domain.receipt import EffectRecord, EffectState, StepReceipt
 from executor.domain.report import LiveEvidence, SqlEvidence, StepReport, ToolEvidence
@@ -35,6 +35,7 @@ NOT_WELL: Final = "failed: "
 """Begins the summary of an effect that happened, and of which the far side says that it is not well."""
 NEVER_AGAIN: Final = frozenset({EffectState.DONE, EffectState.UNKNOWN})
 """Whoever begins such an effect once more would do it twice."""
+NOT_AGAIN: Final = "its effect has happened and is not begun again, so no retry; a repair plan can go on without it"
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class LiveSteps:
         )
         try:
             declared = self._means.far_sides.declare(compensation.action, setting)
+            _check_as_reported(compensation, segment, step.step_id, declared)
             claim = self._claim(
                 step, compensation.action, segment, receipt.attempts, declared.digest, kind=compensation.kind, back=True
             )
@@ -189,10 +191,30 @@ def declared_of(expected: StepReport, segment: Segment) -> Declared:
     return Declared(evidence=evidence, not_simulated=why, digest=named)
 
 
+def _check_as_reported(compensation: Compensation, segment: Segment, step_id: str, declared: Declared) -> None:
+    """Refuse to make up for an effect in another way than the approvers were told.
+
+    What is said of it now must be what the report says: it names the tool, and what confines a program. Rows differ
+    after the step; but a statement that was tried is not run blindly.
+
+    Raises:
+        StepFault: it would be another thing, and is not begun.
+    """
+    told = next((one.compensation for one in segment.report.steps if one.step_id == step_id), None)
+    if told is not None and told.not_simulated == declared.not_simulated:
+        return
+    if told is not None and told.not_simulated and isinstance(compensation.action, RunSql):
+        return  # nobody could try it then; why, may be another reason now
+    said = f"it was not begun: {compensation.kind} would not be what the report describes"
+    raise StepFault("PLAN_MISMATCH", said, met=False)
+
+
 def _fault(record: EffectRecord, performed: Performed) -> StepFault:
     if record.state is EffectState.UNKNOWN:
         return StepFault(EFFECT_UNKNOWN, performed.summary, effect=record)
     fault = performed.fault
     reason = EFFECT_FAILED if fault is None else fault.reason
     message = performed.summary if fault is None else fault.message
-    return StepFault(reason, message, met=record.state is EffectState.DONE, effect=record)
+    done = record.state is EffectState.DONE
+    remedy = NOT_AGAIN if done else "" if fault is None else fault.remedy
+    return StepFault(reason, f"{message} ({remedy})" if remedy else message, met=done, effect=record)

@@ -208,6 +208,8 @@ def _program(name: str, *, package: str) -> str:
     found = shutil.which(name, path=SYSTEM_PATH)
     if found is None:
         raise SandboxUnavailableError(
-            "UNSUPPORTED", f"there is no {name} in {SYSTEM_PATH}", f"install the package {package}"
+            "UNSUPPORTED",
+            f"there is no {name} in {SYSTEM_PATH}",
+            f"install the package {package}; of the images, gonogo-executor-commands has it",
         )
     return found

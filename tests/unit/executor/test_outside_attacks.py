@@ -1,5 +1,6 @@
 """What plans, far sides and programs try that want out of what they are given."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from executor.domain.redaction import Redactor, Secret
 from executor.outside.addresses import parse_url, pin
 from executor.outside.bodies import MOST_SHOWN, Bodies, Page
 from executor.outside.charsets import decoded
+from executor.outside.program_launch import DATA_BYTES
 from executor.outside.proxy import Proxy
 from executor.outside.supervise import Log
 from executor.outside.tools import ToolCalls
@@ -28,7 +30,7 @@ from executor.sandbox.bubblewrap import find_launchers
 from tests.conformance.sandbox_commands import alive, eventually
 from tests.unit.executor.fetch_house import fetch_house, post
 from tests.unit.executor.outside_house import TOKEN, outside_house
-from tests.unit.executor.program_house import program_house, ready_when, shell
+from tests.unit.executor.program_house import TABLES, program_house, ready_when, shell
 
 PARTIAL = Path(__file__).parents[2] / "far_sides" / "partial_mcp_server.py"
 FETCH = FetchUrl(url="http://ok.test/", head=False, extract_text=False, max_bytes=None)
@@ -213,6 +215,81 @@ def test_root_opens_nothing_by_its_number(tmp_path: Path) -> None:
     with program_house(tmp_path) as house:
         house.perform(shell("grep CapEff /proc/self/status"))
         assert int(house.output().split()[1], 16) & (1 << 2) == 0
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_machine_without_room_for_a_process_has_begun_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keeps: bool
+) -> None:
+    """That is certain, so that nobody has to say whether it happened; and nothing is on record."""
+
+    def full(*_given: object, **_how: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    with program_house(tmp_path, confined=False) as house:
+        monkeypatch.setattr(subprocess, "Popen", full)
+        done = house.perform(shell("true", keep=ready_when(output="here") if keeps else None))
+        assert (done.state, house.processes.listed()) == (EffectState.NOT_DONE, ())
+        assert "no process can be started" in done.summary
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"])
+def test_nothing_is_loaded_before_a_program_begins(tmp_path: Path, name: str) -> None:
+    """Code in the shell that says so could have an effect, and have it told that nothing began."""
+    with program_house(tmp_path, confined=False) as house, pytest.raises(StepBlockedError, match=name):
+        house.perform(shell("true", env={name: str(tmp_path)}))
+
+
+@pytest.mark.sandbox
+def test_no_other_workspace_is_changed(tmp_path: Path) -> None:
+    """Who approves for one workspace has no say about the next."""
+    with program_house(tmp_path) as house:
+        done = house.perform(shell(f"touch {tmp_path}/another/file"))
+        assert "Read-only file system" in done.summary
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("behind", ["link", "key"])
+@pytest.mark.parametrize("access", list(LiveAccess))
+def test_a_secrets_file_in_the_workspace_is_covered(tmp_path: Path, access: LiveAccess, behind: str) -> None:
+    """Wherever the operator has put it, behind a link, too, and though the workspace is laid over what is covered."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "site")
+    file = tmp_path / "site" / "key"
+    file.write_text("another-v4lue")
+    file.chmod(0o600)
+    named = tmp_path / "link" / "key" if behind == "link" else file
+    table = f'[[secrets]]\nname = "inner"\nworkspaces = ["site"]\nfile = "{named}"\n'
+    with program_house(tmp_path, tables=TABLES + table) as house:
+        house.perform(shell("rev key 2>&1 || echo covered", access=access))
+        assert house.output().endswith("covered\n")
+        assert "eul4v" not in house.output()
+
+
+@pytest.mark.parametrize("confined", [False, pytest.param(True, marks=pytest.mark.sandbox)])
+def test_what_forks_and_goes_is_caught(tmp_path: Path, *, confined: bool) -> None:
+    """A chain of processes, each of which lives only until it has started the next, ends with its program."""
+    chain = 'n=0; f() { n=$((n + 1)); echo $n > "$T"; [ $n -lt 20000 ] || exit; f & exit; }; f & sleep 0.05'
+    trace = tmp_path / "trace"
+    with program_house(tmp_path, confined=confined) as house:
+        done = house.perform(shell(chain, env={"T": str(trace)}))
+        reached = trace.read_text()
+        time.sleep(0.05)
+        assert (done.state, trace.read_text()) == (EffectState.DONE, reached)
+
+
+@pytest.mark.parametrize(
+    ("access", "confined"),
+    [
+        (LiveAccess.HOST, False),
+        *(pytest.param(access, True, marks=pytest.mark.sandbox) for access in LiveAccess),
+    ],
+)
+def test_a_programs_memory_is_bounded(tmp_path: Path, access: LiveAccess, *, confined: bool) -> None:
+    """Each of its processes gets no more than it may have."""
+    with program_house(tmp_path, confined=confined) as house:
+        house.perform(shell("ulimit -d", access=access))
+        assert house.output() == f"{DATA_BYTES >> 10}\n"
 
 
 @pytest.mark.long

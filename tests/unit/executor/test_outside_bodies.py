@@ -23,7 +23,7 @@ from executor.runner.retention import Retention
 from executor.workspace.objects import ObjectStore
 from gonogo import sealing
 from gonogo.digests import digest
-from tests.conformance.ledger_suite import report, request, sealed
+from tests.conformance.ledger_values import report, request, sealed
 from tests.unit.executor.fetch_house import FetchHouse, fetch_house
 from tests.unit.executor.hostile_server import hostile_server
 from tests.unit.executor.outside_house import TOKEN

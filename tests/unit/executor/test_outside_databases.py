@@ -46,6 +46,7 @@ INSERT INTO items (id, name, price, at) VALUES (1, 'bolt', 1.5, 'x'), (2, 'nut',
 CREATE TABLE watched (id INTEGER PRIMARY KEY, n INT);
 CREATE TABLE settled (id INTEGER PRIMARY KEY, name TEXT UNIQUE ON CONFLICT REPLACE);
 CREATE TABLE keyed (name TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE hushed (id INTEGER PRIMARY KEY, name TEXT UNIQUE ON/* */CONFLICT REPLACE);
 CREATE TABLE parents (id INTEGER PRIMARY KEY);
 CREATE TABLE children (id INTEGER PRIMARY KEY, parent INT REFERENCES parents ON DELETE CASCADE);
 CREATE TABLE hiding (rowid TEXT);
@@ -201,6 +202,24 @@ def test_an_insert_tells_what_is_assigned_anew(server: Cluster, shop: SqlHouse) 
     assert first["at"] == "(assigned when it runs: now())"
     assert shop.perform(insert, declared).state is EffectState.DONE
     assert server.admin("SELECT item FROM orders ORDER BY id") == [("bolt",), ("nut",)]
+
+
+@postgresql.needed
+@pytest.mark.parametrize(
+    ("made", "statement"),
+    [
+        ("FUNCTION lower(int) RETURNS text LANGUAGE sql AS $$SELECT 'x'$$", "SELECT lower(id) FROM items"),
+        ("OPERATOR = (leftarg = text, rightarg = int, function = same)", "SELECT id FROM items WHERE name = 1"),
+    ],
+)
+def test_a_users_function_under_a_known_name_is_not_tried(
+    server: Cluster, shop: SqlHouse, made: str, statement: str
+) -> None:
+    """One that takes just these types is called before the database's own of that name, and could do anything."""
+    server.admin("CREATE FUNCTION same(text, int) RETURNS boolean LANGUAGE sql AS 'SELECT true'", f"CREATE {made}")
+    evidence = shop.evidence(run(statement))
+    assert not evidence.simulated
+    assert "may be one of users'" in evidence.not_simulated
 
 
 @postgresql.needed
@@ -443,6 +462,7 @@ def test_sqlite_does_nothing_but_tables(lite: SqlHouse, statement: str) -> None:
         ("INSERT INTO watched VALUES (1, 1)", "watched has triggers"),
         ("INSERT INTO settled VALUES (1, 'x')", "settles conflicts by itself"),
         ("INSERT INTO keyed VALUES ('x')", "no numbered rows"),
+        ("INSERT INTO hushed VALUES (1, 'x')", "settles conflicts by itself"),
         ("DELETE FROM parents", "other tables' rows"),
         ("DELETE FROM hiding", "hides its rows' numbers"),
         ("INSERT OR REPLACE INTO items (id, name) VALUES (1, 'x')", "ALTERNATIVE"),

@@ -13,7 +13,9 @@ import pytest
 
 from executor.domain.errors import ExecutorError
 from executor.domain.plan import FetchUrl
-from executor.outside.worker import View
+from executor.outside import worker
+from executor.outside.installed import INSTALL
+from executor.outside.worker import Confinement, View
 from executor.runner.outside import Setting, kept
 from gonogo.digests import digest
 from tests.unit.executor.fetch_house import FetchHouse, fetch_house
@@ -281,8 +283,19 @@ def test_without_the_extra(house: FetchHouse, server: HostileServer, monkeypatch
     """Where what reads pages is not installed the step is blocked, with what to install, and nobody is asked."""
     monkeypatch.setattr("executor.outside.exchange.find_spec", lambda _name: None)
     error = refusal(house, f"http://ok.test:{server.port}/text")
-    assert (error.fault.reason, error.fault.remedy) == ("UNSUPPORTED", "pip install gonogo[live]")
+    assert (error.fault.reason, error.fault.remedy) == ("UNSUPPORTED", INSTALL)
+    assert INSTALL.startswith("pip install gonogo[live]")
     assert server.connections == 0
+
+
+def test_without_the_extra_a_dry_run_that_reads_nothing_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known before the approval, not in the execution; and before anybody lists hosts for nothing."""
+    monkeypatch.setattr("executor.outside.exchange.find_spec", lambda _name: None)
+    with fetch_house(tmp_path, network="fetch_in_dry_run = false") as house:
+        assert refusal(house, "http://ok.test/text").fault.reason == "UNSUPPORTED"
+        assert refusal(house, "http://not-listed.test/").fault.reason == "UNSUPPORTED"
 
 
 @pytest.mark.sandbox
@@ -315,3 +328,16 @@ except OSError:
 def _with_two_fetches(setting: Setting) -> Setting:
     (step,) = setting.plan.steps
     return replace(setting, plan=replace(setting.plan, steps=(step, replace(step, step_id="s2"))))
+
+
+def test_a_child_sees_the_packages_wherever_they_were_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the images they lie beside the interpreter's own directories; a directory that holds none is not shown."""
+    (tmp_path / "packages/httpx-1.dist-info").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr("sys.path", [*sys.path, str(tmp_path / "packages"), str(tmp_path / "other")])
+    worker._code.cache_clear()
+    words = Confinement(launcher="bwrap", covered=()).arguments(View())
+    worker._code.cache_clear()
+    assert (str(tmp_path / "packages") in words, str(tmp_path / "other") in words) == (True, False)

@@ -11,6 +11,8 @@ import pytest
 from executor.domain.errors import ExecutorError, StepBlockedError
 from executor.domain.plan import HttpRequest, RunSql
 from executor.domain.receipt import EffectState
+from executor.outside.exchange import Answer, Exchange
+from executor.outside.requests import Requests
 from executor.runner.outside import Performed
 from tests.unit.executor.fetch_house import LOOPBACK, FetchHouse, fetch_house, post
 from tests.unit.executor.hostile_server import HostileServer, authority, hostile_server
@@ -104,6 +106,27 @@ def test_secrets_are_sent_and_never_told(house: FetchHouse, server: HostileServe
     assert performed.answer is not None
     assert TOKEN not in performed.answer.head + performed.summary
     assert "authorization" in performed.answer.head
+
+
+def test_a_secret_in_a_redirect_is_not_cut_in_two(house: FetchHouse) -> None:
+    """Where what is shown of an address ends in the middle of a secret, none of it is shown."""
+
+    class Redirecting(Exchange):
+        """Sends whoever asks to log in, with what they showed."""
+
+        def send(self, *_given: object, **_how: object) -> Answer:
+            to = "https://ok.test/" + "x" * (300 - 16 - 10) + TOKEN
+            return Answer(status=302, content_type="", location=to, retry_after="", body=b"", text=None, cut=False)
+
+    asked = house.world.handlers[HttpRequest]
+    assert isinstance(asked, Requests)
+    requests = replace(asked, exchange=Redirecting(confinement=None))
+    action = post("http://ok.test/")
+    setting = house.setting(action, execution_id="e-1")
+    performed = requests.perform(action, requests.declare(action, setting), setting, KEY)
+    assert performed.fault is not None
+    assert "it sends on to https://ok.test/xxx" in performed.fault.message
+    assert TOKEN[:4] not in performed.fault.message
 
 
 @pytest.mark.parametrize(
@@ -204,7 +227,11 @@ def test_nothing_sent_is_not_done(house: FetchHouse, server: HostileServer) -> N
     """No connection, no TLS, another host by now or another request: not done, for certain."""
     with hostile_server() as gone:
         port = gone.port
-    assert perform(house, post(f"http://ok.test:{port}/")).state is EffectState.NOT_DONE
+    unreached = perform(house, post(f"http://ok.test:{port}/"))
+    assert (unreached.state, unreached.fault and unreached.fault.reason) == (EffectState.NOT_DONE, "EFFECT_FAILED")
+    assert unreached.fault is not None
+    assert "it did not happen: no connection to" in unreached.fault.message
+    assert "gonogo retry" in unreached.fault.remedy
     plain = post(f"https://ok.test:{server.port}/")
     assert perform(house, plain, max_duration_seconds=1).state is EffectState.NOT_DONE
     action = post(f"http://ok.test:{server.port}/echo")

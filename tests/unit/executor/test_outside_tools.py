@@ -1,6 +1,7 @@
 """Calling a tool: a real server in a process of its own, over both of the protocol's ways."""
 
 import errno
+import importlib
 import json
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from executor.domain.receipt import EffectState
 from executor.domain.report import ToolEvidence
 from executor.outside.tools import ToolCalls
 from executor.runner.outside import Declared, Performed
+from tests.fakes.loopback import free_port, wait_for
 from tests.unit.executor.outside_house import TOKEN, OutsideHouse, outside_house
 
 SERVER = Path(__file__).parents[2] / "far_sides" / "mcp_server.py"
@@ -101,10 +103,10 @@ def _tool_house(tmp_path: Path, way: str) -> Iterator[ToolHouse]:
     reach = f'command = ["{sys.executable}", "{SERVER}", "{folder}"]\nenv = {{ TOKEN = "secret://token" }}'
     process = None
     if way == "http":
-        port = _free_port()
+        port = free_port()
         reach = f'url = "http://127.0.0.1:{port}/mcp"\n'
         process = subprocess.Popen([sys.executable, str(SERVER), str(folder), str(port)])
-        _wait_for(port)
+        wait_for(port)
     table = '[network]\nprivate_addresses = ["127.0.0.0/8"]\n[[mcp_servers]]\nname = "notes"\nworkspaces = ["site"]\n'
     try:
         with outside_house(tmp_path, f"{table}tools = [{names}]\n{reach}\n") as house:
@@ -115,22 +117,6 @@ def _tool_house(tmp_path: Path, way: str) -> Iterator[ToolHouse]:
             process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with socket.socket() as connection:
-            if connection.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError
-
-
 def test_is_described_and_then_called_once(tool_house: ToolHouse) -> None:
     """A dry run tells what the tool says of itself and calls nothing; the execution calls it once, with the key."""
     declared = tool_house.declare()
@@ -138,7 +124,7 @@ def test_is_described_and_then_called_once(tool_house: ToolHouse) -> None:
     evidence = declared.evidence
     assert isinstance(evidence, ToolEvidence)
     assert (evidence.description.head, evidence.server_version) == ("Writes a note down.", "notes 1.2")
-    assert declared.not_simulated
+    assert declared.not_simulated.endswith(f"; it describes itself as {evidence.tool_digest}")
     performed = tool_house.perform(expected=declared)
     assert (performed.state, performed.fault) == (EffectState.DONE, None)
     assert performed.answer is not None
@@ -340,7 +326,8 @@ def test_secrets_reach_the_server_and_nothing_else(local_house: ToolHouse) -> No
 def test_what_a_server_asks_is_refused(local_house: ToolHouse) -> None:
     """A server that asks its client for something gets no answer but a no."""
     performed = local_house.perform(CallTool(server="notes", tool="ask", arguments="{}"))
-    assert performed.answer is None or "the client answered" not in performed.answer.head
+    assert performed.answer is not None
+    assert performed.answer.head.startswith("refused: ")
 
 
 def test_a_server_does_not_see_the_executors_state(local_house: ToolHouse) -> None:
@@ -387,3 +374,40 @@ def test_a_private_address_needs_the_operators_word(tool_house: ToolHouse, way: 
     with pytest.raises(ExecutorError) as caught:
         tool_house.declare()
     assert caught.value.fault.reason == "NETWORK_REFUSED"
+
+
+@pytest.mark.parametrize(
+    ("headers", "arguments"),
+    [('{ Authorization = "secret://token" }', "{}"), ("{}", '{"text": ["secret://token"]}')],
+)
+def test_a_secret_goes_to_no_public_server_unencrypted(tmp_path: Path, headers: str, arguments: str) -> None:
+    """Neither with the operator's headers nor among a plan's arguments; nobody is connected to."""
+    table = '[[mcp_servers]]\nname = "notes"\nworkspaces = ["site"]\ntools = ["note"]\n'
+    reach = f'url = "http://93.184.216.34/mcp"\nheaders = {headers}\n'
+    with outside_house(tmp_path, table + reach) as house, pytest.raises(ExecutorError, match="without encryption"):
+        ToolHouse(house, tmp_path).declare(replace(CALL, arguments=arguments))
+
+
+def test_a_call_that_is_redirected_is_not_sent_again(tmp_path: Path) -> None:
+    """A server that sends the client back to itself is asked once, whatever its library makes of redirects."""
+    worker = importlib.import_module("executor.outside.mcp_worker")
+    answer = b"HTTP/1.1 307 Go\r\nLocation: /mcp\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
+
+        async def send() -> Any:
+            transport = worker._PinnedTransport(worker.httpx2.URL(url), ["127.0.0.1"], "")
+            async with worker.httpx2.AsyncClient(transport=transport, trust_env=False) as client:
+                return await client.post(url, content=b"{}")
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        response = worker.anyio.run(send)
+        thread.join()
+    assert (response.status_code, response.next_request) == (307, None)

@@ -86,12 +86,20 @@ def check_fits(action: ControlAction, pause: Pause | None) -> None:
     fits = fitting(pause)
     if action in fits:
         return
-    stands = "it runs" if pause is None else f"it waits for another thing ({pause.kind.value})"
     raise ExecutorError(
         "STEP_NOT_WAITING" if action in _WORDS_OF_STEPS else "STATE_FORBIDS",
-        f"{action.value} does not fit the execution: {stands}",
+        f"{action.value} does not fit the execution: {_standing(action, pause)}",
         f"what fits now: {named(fits)}{', or a repair plan' if pause is not None and pause.repairable else ''}",
     )
+
+
+def _standing(action: ControlAction, pause: Pause | None) -> str:
+    """Say what an action meets that does not fit."""
+    if pause is None:
+        return "it runs"
+    if action in WHILE_PAUSED[pause.kind]:  # a wait of this kind takes it, and this one does not
+        return f"the effect of {pause.step_id} has happened, or may have, and is never begun again"
+    return f"it waits for another thing ({pause.kind.value})"
 
 
 def named(actions: Iterable[ControlAction]) -> str:

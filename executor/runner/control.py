@@ -146,11 +146,11 @@ class ControlDesk:
     def wait(self, pause: Pause, *, told: bool) -> Decision:
         with self._changed:
             self._closed = False
-            if isinstance(self.wish, Stop) and pause.kind is not PauseKind.UNKNOWN_EFFECT:
-                return self.wish
-            if not told:
+            stop = self._stopped(pause)
+            if stop is None and not told:
                 self._tell(pause)
-            known = self._known(pause) or self._asked_before(pause, told=told)
+                stop = self._stopped(pause)  # where there was no room to tell it, controls were taken meanwhile
+            known = stop or self._known(pause) or self._asked_before(pause, told=told)
             if known is not None:
                 return known
             with self._paused(pause):
@@ -300,6 +300,11 @@ class ControlDesk:
         self._run.stands(None, self._segments[-1].number)
         self._changed.notify_all()
 
+    def _stopped(self, pause: Pause) -> Stop | None:
+        """Return the stop that was taken before it began to wait; of an unknown effect somebody is asked first."""
+        wish = self.wish
+        return wish if isinstance(wish, Stop) and pause.kind is not PauseKind.UNKNOWN_EFFECT else None
+
     def _known(self, pause: Pause) -> Decision | None:
         """Return what was decided before it began to wait: what was recorded and, in a crash, not acted upon."""
         if pause.kind is PauseKind.STEP_APPROVAL:
@@ -310,9 +315,13 @@ class ControlDesk:
         return None
 
     def _asked_before(self, pause: Pause, *, told: bool) -> Decision | None:
-        """Return that somebody had it go on from just this wait, where it died before anything came of that."""
+        """Return what somebody decided in just this wait, where it died before anything came of that."""
         entry, self._unheeded = self._unheeded, None
-        if entry is None or not told or entry.step_id != pause.step_id or entry.action not in pause.actions:
+        if entry is None or not told or entry.action not in pause.actions:
+            return None
+        if entry.action is ControlAction.STOP:
+            return stop_by(entry)
+        if entry.step_id != pause.step_id:
             return None
         return GoOn(action=entry.action_name, actor=entry.actor) if entry.action in GOING_ON else None
 

@@ -125,7 +125,10 @@ class _Execution:
         if restored is None:
             return Turn.AGAIN
         if restored.pause is None:
-            return Turn.END if restored.stop is None else self._stop(restored.stop)
+            if restored.stop is not None:
+                self._stop(restored.stop)
+                self._desk.goes_on()
+            return Turn.END
         return self._wait(restored.pause, told=restored.told)
 
     def _before(self, step: Step, expected: StepReport) -> Turn:

@@ -216,7 +216,7 @@ class Executions:
         """Take the workspace for this execution; whoever waits for a person there is not waited for.
 
         Raises:
-            ExecutorError: reason EXECUTION_PAUSED, or the workspace was held all the time.
+            ExecutorError: reason EXECUTION_PAUSED or STORE_FULL, or the workspace was held all the time.
         """
         until = time.monotonic() + LOCK_SECONDS
         while True:
@@ -233,7 +233,21 @@ class Executions:
                 if time.monotonic() >= until:
                     raise
             else:
-                return
+                return self._check_told(workspace)
+
+    def _check_told(self, workspace: Workspace) -> None:
+        """Refuse to build on what an execution has left whose end the next start has yet to find out from that.
+
+        Raises:
+            ExecutorError: reason STORE_FULL.
+        """
+        untold = self._running.untold_in(workspace.workspace_id)
+        if untold:
+            raise ExecutorError(
+                "STORE_FULL",
+                f"the end of mission {untold} in workspace {workspace.workspace_id!r} could not be stored",
+                "make room for the executor's state, then restart it: it issues that mission's receipt then",
+            )
 
     def _record(self, execution_id: str, mission_id: str) -> ExecutionRecord:
         record = self._ledger.execution(execution_id=execution_id, mission_id=mission_id)

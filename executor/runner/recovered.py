@@ -1,6 +1,6 @@
 """One execution that broke off: what is taken back, what it came to, and what its receipt says."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -26,7 +26,7 @@ from executor.runner.ids import new_id
 from executor.runner.letting_go import Commits
 from executor.runner.orders import Left
 from executor.runner.ports import Claim, Emit, Ended, Event
-from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps, passed_silently
+from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps, silent_ends
 from executor.workspace.commit import Applied, Committer
 from executor.workspace.paths import Directory
 from gonogo.safe_text import safe_line, shown_path
@@ -96,10 +96,10 @@ class Recovered:
         self.reason = next(self._failures(), "")
         if not any(isinstance(one.payload, ExecutionStarted) for one in self.events):
             self.emit(ExecutionStarted(execution_id=self.claim.execution_id))
-        passed = self._passed()
+        silent = self._silent()
         for step in self.steps:
-            if step.step_id in passed:
-                self._tell_passed(step)
+            if step.step_id in silent:
+                self._tell_silent(step, done=silent[step.step_id])
                 continue
             for payload in step.missing_events():
                 self.emit(payload)
@@ -109,14 +109,14 @@ class Recovered:
             if step.commit is not None and step.commit.complete:
                 self.commits.standing[step.step_id] = step.commit
 
-    def _passed(self) -> frozenset[str]:
-        """Return the steps that left nothing behind and were done all the same: a later one was begun after them."""
-        if self.claim.failure_policy is FailurePolicy.CONTINUE:
-            return frozenset()  # one that failed would have been gone on from, too
-        return passed_silently(self.steps, {entry.claim.step_id for entry in self.left.effects})
+    def _silent(self) -> Mapping[str, bool]:
+        """Return the steps that left nothing behind before a later one was begun, and whether they were done."""
+        goes_on = self.claim.failure_policy is FailurePolicy.CONTINUE
+        return silent_ends(self.steps, {entry.claim.step_id for entry in self.left.effects}, goes_on=goes_on)
 
-    def _tell_passed(self, step: KnownStep) -> None:
-        for payload in tuple(step.missing_of_passed()):
+    def _tell_silent(self, step: KnownStep, *, done: bool) -> None:
+        step.begun_again(1)
+        for payload in tuple(step.missing_of_silent(done=done)):
             self.emit(payload)
             step.events[type(payload)] = Event(
                 event_id=new_id("e"), mission_id="", sequence=0, time=datetime.now(UTC), payload=payload

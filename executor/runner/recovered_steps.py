@@ -1,6 +1,6 @@
 """What is known of the steps of an execution that broke off: from its durable events, and from the journal."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -31,6 +31,7 @@ from executor.workspace.commit import Applied, Undone
 
 REASON = "INTERNAL"
 CUT_OFF = "the execution broke off in the middle of it"
+LOST = "it was begun, and nothing tells how it ended"
 # What leaves nothing on the disk by which it could be told that it was done.
 _LIVE = (LiveEvidence, ToolEvidence, SqlEvidence)
 _READ = (ReadEvidence, ListEvidence, SearchEvidence, FetchEvidence)
@@ -143,12 +144,14 @@ class KnownStep:
             return False  # of an effect the ledger tells; where it does not, nobody knows
         return not self.report.changes and self.commit is None and self._worked is None
 
-    def missing_of_passed(self) -> Iterator[Payload]:
-        """Yield what was lost with the process of a step that was done without a trace."""
+    def missing_of_silent(self, *, done: bool) -> Iterator[Payload]:
+        """Yield what was lost with the process of a step without a trace; of one that is not done nobody knows."""
         report = self.report
         if StepStarted not in self.events:
             yield StepStarted(step_id=report.step_id, kind=report.kind, stage=report.stage, target=self.target)
-        yield self.completed(success=True)
+        if not done:
+            yield FailureDetected(step_id=report.step_id, reason=REASON, message=LOST, kind=report.kind)
+        yield self.completed(success=done)
 
     def completed(self, *, success: bool) -> StepCompleted:
         """Return the event of its end."""
@@ -236,6 +239,20 @@ def known_steps(
     for step in steps.values():
         step.take_commit()
     return tuple(steps.values())
+
+
+def silent_ends(steps: Sequence[KnownStep], effects: Container[str], *, goes_on: bool) -> Mapping[str, bool]:
+    """Return the steps without a trace before one that was begun, and whether it is certain that they were done.
+
+    Args:
+        steps: those of one segment.
+        effects: the steps of which the ledger holds an effect.
+        goes_on: the policy goes on from a step that failed, so that nothing is certain.
+    """
+    if not goes_on:
+        return dict.fromkeys(passed_silently(steps, effects), True)
+    last = max((at for at, step in enumerate(steps) if step.begun), default=0)
+    return {step.step_id: False for step in steps[:last] if not step.begun and step.step_id not in effects}
 
 
 def passed_silently(steps: Sequence[KnownStep], effects: Container[str]) -> frozenset[str]:

@@ -40,12 +40,12 @@ from executor.runner.desk import Stop
 from executor.runner.disk import states_on_disk
 from executor.runner.ids import new_id
 from executor.runner.letting_go import Commits
-from executor.runner.live_steps import EFFECT_FAILED, NOT_WELL
+from executor.runner.live_steps import EFFECT_FAILED, NOT_AGAIN, NOT_WELL
 from executor.runner.orders import Left
 from executor.runner.paused import new_pause, told_pause
 from executor.runner.ports import Emit, Event
 from executor.runner.position import Failure, Position, Restored
-from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps, passed_silently
+from executor.runner.recovered_steps import CUT_OFF, REASON, KnownStep, known_steps, silent_ends
 from executor.runner.restored_effects import KnownEffect, known_effects
 from executor.runner.results import results_digest
 from executor.runner.segments import Segment
@@ -125,21 +125,21 @@ class Restoring:
         touched = any(step.commit is not None or step.step_id in effects for step in itertools.islice(after, 1, None))
         return "" if touched else standing.step_id
 
-    def _passed(self) -> frozenset[str]:
-        """Return the steps that left nothing behind and were done all the same: a later one was begun after them."""
-        passed: set[str] = set()
+    def _silent(self) -> dict[str, bool]:
+        """Return the steps that left nothing behind before a later one was begun, and whether they were done."""
+        found: dict[str, bool] = {}
         for segment in self.segments:
-            if segment.plan.failure_policy is FailurePolicy.CONTINUE:
-                continue  # one that failed would have been gone on from, too
-            passed |= passed_silently([step for step in self.steps if step.segment == segment.number], self.effects)
-        return frozenset(passed)
+            goes_on = segment.plan.failure_policy is FailurePolicy.CONTINUE
+            mine = [step for step in self.steps if step.segment == segment.number]
+            found.update(silent_ends(mine, self.effects, goes_on=goes_on))
+        return found
 
     def _tell_what_is_missing(self) -> None:
-        passed = self._passed()
+        silent = self._silent()
         for step in self.steps:
-            if step.step_id in passed:
+            if step.step_id in silent:
                 step.begun_again(1)
-                for payload in tuple(step.missing_of_passed()):
+                for payload in tuple(step.missing_of_silent(done=silent[step.step_id])):
                     self._tell(step, payload)
                 continue
             effect = self.effects.get(step.step_id)
@@ -196,9 +196,15 @@ class Restoring:
         last = [step for step in self.steps if step.segment == position.segment.number]
         position.failures = {step.step_id: _failure(step) for step in last if step.failed}
         skips = position.segment.plan.failure_policy is FailurePolicy.CONTINUE
-        passed = (step.begun and (step.done or (skips and step.failed)) for step in last)
+        passed = (step.begun and (step.done or (skips and step.failed and not self._is_denied(step))) for step in last)
         position.next = next((place for place, is_passed in enumerate(passed) if not is_passed), len(last))
         return position
+
+    def _is_denied(self, step: KnownStep) -> bool:
+        """Tell whether a person said that its effect did not happen: then it is a person who decides about it."""
+        effect = self.effects.get(step.step_id)
+        word = None if effect is None or effect.attempt < step.attempts else effect.record.reconciliation
+        return word is not None and not word.happened
 
     def _receipt(self, step: KnownStep, now: datetime) -> StepReceipt:
         receipt = step.receipt(self.left.claim.claimed_at, now)
@@ -376,6 +382,7 @@ def _missing_of_effect(step: KnownStep, effect: KnownEffect) -> Iterator[Payload
         yield _reconciled(step, record.reconciliation)
     failed = record.state is EffectState.NOT_DONE or record.summary.startswith(NOT_WELL)
     if failed and step.failure is None:
-        message = safe_line(record.summary)
+        again = "" if record.state is EffectState.NOT_DONE else f" ({NOT_AGAIN})"
+        message = safe_line(record.summary + again)
         yield FailureDetected(step_id=report.step_id, reason=EFFECT_FAILED, message=message, kind=report.kind)
     yield step.completed(success=not failed)

@@ -67,6 +67,11 @@ class Running:
         found = self._first(lambda live: live.workspace_id == workspace_id and live.desk.paused is not None)
         return "" if found is None else found.run.mission_id
 
+    def untold_in(self, workspace_id: str) -> str:
+        """Return the mission whose end in a workspace could not be stored; empty where there is none."""
+        found = self._first(lambda live: live.workspace_id == workspace_id and live.run.progress(0).failure is not None)
+        return "" if found is None else found.run.mission_id
+
     def of(self, mission_id: str) -> PausedState | None:
         """Return how a mission's execution waits."""
         live = self.of_mission(mission_id)

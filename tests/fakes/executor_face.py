@@ -140,7 +140,7 @@ async def serve_executor(
 
 def _fields(update: ExecutionUpdate) -> dict[str, Any]:
     return {
-        "events": wire.events_to_proto(update.events),
+        "events": wire.event_parts(update.events),
         "resume_token": update.resume_token,
         "receipt": wire.sealed_or_none(update.receipt),
     }

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from orchestrator.adapters.event_codec import JsonEventCodec
@@ -121,6 +121,19 @@ def drifted(number: int) -> Iterator[ev.Payload]:
     yield ev.ExecutionPaused(reason="the outcome is unknown")
 
 
+def stopped(number: int) -> Iterator[ev.Payload]:
+    """A mission that a person stops in its second step."""
+    yield from (*_begun(number), *_reported(number), *_executed(number))
+    yield from _step(0, success=True)
+    step = _PLANNED[1]
+    yield ev.StepStarted(step_id=step.step_id, kind=step.kind, stage=step.stage, target=step.target)
+    yield ev.ExecutionStopped(actor="ana", reason="")
+    yield from _ended(number, Outcome.PARTIAL)
+    yield ev.SignalRecorded(kind="write_file", workspace_id=f"site-{number % 7}", succeeded=1)
+    yield ev.FeedbackRecorded(text="", rating=ev.Rating.BAD)
+    yield ev.MissionCancelled(reason="stopped by ana: partial")
+
+
 def rejected(number: int) -> Iterator[ev.Payload]:
     """A mission that somebody denies."""
     yield from (*_begun(number), ev.MissionRejected(reason="denied by owner: \u202eno\x1b[31m"))
@@ -152,10 +165,10 @@ class LongLog:
         while self._log.head() < events:
             await asyncio.gather(*(self.live(next(self._numbers)) for _ in range(SIDE_BY_SIDE)))
 
-    async def live(self, number: int) -> str:
+    async def live(self, number: int, course: Callable[[int], Iterator[ev.Payload]] | None = None) -> str:
         """Have one mission live its whole life, and a chat say something; return the mission's id."""
         mission_id = f"m-{number:020}"
-        payloads = list(COURSES[number % len(COURSES)](number))
+        payloads = list((course or COURSES[number % len(COURSES)])(number))
         mission: Mission | None = None
         sequence = 0
         for cut in (2, 6, len(payloads)):

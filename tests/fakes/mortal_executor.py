@@ -15,8 +15,9 @@ import grpc
 import grpc.aio
 import pytest
 
-from executor.workspace import directories, switch, undoing
+from executor.domain.errors import StoreError
 from executor.workspace.commit import Committer
+from tests.fakes.dying import MUTATING, Died
 
 T = TypeVar("T")
 
@@ -29,22 +30,6 @@ WRITES: Final = frozenset(
 """Methods of the ledger that leave something behind, as far as missions are concerned."""
 UNCOUNTED: Final = "append_events"
 """Events are written when there is time, so nobody can say which write of theirs is the next."""
-MUTATING: Final = (
-    (switch, "rename_new"),
-    (switch, "exchange"),
-    (undoing, "change_metadata"),
-    (switch, "change_metadata"),
-    (undoing, "set_mtime"),
-    (switch, "set_mtime"),
-    (switch, "set_bits"),
-    (switch, "keep_times"),
-    (directories, "_restore"),
-)
-"""Functions that change the workspace."""
-
-
-class Died(BaseException):
-    """The process is no more."""
 
 
 class Life:
@@ -53,25 +38,36 @@ class Life:
     def __init__(self) -> None:
         self.dead = False
         self.acts = 0
+        self.refused = 0
+        """How many writes found no room."""
         self.died = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: int | None = None
         self._late = False
+        self._full_from = 0
+        self._refusing = 0
         self._lock = threading.Lock()
 
     def watched_from(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have `died` be set in a loop."""
         self._loop = loop
+        if self.dead:
+            self.died.set()
 
     def ends_in(self, acts: int, *, late: bool) -> None:
         """Have it end at one of its next acts; `late` means when that was done already."""
         with self._lock:
             self._end, self._late = self.acts + acts, late
 
-    def goes_on(self) -> None:
-        """Have it end at no act any more."""
+    def full_in(self, acts: int, *, writes: int) -> None:
+        """Have the disk take nothing from one of its next acts on, until so many writes were refused."""
         with self._lock:
-            self._end = None
+            self._full_from, self._refusing = self.acts + acts, writes
+
+    def goes_on(self) -> None:
+        """Have it end at no act any more, and find room on the disk."""
+        with self._lock:
+            self._end, self._refusing = None, 0
 
     def end(self) -> None:
         """End it now."""
@@ -99,6 +95,17 @@ class Life:
         self.check()
         return done
 
+    def write(self, real: Callable[[], T], *, counted: bool) -> T:
+        """Do something that needs room on the disk."""
+        with self._lock:
+            self.check()
+            full = self._refusing > 0 and self.acts + counted >= self._full_from
+            self._refusing -= full
+            self.refused += full
+        if full:
+            raise StoreError("STORE_FULL", "there is no room on the disk", "make some")
+        return self.act(real, counted=counted)
+
 
 class MortalLedger:
     """A ledger whose writes are acts of a life."""
@@ -114,7 +121,7 @@ class MortalLedger:
             return real
 
         def call(*arguments: Any, **named: Any) -> Any:
-            return self._life.act(lambda: real(*arguments, **named), counted=name != UNCOUNTED)
+            return self._life.write(lambda: real(*arguments, **named), counted=name != UNCOUNTED)
 
         return call
 

@@ -18,10 +18,11 @@ import pytest
 
 from executor.adapters.ledger_sqlite import SqliteLedger
 from executor.adapters.wire import WireDocuments, sealed_to_proto
+from executor.domain.errors import StoreError
 from executor.domain.ladder import LadderLevel
 from executor.domain.sealed import SealedBytes
 from executor.entrypoints.grpc_service import ExecutorService
-from executor.runner import executions, flusher
+from executor.runner import carrying_out, control, executions, flusher, live_steps, restarts
 from executor.runner.audit import Audit, LogSigner
 from executor.runner.clock import EffectiveClock
 from executor.runner.drift import FindDrift
@@ -49,7 +50,8 @@ from orchestrator.entrypoints.grpc_missions import UseCases
 from orchestrator.service import dispatcher, execution
 from orchestrator.service.requests import Request
 from tests.e2e.loopback import Handlers, LoopbackChannel
-from tests.fakes.mortal_executor import Died, Life, MortalChannel, MortalLedger, mortal_workspaces
+from tests.fakes.dying import Died
+from tests.fakes.mortal_executor import Life, MortalChannel, MortalLedger, mortal_workspaces
 from tests.fakes.orchestrator_house import MovableClock, log_key
 from tests.fakes.played_far_sides import PlayedFarSides
 from tests.unit.executor.house import EXECUTOR_ID, WORKSPACE_ID, House, Person, stamp
@@ -60,6 +62,11 @@ QUICKLY: Final = (
     (executions, "LOCK_SECONDS", 0.05),
     (executions, "LOCK_LOOK_SECONDS", 0.01),
     (flusher, "INTERVAL_SECONDS", 0.02),
+    (executions, "LEAVE_SECONDS", 0.2),
+    (restarts, "SETTLE_SECONDS", 0.2),
+    (control, "STORE_SECONDS", 0.005),
+    (carrying_out, "STORE_PAUSE_SECONDS", 0.005),
+    (live_steps, "SETTLE_PAUSE_SECONDS", 0.005),
     (executor_grpc, "PAUSE_SECONDS", 0.005),
     (execution, "LONGEST_PAUSE", 0.02),
     (dispatcher, "LONGEST_PAUSE", 0.02),
@@ -77,11 +84,29 @@ class MortalHouse(House):
         self.far_sides = far_sides
         self.wall = wall
         self.slots = root / "staging"
+        self.dooms: list[tuple[int, bool]] = []
+        """At which of its acts each of the next lives ends, and whether when that is done already."""
+        self.stillborn = 0
+        """How many lives ended before their start was over."""
         super().__init__(root)
 
     def open(self) -> None:
-        """Begin a life on whatever the files hold."""
+        """Begin a life on whatever the files hold; where its start ends it, begin another."""
+        while True:
+            self._compose()
+            try:
+                self.core.start()
+            except (Died, StoreError):
+                self.stillborn += 1
+                self.close()
+            else:
+                return
+
+    def _compose(self) -> None:
         self.life = self.far_sides.life = Life()
+        if self.dooms:
+            acts, late = self.dooms.pop(0)
+            self.life.ends_in(acts, late=late)
         signer = LogSigner(self.executor_key, log_origin(EXECUTOR, EXECUTOR_ID))
         self.ledger = SqliteLedger(self.own / "ledger.db", sign_root=signer)
         self.far_sides.rows = self.ledger.effects
@@ -98,7 +123,6 @@ class MortalHouse(House):
             volatile=Globs(()),
         )
         self.core = self.make_core(self.trust)
-        self.core.start()
         self.service = ExecutorService(self.core)
         self.handlers = Handlers()
         server: Any = self.handlers
@@ -142,7 +166,7 @@ class MortalHouse(House):
     def close(self) -> None:
         """End this life, where it has not ended, and wait until none of its threads is left."""
         self.life.end()
-        with suppress(Died):
+        with suppress(Died, RuntimeError):  # what was never begun can not be joined
             self.core.close()
         for pool in (self.service._runners, self.service._dry_runners, self.service._readers):
             pool.shutdown(wait=True)
@@ -167,6 +191,8 @@ class Pair:
         self.far_sides = PlayedFarSides()
         self.house = MortalHouse(folder / "box", self.far_sides, self.clock.now)
         self.deaths = 0
+        self.refused = 0
+        """How many writes of former lives found no room."""
         self.opened = False
         self._undertaker: asyncio.Task[None] | None = None
 
@@ -192,7 +218,8 @@ class Pair:
         return self.orchestrator.use_cases
 
     def restart_executor(self) -> None:
-        """Have the executor die wherever it is, and begin its next life."""
+        """Have the executor die wherever it is, and begin its next life; dies that at its start, it is the next one."""
+        self.refused += self.house.life.refused
         self.house.reopen()
         self._watch_life()
         self.deaths += 1

@@ -5,12 +5,13 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from executor.domain.errors import ExecutorError
+from executor.runner.control_ports import ControlEntry
 from executor.runner.run import Run
 from orchestrator.domain.errors import ExecutorUnavailableError, OrchestratorError, Reason
 from orchestrator.domain.events import ControlAction, PauseKind
@@ -34,8 +35,9 @@ from orchestrator.domain.plan import (
 )
 from orchestrator.domain.queue import QueueWish
 from orchestrator.service.controlling import Wish
+from orchestrator.service.controlling import _id_of as order_id
 from orchestrator.service.requests import Request
-from tests.fakes.mortal_executor import Died
+from tests.fakes.dying import Died
 from tests.fakes.mortal_pair import Pair, in_time
 from tests.fakes.played_far_sides import HOST, address
 from tests.property.control_judge import Judge
@@ -80,6 +82,9 @@ class Crowd:
         self.missions = judge.missions
         self.callers: list[Called] = []
         self.refusals: Counter[str] = Counter()
+        self.asked_for: list[tuple[Request, str, Wish]] = []
+        """What somebody had executions do, with the request of it."""
+        self.latest = pair.clock.ahead
         self.contents = 0
 
     async def all_of(self, work: Coroutine[Any, Any, object]) -> None:
@@ -95,21 +100,29 @@ class Crowd:
 
     async def unsettled(self) -> str:
         """Say what still moves; empty where nothing does."""
-        house = self.pair.house
-        if house.life.dead:
+        if self.pair.house.life.dead:
             return "the executor is dead"
         waiting = (one for one in self.callers if not one.done and not one.heard)
         if asked := next(waiting, None):
             return f"a caller of {asked.mission_id} has no answer"
         if any(task.get_coro().__name__ in {"_swept", "_expired"} for task in self.pair.use.dispatcher._tasks):  # type: ignore[union-attr]  # its own coroutines
             return "what ran out of time is looked for"
+        behind = map(self._behind, map(self.state, self.missions))
+        return self._works() or next(filter(None, behind), "")
+
+    def _works(self) -> str:
+        """Say what of the executor is at work."""
+        house = self.pair.house
         lives = tuple(house.core._executions._running._by_id.values())
+        if any(one.run.progress(0).failure for one in lives):
+            self.pair.restart_executor()  # as its operator is told to
+            return "a receipt found no room"
         running = (one for one in lives if one.desk.paused is None and not self._hangs(one.run.execution_id))
         if live := next(running, None):
             return f"{live.run.mission_id} runs"
         if house.core._executions._running._at_work - {live.run.execution_id for live in lives}:
             return "an execution that ended tidies up"
-        return next(filter(None, map(self._behind, map(self.state, self.missions))), "")
+        return ""
 
     def _hangs(self, execution_id: str) -> bool:
         return execution_id in self.pair.far_sides.hanging.values()
@@ -134,6 +147,7 @@ class Crowd:
         if mission.mission_id in self.pair.use.executions.runs:
             return f"{mission.mission_id} is being handed over"
         held = any(one.status is MissionStatus.ACTIVE or self.is_paused(one) for one in map(self.state, self.missions))
+        held |= self.is_behind()
         return f"{mission.mission_id} has its turn" if mission.status is MissionStatus.QUEUED and not held else ""
 
     async def proposed(self, steps: list[Recipe], policy: FailurePolicy, default: PauseDefault) -> str:
@@ -222,8 +236,33 @@ class Crowd:
                 else self.pair.reconciliation(mission.mission_id, owner)
             )
         wish = Wish(action=action, roll_back=roll_back, document=document)
+        self.asked_for.append((request, mission.mission_id, wish))
         for _ in range(times):
-            await self.refusable(self.pair.use.controls.control(request, mission.mission_id, wish))
+            answer = await self.refusable(self.pair.use.controls.control(request, mission.mission_id, wish))
+            self._noted(request, mission, wish, answered=answer is not None)
+
+    def _noted(self, request: Request, mission: Mission, wish: Wish, *, answered: bool) -> None:
+        """Hold both services to what they answered, and to what they recorded though nobody was answered."""
+        taken = any(one.request_id == order_id("control", request) for one in self.taken(mission.mission_id))
+        assert taken or not answered or not self.judge.claimed(mission.mission_id), "answered, and not recorded"
+        if taken and wish.action is ControlAction.STOP and self.is_paused(mission):
+            self.judge.must_end.add(mission.mission_id)
+
+    async def asked_again(self, pick: int) -> None:
+        """Make a former request once more: what was taken is answered, and nothing comes of it."""
+        for request, mission_id, wish in self.asked_for[-1 - pick % len(self.asked_for) :][:1]:
+            taken = self.taken(mission_id)
+            known = any(one.request_id == order_id("control", request) for one in taken)
+            answer = await self.refusable(self.pair.use.controls.control(request, mission_id, wish))
+            if known:
+                self.judge.reached["repeated"] += 1
+                assert answer is not None, "what was taken is refused when it comes again"
+                assert self.taken(mission_id) == taken, "what was taken is taken once more"
+
+    def taken(self, mission_id: str) -> tuple[ControlEntry, ...]:
+        """Return what the executor had recorded that people wanted of a mission."""
+        record = self.pair.house.ledger.execution(mission_id=mission_id)
+        return () if record is None else self.pair.house.ledger.controls(record.execution_id)
 
     async def repaired(self, mission_id: str, steps: list[Recipe], policy: FailurePolicy, reach: int) -> None:
         draft = PlanDraft(objective="Repair it", workspace="site", failure_policy=policy, steps=self.steps(steps))
@@ -254,14 +293,21 @@ class Crowd:
 
     async def later(self, seconds: int) -> None:
         self.pair.clock.ahead += timedelta(seconds=seconds)
+        self.latest = max(self.latest, self.pair.clock.ahead)
         await asyncio.sleep(0.03)  # whoever waits looks at the clock
         self.pair.use.dispatcher._look()
+
+    def is_behind(self) -> bool:
+        """Somebody has set the clock back, so that nothing begins."""
+        return self.pair.clock.ahead < self.latest
 
     async def answered(self) -> None:
         self.pair.far_sides.release()
         await asyncio.sleep(0.01)
 
-    async def restarted(self) -> None:
+    async def restarted(self, dooms: Iterable[tuple[int, bool]] = ()) -> None:
+        """End the executor; the lives after it end at some of their own first acts."""
+        self.pair.house.dooms += dooms
         self.pair.restart_executor()
 
     async def orchestrator_restarted(self, *, cleanly: bool, both: bool) -> None:
@@ -272,10 +318,13 @@ class Crowd:
     async def to_the_end(self) -> None:
         """Have every mission come to its end, whatever the executor was to die of."""
         self.pair.house.life.goes_on()
+        self.pair.house.dooms.clear()
         await self.cleared()
 
     async def cleared(self) -> None:
-        """Have every mission that is under way come to its end."""
+        """Have every mission that is under way come to its end; for that the clock must be right."""
+        self.pair.clock.ahead = self.latest
+        await self.later(0)
         for _ in range(100):
             await self.answered()
             await self.at_rest()
@@ -343,6 +392,10 @@ class Crowd:
             if (one.pause is not None and one.pause.repairable)
             or (one.status is MissionStatus.PROPOSED and one.report_status not in {None, ReportStatus.SUCCESS})
         ]
+
+    def waiting(self) -> list[Mission]:
+        """Return the missions that wait for people."""
+        return [mission for mission in self.standing(MissionStatus.PAUSED) if self.is_paused(mission)]
 
     def is_paused(self, mission: Mission) -> bool:
         """It waits, and the executor can be told what for."""

@@ -51,11 +51,19 @@ class Walk:
     segment: int = 0
     next: int = 0
     begun: str = ""
+    denied: bool = False
+    """A person said of the step that was begun that its effect did not happen: nothing goes on without them."""
     paused: bool = False
     stopped: bool = False
     edits: dict[str, Edit] = field(default_factory=dict)
     """What is committed and not undone, the oldest first."""
     opened: list[int] = field(default_factory=lambda: [0])
+    approved: set[str] = field(default_factory=set)
+    """The steps that had a signature of their own."""
+    resumed: Counter[str] = field(default_factory=Counter)
+    """How often it went on, by what somebody had it do."""
+    stuck: bool = False
+    """Something could not be undone, or is not as it was left."""
 
     @property
     def plan(self) -> plan_pb2.Plan:
@@ -71,19 +79,38 @@ class Walk:
                 self.opened.append(payload.segment)
             case told.StepStarted():
                 assert not self.stopped, "a step was begun after the stop"
-                assert payload.step_id == self.plan.steps[self.next].step_id, "a step was begun out of order"
-                self.begun = payload.step_id
+                step = self.plan.steps[self.next]
+                assert payload.step_id == step.step_id, "a step was begun out of order"
+                assert not step.needs_approval or step.step_id in self.approved, "a step was begun without its approval"
+                self.begun, self.denied = payload.step_id, False
+            case told.StepReconciled():
+                assert payload.step_id == self.begun, "a word on another step than the one that was begun"
+                self.denied = not payload.happened
             case told.EffectClaimed() | told.CheckpointCreated():
                 assert payload.step_id == self.begun, "another step than the one that was begun has an effect"
             case told.StepCompleted():
                 assert payload.step_id == self.begun, "another step than the one that was begun has ended"
-                self.next += payload.success or self.plan.failure_policy == CONTINUE
+                self.next += payload.success or (self.plan.failure_policy == CONTINUE and not self.denied)
             case told.RollbackStarted():
                 self.begun = payload.step_id
             case told.ExecutionPaused():
                 self.paused = True
+            case _:
+                self._turn(payload)
+
+    def _turn(self, payload: told.Payload) -> None:
+        """Take note of where it stands, and of what it is as it was left."""
+        match payload:
+            case told.RollbackCompleted():
+                self.stuck |= not payload.success
+            case told.DivergenceDetected():
+                self.stuck = True
+            case told.ExecutionPaused():
+                self.paused = True
             case told.ExecutionResumed():
                 self.paused = False
+                self.resumed[payload.action] += 1
+                self.approved |= {payload.step_id} if payload.action == "approve_step" else set()
             case told.ExecutionStopped():
                 self.paused, self.stopped = False, True
             case _:
@@ -115,6 +142,8 @@ class Judge:
         """What the workspace must hold."""
         self.reached: Counter[str] = Counter()
         """What was seen, by name: a test that never came anywhere would show nothing."""
+        self.must_end: set[str] = set()
+        """What waited, and was stopped: nothing asks anybody any more."""
         self._walks: dict[str, Walk] = {}
         self._seen: dict[str, tuple[Event, ...]] = {}
         self._ended: set[str] = set()
@@ -215,6 +244,7 @@ class Judge:
         self._check_copy(mission)
         entries = self.pair.house.ledger.effects(progress.record.execution_id)
         self._check_rows(entries)
+        self._check_asked(progress.record.execution_id, self._walks[mission.mission_id])
         issued = self._of_type(mission, ev.ReceiptIssued)
         if not progress.ended:
             assert not issued
@@ -226,6 +256,7 @@ class Judge:
         receipt = sealing.open_sealed(sealed.body, evidence_pb2.Receipt)
         self._check_end(mission, receipt)
         self._check_effects(receipt, entries)
+        self._check_controls(receipt)
         self._ended.add(mission.mission_id)
 
     def _check_copy(self, mission: Mission) -> None:
@@ -250,7 +281,20 @@ class Judge:
             assert far.asked[key] <= count
             assert far.happened[key] <= 1, "an effect happened twice"
 
+    def _check_asked(self, execution_id: str, walk: Walk) -> None:
+        """Nothing goes on, or ends early, that nobody had do so."""
+        controls = self.pair.house.ledger.controls(execution_id)
+        wanted = Counter(entry.action_name for entry in controls)
+        wanted["repair"] = len(self.pair.house.ledger.claims_of(execution_id)) - 1
+        assert walk.resumed <= wanted, "it went on, and nobody had it do so"
+        stops = {"stop", "deadline", "approve_step"}  # the last, where it was a denial
+        assert not walk.stopped or stops & set(wanted), "it was stopped by nobody"
+
     def _check_standing(self, mission: Mission, pause: Any) -> None:
+        assert mission.mission_id not in self.must_end, "it was stopped where it waited, and did not end"
+        stops = [one for one in self.pair.house.ledger.controls(mission.execution_id) if one.action_name == "stop"]
+        asks = pause is None or pause.kind is PauseKind.UNKNOWN_EFFECT
+        assert not stops or asks, "it was stopped, and waits for somebody"
         if pause is None:
             assert mission.status is MissionStatus.ACTIVE
             self.reached["hanging"] += 1
@@ -279,6 +323,12 @@ class Judge:
         standing = [step.step_id for step in receipt.steps if step.success and not step.rollback_succeeded]
         assert set(walk.edits) <= set(standing)
 
+    def _check_controls(self, receipt: evidence_pb2.Receipt) -> None:
+        """Whatever people had it do is in the receipt."""
+        ledger, execution_id = self.pair.house.ledger, receipt.execution_id
+        repairs = len(ledger.claims_of(execution_id)) - 1
+        assert len(receipt.controls) == len(ledger.controls(execution_id)) + repairs, "a control is not in the receipt"
+
     def _check_effects(self, receipt: evidence_pb2.Receipt, entries: Sequence[EffectEntry]) -> None:
         """What the receipt says of effects is what really happened, where a person could tell."""
         far = self.pair.far_sides
@@ -297,6 +347,11 @@ class Judge:
             if state == EFFECTS[EffectState.COMPENSATED]:
                 assert far.happened[f"{key}-c"] == 1
             stand |= state == EFFECTS[EffectState.DONE]
+        if receipt.execution_status == evidence_pb2.OUTCOME_PARTIAL:
+            assert stand or self._walks[receipt.mission_id].edits, "partial, and nothing stands"
+        if receipt.execution_status == evidence_pb2.OUTCOME_UNKNOWN:
+            unsure = any(entry.record is None or entry.record.state is EffectState.UNKNOWN for entry in entries)
+            assert unsure or self._walks[receipt.mission_id].stuck, "unknown, and nothing says why"
         if stand:
             aborted = {evidence_pb2.OUTCOME_ROLLED_BACK, evidence_pb2.OUTCOME_ABORTED}
             assert receipt.execution_status not in aborted, "an effect stands, and the receipt says that nothing does"

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -35,16 +35,27 @@ EXAMPLES: Final = 120
 STEP_COUNT: Final = 25
 MOST_MISSIONS: Final = 6
 PATHS: Final = ("a.txt", "b.txt", "c.txt")
-WORDS: Final = ("D", "D", "D", "ND", "N", "FD", "U", "V", "VD", "UD", "X", "HD", "I", "VVD", "NNU")
+WORDS: Final = (*("D",) * 8, "ND", "N", "FD", "U", "V", "VD", "UD", "X", "HD", "I", "VVD", "NNU")
 EDIT: Final = st.tuples(
     st.sampled_from(("write", "write", "write", "append", "delete", "read")), st.sampled_from(PATHS)
 )
 LIVE: Final = st.tuples(st.just("live"), st.sampled_from(WORDS), st.sampled_from((None, None, "D", "D", "N", "U")))
-STEP: Final = st.tuples(st.one_of(EDIT, EDIT, LIVE), st.sampled_from((False,) * 6 + (True,)))
+STEP: Final = st.tuples(st.one_of(EDIT, EDIT, EDIT, LIVE), st.sampled_from((False,) * 6 + (True,)))
 STEPS: Final = st.lists(STEP, min_size=1, max_size=4)
 EDITS_AND_READ: Final = ("append", "read", "append")
 POLICY: Final = st.sampled_from((*FailurePolicy, FailurePolicy.PAUSE, FailurePolicy.PAUSE))
 PICK: Final = st.integers(0, MOST_MISSIONS - 1)
+DOOM: Final = st.tuples(st.integers(1, 6), st.booleans())
+"""At which of its acts a life ends, and whether when that is done already."""
+DOOMS: Final = st.lists(DOOM, max_size=2)
+WAITS: Final[dict[str, Recipe]] = {
+    "failure": (("live", "ND", "D"), False),
+    "step_approval": (("write", "c.txt"), True),
+    "unknown_effect": (("live", "UD", "D"), False),
+    "requested": (("live", "HD", "D"), False),
+}
+"""A step for each kind of wait, and what leads there."""
+WAYS: Final = ("go_on", "stop", "roll_back", "repair", "deadline", "revoke", "die")
 PEOPLE: Final = st.sampled_from(("owner", "owner", "second"))
 PLACES: Final = (
     *("deaths", "hanging", "repaired", "undone", "paused: failure", "paused: step_approval", "paused: unknown_effect"),
@@ -76,11 +87,15 @@ class ControlMachine(RuleBasedStateMachine):
     @initialize(steps=STEPS, more=STEPS)
     def begin(self, steps: list[Recipe], more: list[Recipe]) -> None:
         """Both services begin on some files, and somebody sends a first mission, and queues a second."""
+        self.open()
+        self.do(self.crowd.sent(steps, FailurePolicy.PAUSE, PauseDefault.ROLL_BACK, None))
+        self.do(self.crowd.sent(more, FailurePolicy.PAUSE, PauseDefault.STOP, 0))
+
+    def open(self) -> None:
+        """Both services begin on some files."""
         self.runner.run(self.pair.open())
         for path in PATHS:
             self.do(self.crowd.strange(path, self.crowd.content()))
-        self.do(self.crowd.sent(steps, FailurePolicy.PAUSE, PauseDefault.ROLL_BACK, None))
-        self.do(self.crowd.sent(more, FailurePolicy.PAUSE, PauseDefault.STOP, 0))
 
     def teardown(self) -> None:
         """Everything comes to its end, and all holds then."""
@@ -90,6 +105,8 @@ class ControlMachine(RuleBasedStateMachine):
                 self.runner.run(self.pair.close())
             REACHED.update(self.judge.reached + self.crowd.refusals)
             REACHED["deaths"] += self.pair.deaths
+            REACHED["deaths at a start"] += self.pair.house.stillborn
+            REACHED["writes without room"] += self.pair.refused + self.pair.house.life.refused
         finally:
             self.closing.close()
 
@@ -113,11 +130,14 @@ class ControlMachine(RuleBasedStateMachine):
         if len(self.crowd.missions) < MOST_MISSIONS:
             self.do(self.crowd.sent(steps, policy, default, priority))
 
-    @rule(steps=STEPS, policy=POLICY, acts=st.integers(3, 12), late=st.booleans())
-    def send_and_die(self, steps: list[Recipe], policy: FailurePolicy, acts: int, late: bool) -> None:
-        """The executor dies under a mission that nothing is in the way of."""
+    @rule(steps=STEPS, policy=POLICY, acts=st.integers(3, 12), late=st.booleans(), again=DOOMS)
+    def send_and_die(
+        self, steps: list[Recipe], policy: FailurePolicy, acts: int, late: bool, again: Sequence[tuple[int, bool]] = ()
+    ) -> None:
+        """The executor dies under a mission that nothing is in the way of, and perhaps while it finds out of that."""
         if len(self.crowd.missions) < MOST_MISSIONS:
             self.do(self.crowd.cleared())
+            self.pair.house.dooms += again
             self.doom(acts=acts, late=late)
             self.do(self.crowd.sent(steps, policy, PauseDefault.STOP, None))
 
@@ -239,10 +259,92 @@ class ControlMachine(RuleBasedStateMachine):
         """The executor is to die at one of its next acts."""
         self.pair.house.life.ends_in(acts, late=late)
 
+    @rule(acts=st.integers(1, 12), writes=st.integers(1, 7))
+    def fill(self, acts: int, writes: int) -> None:
+        """The executor's disk is to be full at one of its next acts, until somebody makes room."""
+        self.pair.house.life.full_in(acts, writes=writes)
+
+    @rule(pick=PICK, acts=st.integers(1, 4), writes=st.integers(1, 7), way=st.integers(0, 9))
+    def decide_on_a_full_disk(self, pick: int, acts: int, writes: int, way: int) -> None:
+        """Somebody decides, and the disk has no room for that, or for what comes of it."""
+        self.fill(acts=acts, writes=writes)
+        self.decide(pick, way)
+
+    @rule(pick=PICK, acts=st.integers(1, 6), late=st.booleans(), way=st.integers(0, 9))
+    def decide_and_die(self, pick: int, acts: int, late: bool, way: int) -> None:
+        """Somebody decides, and the executor dies of that, or of what comes of it."""
+        self.doom(acts=acts, late=late)
+        self.decide(pick, way)
+
     @rule()
     def restart_executor(self) -> None:
         """The executor dies, wherever it is, and begins again."""
         self.do(self.crowd.restarted())
+
+    @rule(dooms=st.lists(DOOM, min_size=1, max_size=2))
+    def restart_into_death(self, dooms: list[tuple[int, bool]]) -> None:
+        """The executor dies, wherever it is, and so do the next ones, at what they do about what they found."""
+        self.do(self.crowd.restarted(dooms))
+
+    @rule(
+        steps=STEPS,
+        kind=st.sampled_from(tuple(WAITS)),
+        way=st.sampled_from(WAYS),
+        policy=POLICY,
+        dooms=st.lists(DOOM, min_size=1, max_size=3),
+    )
+    def wait_and_die(
+        self, steps: list[Recipe], kind: str, way: str, policy: FailurePolicy, dooms: list[tuple[int, bool]]
+    ) -> None:
+        """A mission waits, and the executor dies of what ends that; the next ones perhaps of what they found."""
+        if len(self.crowd.missions) < MOST_MISSIONS:
+            self.have_wait(steps, kind, policy)
+            self.end_wait(way, dooms)
+
+    @rule(steps=STEPS, kind=st.sampled_from(tuple(WAITS)), policy=POLICY)
+    def have_wait(self, steps: list[Recipe], kind: str, policy: FailurePolicy) -> None:
+        """A mission that nothing is in the way of comes to wait for people."""
+        if len(self.crowd.missions) < MOST_MISSIONS:
+            around = [*steps[:-1], WAITS[kind], *steps[-1:]]
+            self.do(self.crowd.sent(around, policy, PauseDefault.ROLL_BACK, None, clear=True))
+            if kind == "requested":
+                self.control_what_hangs(action=ControlAction.PAUSE, roll_back=False)
+
+    def end_wait(self, way: str, dooms: list[tuple[int, bool]]) -> None:
+        """Have the wait of the last mission end, in one of the ways; lives end where that is said."""
+        if not (waiting := self.crowd.waiting()):
+            return
+        mission = waiting[-1]
+        actions = mission.pause.actions if mission.pause is not None else ()
+        (acts, late), *again = dooms or [(0, False)]
+        self.pair.house.dooms += again
+        if dooms:
+            self.doom(acts=acts, late=late)
+        match way:
+            case "go_on" | "stop" | "roll_back":
+                action = ControlAction.STOP if way != "go_on" or not actions else actions[0]
+                self.do(self.crowd.controlled(mission, action, roll_back=way == "roll_back"))
+            case "repair":
+                write, read = (("write", "b.txt"), False), (("read", "a.txt"), False)
+                self.do(self.crowd.repaired(mission.mission_id, [read, write], FailurePolicy.ROLL_BACK, 3))
+            case "deadline":
+                self.do(self.crowd.later(700))
+            case "revoke":
+                self.do(self.crowd.revoked(mission.mission_id, "owner"))
+                self.do(self.crowd.controlled(mission, actions[0], roll_back=False))
+            case _:
+                self.do(self.crowd.restarted())
+
+    @rule(seconds=st.sampled_from((10, 400, 3000)))
+    def set_back(self, seconds: int) -> None:
+        """Somebody sets the clock back."""
+        self.do(self.crowd.later(-seconds))
+
+    @rule(pick=PICK)
+    def ask_again(self, pick: int) -> None:
+        """Somebody makes a request once more, since the answer was lost."""
+        if self.crowd.asked_for:
+            self.do(self.crowd.asked_again(pick))
 
     @rule(cleanly=st.booleans(), both=st.booleans())
     def restart_orchestrator(self, cleanly: bool, both: bool) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from executor.domain.changes import Change, NodeType, changes_between
 from executor.domain.errors import ExecutorError
 from executor.steps.edit import EditLimits, apply_edit
-from executor.workspace import directories, switch, undoing
 from executor.workspace.commit import Applied, Committer
 from executor.workspace.paths import Directory
 from executor.workspace.tree import Tree
+from tests.fakes.dying import MUTATING, Died
 from tests.property.bounds import bounded
 from tests.property.test_commit_property import RECIPES, Bench, bench, edit_from, states
 from tests.property.trees import TREES, build, picture
@@ -27,21 +27,6 @@ CUTS = st.lists(st.tuples(st.integers(1, 8), st.booleans()), min_size=1, max_siz
 # A harness that never cuts anywhere interesting would show nothing; every fifth example or so leaves a mixture.
 ENOUGH = 50
 TIMES = st.lists(st.one_of(st.none(), st.integers(10**18, 2 * 10**18)), min_size=8, max_size=8)
-MUTATING = (
-    (switch, "rename_new"),
-    (switch, "exchange"),
-    (undoing, "change_metadata"),
-    (switch, "change_metadata"),
-    (undoing, "set_mtime"),
-    (switch, "set_mtime"),
-    (switch, "set_bits"),
-    (switch, "keep_times"),
-    (directories, "_restore"),
-)
-
-
-class Died(BaseException):
-    """The process is no more."""
 
 
 @contextmanager

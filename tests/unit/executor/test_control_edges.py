@@ -142,6 +142,25 @@ class TestWorkspace:
         house.control(ControlAction.RETRY)
         assert house.ended().execution_status == SUCCESS
 
+    def test_one_that_is_served_no_more_ends_what_waits_there_and_nothing_else(self, house: ControlHouse) -> None:
+        """Nobody can tell what it left: the receipt says so, and what to do; what is committed stays."""
+        house.fails = {2: 1}
+        house.begin(house.writing())
+        house.failed(1)
+        served = house.workspaces
+        house.workspaces = dict
+        house.restart()
+        receipt = house.ended()
+        assert (receipt.execution_status, len(receipt.controls)) == (UNKNOWN, 0)
+        assert "not served any more" in receipt.errors[1]
+        assert f"gonogo cancel {receipt.mission_id}" in receipt.errors[2]
+        house.workspaces = served
+        house.restart()
+        assert house.contents() == {"one": "new one\n"}
+        progress = house.execute(house.mission(write("four", "4\n"), mission="m-2"))
+        assert progress.receipt is not None
+        assert house.contents() == {"one": "new one\n", "four": "4\n"}
+
 
 class TestTooOften:
     def test_who_presses_for_ever_is_refused_and_a_stop_is_not(

@@ -1,6 +1,7 @@
 """Steps that wait for a signature of their own, and steps with an effect outside."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,7 @@ class TestEffects:
         house.far.comes_to = [refused()]
         house.begin(house.mission(live()))
         pause = house.paused(PauseKind.FAILURE)
-        assert "closed today" in pause.reason
+        assert "it is closed today (come back)" in pause.reason
         house.control(ControlAction.RETRY)
         assert house.ended().execution_status == SUCCESS
 
@@ -252,10 +253,24 @@ class TestEffects:
         assert pause.repairable
         house.restart()
         assert house.paused() == pause
-        with pytest.raises(ExecutorError):
+        assert "no retry; a repair plan can go on" in pause.reason
+        with pytest.raises(ExecutorError, match="the effect of s1 has happened, or may have, and is never begun again"):
             house.control(ControlAction.RETRY)
         house.control(ControlAction.STOP)
         assert house.ended().execution_status == PARTIAL
+
+    def test_a_repair_goes_on_without_an_effect_that_is_not_well(self, house: ControlHouse) -> None:
+        """There is more to do than to stop: the rest is done under a plan of its own, and the effect once."""
+        fault = Fault(reason="EFFECT_FAILED", message="exit code 3", remedy="look")
+        house.far.comes_to = [Performed(state=EffectState.DONE, summary="exit code 3", fault=fault)]
+        house.begin(house.mission(live(), write("one", "1\n")))
+        house.paused(PauseKind.FAILURE)
+        house.begin(house.repair(write("one", "1\n")))
+        receipt = house.ended()
+        assert receipt.execution_status == SUCCESS
+        assert house.contents() == {"one": "1\n"}
+        assert len(house.far.done()) == 1
+        assert receipt.steps[0].effect.state == evidence_pb2.EFFECT_STATE_DONE
 
     def test_a_stop_reaches_the_far_side(self, house: ControlHouse) -> None:
         """What runs there is asked to end; an effect of which nobody knows is asked about before the stop."""
@@ -312,6 +327,23 @@ class TestCompensation:
         receipt = house.ended()
         assert (receipt.execution_status, house.contents()) == (outcome, {})
         assert receipt.steps[1].effect.compensation
+
+    def test_one_that_would_be_another_thing_now_is_not_begun(
+        self, house: ControlHouse, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A changed tool, or a program that nothing confines any more, is not what the approvers were told of."""
+        house.fails = {3: 1}
+        steps = (live("first", undo="un-first"), write("one", "1\n"), write("two", "2\n"))
+        request = house.mission(*steps, policy=ROLL_BACK)
+        declare = house.far.declare
+        monkeypatch.setattr(
+            house.far, "declare", lambda *given: replace(declare(*given), not_simulated="nothing confines it")
+        )
+        house.begin(request)
+        receipt = house.ended()
+        assert [line.rpartition(":")[2] for line in house.far.done()] == ["first"]
+        assert (receipt.execution_status, house.contents()) == (PARTIAL, {})
+        assert "would not be what the report describes" in receipt.steps[0].effect.compensation
 
     def test_a_crash_after_a_settled_effect_rolls_back_with_its_compensation(self, house: ControlHouse) -> None:
         """As the plan's policy says: made up for once, and not before the start is over."""

@@ -22,6 +22,12 @@ from orchestrator.settings import Settings, read_settings
 
 EXIT_ERROR: Final = 1
 WATCHDOG_SECONDS: Final = 15.0
+SWITCH_SECONDS: Final = 0.0005
+"""For how long one thread may keep the interpreter from another that wants it.
+
+A commit in the writer's thread lets go of the interpreter at each of its statements. With Python's own 5 ms it waits
+that long again and again behind a busy event loop, and everybody whose append is in it waits along.
+"""
 PR_SET_PDEATHSIG: Final = 1
 
 
@@ -45,6 +51,7 @@ def serve(settings: Settings) -> int:
     """Serve until a signal says to stop."""
     if settings.die_with_parent:
         _die_with_parent()
+    sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.run(_serve(settings))
     return 0
 

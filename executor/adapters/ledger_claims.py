@@ -3,13 +3,15 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from executor.domain.plan import FailurePolicy
 from executor.domain.receipt import ApprovalRecord, GateRecord
 from executor.domain.report import SelfApproval
 from executor.runner.ports import Claim
 from gonogo.policy import Demand, Proposer, ProposerKind, Requirement
+
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def claim_to_json(claim: Claim) -> str:
@@ -37,7 +39,7 @@ def claim_to_json(claim: Claim) -> str:
         "demand": None if claim.demand is None else _demand_to_value(claim.demand),
         "journal_digest": claim.journal_digest,
     }
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def claim_from_json(text: str) -> Claim:

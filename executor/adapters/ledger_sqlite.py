@@ -191,11 +191,12 @@ class SqliteLedger(Segments, Controls, Effects, Checkpoints, ObjectUses, Revocat
         last_sequence = events[-1].sequence if events else 0
         text = events_to_json(events)
         with self._commit(_micros(ended_at)) as execute:
-            _one(execute("insert_receipt", *_signed(receipt), last_sequence, text, execution_id))
-            execute("end_execution", _micros(ended_at), outcome.value, execution_id)
+            rows = execute.rows("end_execution", _micros(ended_at), outcome.value, execution_id)
+            _one(len(rows))
+            [(number, mission_id)] = rows
+            execute("insert_receipt", number, *_signed(receipt), last_sequence, text)
             for checkpoint in checkpoints:
                 insert_checkpoint(execute, checkpoint)
-            [(mission_id,)] = execute.rows("mission_of_execution", execution_id)
             value = end_value(
                 execution_id=execution_id,
                 outcome=outcome.value,

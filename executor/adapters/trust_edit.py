@@ -321,7 +321,7 @@ def _fingerprint(value: Mapping[str, Any]) -> str:
     try:
         return load_public_key(str(value.get("public_key", ""))).key_id
     except SignatureError:
-        return ""
+        return ""  # the fingerprint of none that anybody could ask for; reading the file names the fault
 
 
 def _quoted(text: str) -> str:

@@ -80,6 +80,7 @@ TIMES: Final = frozenset({"deadline"})
 
 _CLASSES: Final = {name: payload for payload, name in PAYLOADS.items()}
 _FIELDS: Final = {payload: tuple(field.name for field in dataclasses.fields(payload)) for payload in PAYLOADS}
+_TIMES_OF: Final = {payload: TIMES.intersection(names) for payload, names in _FIELDS.items()}
 _MESSAGES: Final = {payload: getattr(events_pb2, payload.__name__) for payload in PAYLOADS}
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -89,15 +90,15 @@ def event_to_proto(event: Event) -> events_pb2.Event:
     """Map one event."""
     payload = event.payload
     kind = type(payload)
-    message = events_pb2.Event(
+    told: dict[str, Any] = {PAYLOADS[kind]: _MESSAGES[kind](**_values(payload))}
+    return events_pb2.Event(
         event_id=event.event_id,
         mission_id=event.mission_id,
         sequence=event.sequence,
         time=time_to_proto(event.time),
         actor=ACTOR,
+        **told,
     )
-    getattr(message, PAYLOADS[kind]).CopyFrom(_MESSAGES[kind](**_values(payload)))
-    return message
 
 
 def _event_value(event: Event) -> dict[str, Any]:
@@ -135,34 +136,31 @@ def _event(value: Mapping[str, Any]) -> Event:
 
 
 def _values(payload: Payload) -> dict[str, Any]:
-    tables = ENUMS[type(payload)]
-    values: dict[str, Any] = {}
-    for name in _FIELDS[type(payload)]:
-        value = getattr(payload, name)
-        if isinstance(value, tuple) and name in tables:
-            value = [tables[name].to_wire(one) for one in value]
-        elif name in tables:
-            value = 0 if value is None else tables[name].to_wire(value)
-        elif isinstance(value, datetime):
-            value = time_to_proto(value)
-        values[name] = value
+    kind = type(payload)
+    values = {name: getattr(payload, name) for name in _FIELDS[kind]}
+    for name, table in ENUMS[kind].items():
+        value = values[name]
+        if isinstance(value, tuple):
+            values[name] = [table.to_wire(one) for one in value]
+        else:
+            values[name] = 0 if value is None else table.to_wire(value)
+    for name in _TIMES_OF[kind]:
+        value = values[name]
+        values[name] = None if value is None else time_to_proto(value)
     return values
 
 
 def _texts(payload: Payload) -> dict[str, Any]:
-    tables = ENUMS[type(payload)]
-    texts: dict[str, Any] = {}
-    for name in _FIELDS[type(payload)]:
-        value = getattr(payload, name)
-        if value is None:
-            continue
-        if isinstance(value, tuple) and name in tables:
-            value = [tables[name].to_name(one) for one in value]
-        elif name in tables:
-            value = tables[name].to_name(value)
-        elif isinstance(value, datetime):
-            value = _time(value)
-        texts[name] = value
+    kind = type(payload)
+    texts = {name: value for name in _FIELDS[kind] if (value := getattr(payload, name)) is not None}
+    for name, table in ENUMS[kind].items():
+        value = texts.get(name)
+        if isinstance(value, tuple):
+            texts[name] = [table.to_name(one) for one in value]
+        elif value is not None:
+            texts[name] = table.to_name(value)
+    for name in _TIMES_OF[kind] & texts.keys():
+        texts[name] = _time(texts[name])
     return texts
 
 

@@ -40,7 +40,7 @@ OPTIONS: Final = (
 )
 MAX_CALLS: Final = 1024
 WATCHDOG_SECONDS: Final = 5.0
-GARBAGE_THRESHOLDS: Final = (20_000, 20, 20)
+GARBAGE_THRESHOLDS: Final = (50_000, 20, 20)
 SERVICE: Final = executor_pb2.DESCRIPTOR.services_by_name["ExecutorService"].full_name
 
 log = logging.getLogger(__name__)

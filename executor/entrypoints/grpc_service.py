@@ -97,9 +97,18 @@ class ExecutorService(executor_pb2_grpc.ExecutorServiceServicer):
         self, request: executor_pb2.ExecuteRequest, caller: str
     ) -> AsyncGenerator[executor_pb2.ExecuteResponse, None]:
         attached: list[AnyRun] = []
-        work = Work(self._runners, self._core.execute, execute_input(request, caller), attached.append)
-        while not await work.ended(TICK_SECONDS) and not attached:
-            pass  # the gates are checked
+        waited = False
+
+        def attach(run: AnyRun) -> None:
+            attached.append(run)
+            if waited:
+                work.look()
+
+        work = Work(self._runners, self._core.execute, execute_input(request, caller), attach)
+        if not await work.ended(TICK_SECONDS):
+            waited = True  # before the look: what is attached in between is seen, or says so itself
+            while not attached and not await work.ended():
+                pass  # the gates are checked, or the workspace is waited for
         run = attached[0] if attached else work.result()
         async for events, progress, token in self._follow(run, 0):
             yield executor_pb2.ExecuteResponse(
@@ -234,7 +243,7 @@ def _from_threads(wake: asyncio.Event) -> Callable[[], None]:
     loop = asyncio.get_running_loop()
 
     def call() -> None:
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
             loop.call_soon_threadsafe(wake.set)
 
     return call

@@ -40,6 +40,11 @@ class Work(Generic[T]):
                 timer.cancel()
         return self._done
 
+    def look(self) -> None:
+        """Have whoever waits for the end look at what there is meanwhile. Any thread may call it."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            self._loop.call_soon_threadsafe(self._wake)
+
     def result(self) -> T:
         """Return what the call returned, or raise what it raised; only after its end."""
         if self._error is not None:
@@ -57,8 +62,7 @@ class Work(Generic[T]):
         except BaseException as error:  # noqa: BLE001 - it is the waiting coroutine's, whatever it is
             self._error = error
         self._done = True  # before the loop is told: a waiter that comes in between sees it and does not wait
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
-            self._loop.call_soon_threadsafe(self._wake)
+        self.look()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

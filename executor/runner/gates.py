@@ -29,7 +29,7 @@ from typing import Final
 
 from executor.domain import gates as rules
 from executor.domain.approval import check_report_named
-from executor.domain.errors import DriftError, GateRefusedError
+from executor.domain.errors import DriftError, ExecutorError, GateRefusedError
 from executor.domain.gate_records import Seen, gate_records
 from executor.domain.gates import APPROVED, DRIFT, ONCE, REPORT, GivenApproval
 from executor.domain.plan import Plan
@@ -146,11 +146,14 @@ class Gates:
         Raises:
             GateRefusedError: the workspace drifted, an approval does not hold any more, or somebody else was first.
         """
-        # Whoever held the lock before us may have run this very mission; that is the answer then, and not drift.
-        self._repairs.check_open(checked.plan.mission_id, checked.request.plan.digest, gate=ONCE)
-        self._repairs.check_fits(checked.plan)
-        self._check_no_drift(checked, workspace)
-        claim = self._claim_of(checked, self._agreed_now(checked))
+        try:
+            self._repairs.check_fits(checked.plan)
+            self._check_no_drift(checked, workspace)
+            claim = self._claim_of(checked, self._agreed_now(checked))
+        except ExecutorError:
+            # Whoever held the lock before us may have run this very mission; that is the answer then, and not drift.
+            self._repairs.check_open(checked.plan.mission_id, checked.request.plan.digest, gate=ONCE)
+            raise
         conflict = self._ledger.claim(
             claim,
             RequestRecord(

@@ -47,6 +47,9 @@ class Objects(Protocol):
     def read(self, digest: str, offset: int, limit: int) -> bytes:
         """Return at most `limit` bytes from an offset on."""
 
+    def held(self, digest: str) -> bytes | None:
+        """Return content that is here as bytes; None for a file, which may have holes, and for what is not here."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectUse:
@@ -92,6 +95,9 @@ class ObjectStore:
 
     def read(self, digest: str, offset: int, limit: int) -> bytes:
         return _read(self, digest, offset, limit)
+
+    def held(self, digest: str) -> bytes | None:
+        return None if self.path(digest).exists() else self._small_lookup(digest)
 
     def renew(self, digest: str) -> bool:
         """Make a large object young again, and tell whether it is here at all."""
@@ -236,6 +242,11 @@ class Batch:
     def read(self, digest: str, offset: int, limit: int) -> bytes:
         data = self.small.get(digest)
         return _read(self, digest, offset, limit) if data is None else data[offset : offset + limit]
+
+    def held(self, digest: str) -> bytes | None:
+        if digest in self._large:
+            return None
+        return self.small[digest] if digest in self.small else self._store.held(digest)
 
     def sync(self) -> None:
         """Make the large objects durable, and only then give them their names.

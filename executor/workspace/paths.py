@@ -11,6 +11,7 @@ Paths are bytes. The root of a workspace is ``b"."``; every other path is its co
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import stat
@@ -191,6 +192,8 @@ class Directory:
 
     def lstat(self, path: bytes) -> os.stat_result | None:
         """Return what a path is, links not followed, or None where it is not there."""
+        if path == ROOT:
+            return os.fstat(self.fd)
         try:
             fd = self._opened(path, LOOK)
         except (FileNotFoundError, NotADirectoryError):
@@ -346,6 +349,7 @@ def too_large(path: bytes, limit: int) -> StepFailedError:
     return StepFailedError("TOO_LARGE", f"{shown(path)!r} is over the limit of {limit} bytes", remedy, paths=(path,))
 
 
+@functools.lru_cache(maxsize=1024)
 def _malformed(path: bytes) -> str:
     if not path or path.startswith(b"/"):
         return "absolute or empty"

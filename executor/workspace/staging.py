@@ -22,7 +22,7 @@ from typing import Self
 from executor.domain.changes import Node, NodeType
 from executor.domain.errors import ExecutorError, StepUnsafeError, StoreError
 from executor.workspace.journal import Journal, Note, Standing, write_aside
-from executor.workspace.objects import Objects, data_ranges, has_holes
+from executor.workspace.objects import SMALL_BYTES, Objects, data_ranges, has_holes
 from executor.workspace.paths import BLOCK, Directory, digest_fd, read_up_to, shown
 from executor.workspace.removal import remove_tree
 from gonogo.digests import digest as digest_of
@@ -345,6 +345,11 @@ def _fill(fd: int, node: Node, objects: Objects) -> None:
     Raises:
         StoreError: they are not the bytes that the digest stands for. Nothing else ever comes into a workspace.
     """
+    held = objects.held(node.digest) if node.size <= SMALL_BYTES else None
+    if held is not None:
+        _check_content(digest_of(held), node)
+        _write(fd, held)
+        return
     source = objects.open(node.digest)
     try:
         if node.size <= 1 << 20 and not has_holes(source, node.size):

@@ -32,6 +32,7 @@ _PRAGMAS = (
     "PRAGMA trusted_schema = OFF",
 )
 _CACHE_KIB = 65536
+_CACHE_KIB_BESIDE = 2048
 
 
 class SqliteEventReader:
@@ -40,6 +41,7 @@ class SqliteEventReader:
     def __init__(self, path: Path, *, cache_kib: int = _CACHE_KIB) -> None:
         self._queries = log_queries()
         self._closed = False
+        self._path = path
         self._connection = _open_read_only(path, cache_kib)
 
     def __enter__(self) -> Self:
@@ -53,6 +55,10 @@ class SqliteEventReader:
     def close(self) -> None:
         self._closed = True
         self._connection.close()
+
+    def beside(self) -> "SqliteEventReader":
+        """Return a reader of the same log with a connection of its own, for a thread of its own."""
+        return SqliteEventReader(self._path, cache_kib=_CACHE_KIB_BESIDE)
 
     def head(self) -> int:
         return int(self._rows("head")[0][0])

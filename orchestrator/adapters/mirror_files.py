@@ -19,7 +19,7 @@ from typing import Any, Final
 from orchestrator.service.event_log import StoredEvent
 
 CURSORS_FILE: Final = "mirrors.json"
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Raised when lines look different from then on: every mirror is then written anew in the new form."""
 
 # Never followed through a link, and never waited for where somebody put a pipe in the file's place.

@@ -7,7 +7,7 @@ written out here.
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.message import Message
 
@@ -105,13 +105,10 @@ def mission_to_proto(mission: Mission) -> orchestrator_pb2.Mission:
     return sent
 
 
-def event_to_proto(event: Event) -> events_pb2.Event:
-    sent: events_pb2.Event = _events().to_message(event)
-    return sent
-
-
-def events_to_proto(events: Iterable[Event]) -> list[events_pb2.Event]:
-    return [event_to_proto(event) for event in events]
+def event_parts(events: Iterable[Event]) -> list[Any]:
+    """Return what the messages of events are made of, for a message that holds them: none is made and then copied."""
+    to_parts = _events().to_parts
+    return [to_parts(event) for event in events]
 
 
 def event_from_proto(message: events_pb2.Event) -> Event:

@@ -102,10 +102,11 @@ class MissionFace(MissionServiceServicer):
             before=cursor_of(request.page_token),
             status=wire.status_from_proto(request.status),
         )
-        return pb.ListMissionsResponse(
-            missions=[wire.mission_to_proto(mission) for mission in page.missions],
-            next_page_token=page_token(page.next_page),
-        )
+        listed = [wire.mission_to_proto(mission) for mission in page.missions]
+        places = self._use.dispatcher.positions(page.missions)
+        for sent in listed if places else ():
+            sent.queue_position = places.get(sent.mission_id, 0)
+        return pb.ListMissionsResponse(missions=listed, next_page_token=page_token(page.next_page))
 
     @unary
     async def DryRunMission(self, request: pb.DryRunMissionRequest, person: str) -> pb.DryRunMissionResponse:
@@ -268,7 +269,7 @@ class MissionFace(MissionServiceServicer):
 
         def made() -> pb.WatchMissionResponse:
             token = resume_token(mission_id, sequence)
-            return pb.WatchMissionResponse(events=wire.events_to_proto(batch), resume_token=token)
+            return pb.WatchMissionResponse(events=wire.event_parts(batch), resume_token=token)
 
         return self._messages.made((mission_id, batch[0].sequence, sequence), made) if batch else made()
 
@@ -326,7 +327,7 @@ def _message(
     receipt: sealed_pb2.Sealed | None = None,
 ) -> pb.ExecuteMissionResponse:
     return pb.ExecuteMissionResponse(
-        events=wire.events_to_proto(events),
+        events=wire.event_parts(events),
         resume_token=resume_token(mission_id, sequence),
         mission=mission,
         receipt=receipt,

@@ -18,5 +18,5 @@ class SignalFace(SignalServiceServicer):
     @unary
     async def GetSignals(self, request: pb.GetSignalsRequest, person: str) -> pb.GetSignalsResponse:
         wire.refuse_unknown(request)
-        found = self._signals.learnt(kind=request.kind, tool=request.tool, workspace_id=request.workspace_id)
+        found = await self._signals.told(kind=request.kind, tool=request.tool, workspace_id=request.workspace_id)
         return wire.learnt_to_proto(found)

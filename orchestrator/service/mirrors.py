@@ -29,7 +29,7 @@ LOOK_EVERY: Final = 0.5
 CLOSING_SECONDS: Final = 1.0
 """How long the end of the service may wait for the last lines; the next start writes what is missing."""
 PAUSE_AFTER_DEFECT: Final = 30.0
-PAGE: Final = 32
+PAGE: Final = 64
 _BREATH: Final = 0.001
 _PAGES_BETWEEN_KEEPING: Final = 256
 

@@ -5,10 +5,12 @@ is. Everything that goes into a digest as more than one part is length-prefixed,
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 
 PREFIX = "sha256:"
 LENGTH = len(PREFIX) + 64
+_FORM = re.compile(f"{PREFIX}[0-9a-f]{{64}}")
 
 NODE_TYPES = ("file", "directory", "symlink", "other")
 
@@ -20,12 +22,15 @@ def digest(data: bytes) -> str:
 
 def is_digest(text: str) -> bool:
     """Tell whether a text is a well-formed digest."""
-    return len(text) == LENGTH and text.startswith(PREFIX) and set(text[len(PREFIX) :]) <= set("0123456789abcdef")
+    return _FORM.fullmatch(text) is not None
 
 
 def framed(parts: Iterable[bytes]) -> bytes:
     """Join parts so that the joined bytes tell where each part ends."""
-    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (len(part).to_bytes(8, "big"), part)
+    return b"".join(pieces)
 
 
 def framed_digest(parts: Iterable[bytes]) -> str:

@@ -33,10 +33,13 @@ class _ReadingServer:
         """Leave them out: generated code registers the same methods by name."""
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: "Mapping[str, Handler]") -> None:
-        """Register the methods in both ways that generated code does."""
+        """Register the methods, all of them for one place at which the server waits for calls.
+
+        Registered by name as well, each method has a place of its own, and the server goes through all of these places
+        for every call.
+        """
         handlers = {name: _with_reader(handler) for name, handler in method_handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service_name, handlers),))
-        self._server.add_registered_method_handlers(service_name, handlers)
 
 
 def _with_reader(handler: "Handler") -> "Handler":

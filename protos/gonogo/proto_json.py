@@ -33,7 +33,15 @@ def builder(descriptor: Descriptor) -> Convert:
     """
     fields = {field.name: _each(field, _build_one(field)) for field in descriptor.fields}
     message_type = GetMessageClass(descriptor)
-    return lambda value: message_type(**{name: fields[name](item) for name, item in value.items()})
+
+    def build(value: Any) -> Any:
+        made = {}
+        for name, item in value.items():
+            convert = fields[name]
+            made[name] = item if convert is None else convert(item)
+        return message_type(**made)
+
+    return build
 
 
 @functools.cache
@@ -53,7 +61,7 @@ def renderer(descriptor: Descriptor) -> Convert:
         value = {}
         for field, item in message.ListFields():
             name, convert = fields[field.number]
-            value[name] = convert(item)
+            value[name] = item if convert is None else convert(item)
         for oneof, names in required:
             if names.isdisjoint(value):
                 text = f"{oneof}: none of its fields is set"
@@ -68,17 +76,18 @@ def _is_synthetic(oneof: Any) -> bool:
     return len(oneof.fields) == 1 and oneof.name.startswith("_")
 
 
-def _each(field: FieldDescriptor, one: Convert) -> Convert:
+def _each(field: FieldDescriptor, one: Convert | None) -> Convert | None:
     if not field.is_repeated or _is_map(field.message_type):
         return one
-    return lambda items: [one(item) for item in items]
+    return list if one is None else lambda items: [one(item) for item in items]
 
 
 def _is_map(descriptor: Descriptor | None) -> bool:
     return descriptor is not None and bool(descriptor.GetOptions().map_entry)
 
 
-def _build_one(field: FieldDescriptor) -> Convert:
+def _build_one(field: FieldDescriptor) -> Convert | None:
+    """Return how a field's value is read; None where it is taken as it is."""
     if field.enum_type is not None:
         return {value.name: value.number for value in field.enum_type.values}.__getitem__
     if _is_map(field.message_type):
@@ -87,10 +96,11 @@ def _build_one(field: FieldDescriptor) -> Convert:
         return _build_time if _is_time(field.message_type) else builder(field.message_type)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return lambda text: base64.b64decode(text, validate=True)
-    return _as_it_is
+    return None
 
 
-def _render_one(field: FieldDescriptor) -> Convert:
+def _render_one(field: FieldDescriptor) -> Convert | None:
+    """Return how a field's value is written; None where it is taken as it is."""
     if field.enum_type is not None:
         return {value.number: value.name for value in field.enum_type.values}.__getitem__
     if _is_map(field.message_type):
@@ -99,11 +109,7 @@ def _render_one(field: FieldDescriptor) -> Convert:
         return _render_time if _is_time(field.message_type) else renderer(field.message_type)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return lambda data: base64.b64encode(data).decode("ascii")
-    return _as_it_is
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
+    return None
 
 
 def _is_time(descriptor: Descriptor) -> bool:

@@ -120,7 +120,7 @@ def _refuse_constant(name: str) -> object:
 
 def _text(value: object) -> str:
     """Return the text that this house writes for a value."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _written(value)
 
 
 def _sorted_text(value: object) -> str:
@@ -128,4 +128,5 @@ def _sorted_text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+_written = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _strict_json = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)

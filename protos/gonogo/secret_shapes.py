@@ -113,15 +113,15 @@ def _collect(value: object, texts: list[str]) -> None:
         texts.append(value)
     elif isinstance(value, bytes):
         texts.append(value.decode("latin-1"))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            _collect(item, texts)
+    elif names := _names_of(type(value)):  # type: ignore[arg-type]  # every class can be hashed
+        for name in names:
+            _collect(getattr(value, name), texts)
     elif isinstance(value, Mapping):
         for pair in value.items():
             _collect(pair, texts)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            _collect(item, texts)
-    else:
-        for name in _names_of(type(value)):  # type: ignore[arg-type]  # every class can be hashed
-            _collect(getattr(value, name), texts)
 
 
 @functools.cache

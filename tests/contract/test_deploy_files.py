@@ -116,6 +116,20 @@ def test_running_commands_takes_no_privilege(composition: Any) -> None:
     assert changed["executor"]["image"] != composition["services"]["executor"]["image"]
 
 
+def test_reaching_outside_takes_a_way_out_and_nothing_else(composition: Any) -> None:
+    """The variant for it changes the image and adds one network, on which the executor listens nowhere."""
+    changed = yaml.safe_load((DEPLOY / "compose.live.yaml").read_text())
+    executor = changed["services"]["executor"]
+    assert set(changed["services"]) == {"executor"}
+    assert set(executor) == {"image", "networks"}
+    assert executor["networks"] == changed["networks"] == {"outside": {}}
+    assert "outside" not in composition["networks"]
+    listening = {
+        name: text for name, text in composition["services"]["executor"]["environment"].items() if "LISTEN" in name
+    }
+    assert not any(text.startswith(("0.0.0.0", ":", "[::]")) for text in listening.values())
+
+
 def test_the_container_s_filter_denies_what_the_sandbox_s_does() -> None:
     """All that a command may not ask of the kernel the executor may not either, but for what makes sandboxes."""
     profile = json.loads((DEPLOY / "seccomp/container.json").read_text())
@@ -134,7 +148,8 @@ def test_an_image_is_made_of_its_own_part(containerfile: str, name: str) -> None
     assert f"FROM scratch AS {name}\nCOPY --from={name}-root /image /\n" in containerfile
     assert "USER 65532:65532" in stages[name]
     assert "RUN" not in stages[name]
-    assert f"requirements/{name}.lock" in stages[f"{name}-root"]
+    assert "\nARG EXTRA=\n" in containerfile  # the small one is what is built by default
+    assert f"requirements/{name}.lock" in stages[f"{name}-root"].replace("${EXTRA}", "")
     assert foreign not in stages[f"{name}-root"] + stages[name]
     assert not re.search(r"\b(client|tests)\b", stages[f"{name}-root"])
 
@@ -185,4 +200,5 @@ def test_the_split_on_the_page_keeps_private_keys_apart() -> None:
     for key, place in places.items():
         assert [target for sources, target in copies if key in sources] == [f'"$DATA"/{place}/tls/']
     assert not any("ca.key" in sources for sources, _ in copies)
+    assert ".key" not in page.partition("--renew-certificates\n")[2].partition("```")[0]
     assert [target for sources, target in copies if "{approver," in sources] == ['"$DATA"/person/keys/']

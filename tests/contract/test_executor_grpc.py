@@ -20,6 +20,7 @@ from executor.domain.far_sides import McpServer
 from executor.entrypoints import resume_tokens
 from executor.entrypoints.grpc_errors import code_of
 from executor.entrypoints.grpc_messages import description_message
+from executor.entrypoints.grpc_service import TICK_SECONDS
 from executor.runner.requests import ExecuteInput
 from gonogo import sealing
 from gonogo.digests import digest
@@ -261,7 +262,7 @@ class TestCalls:
         plan = house.sealed_plan()
         async with server.stub() as stub:
             dry = await everything(stub.DryRun(executor_pb2.DryRunRequest(request_id="d", plan=sealed_to_proto(plan))))
-            assert not any(answer.HasField("report") for answer in dry[:-1])
+            assert [answer.HasField("report") for answer in dry] == [*(False for _ in dry[1:]), True]
             report = sealed_from_proto(dry[-1].report)
             names = [event.WhichOneof("payload") for answer in dry for event in answer.events]
             assert names == ["dry_run_started", "step_started"]
@@ -323,6 +324,29 @@ class TestStreams:
         assert answers[-1].HasField("receipt")
         assert len(house.executioner.runs) == 1
         assert house.files() == {"hello.txt": b"hello\n"}
+
+    async def test_whoever_waited_for_the_workspace_sees_the_execution_run(self, house: House, server: Served) -> None:
+        """A stream whose execution begins long after the request tells of it while it runs, not only at its end."""
+        go_on = threading.Event()
+
+        def wait(execution_id: str) -> None:
+            assert go_on.wait(10)
+
+        house.executioner.during = wait
+        request = house.ready()
+        async with server.stub() as stub:
+            call = stub.Execute(message(request))
+            with house.workspace.lock():
+                executing = aiter(call)
+                first = asyncio.ensure_future(anext(executing))
+                done, _ = await asyncio.wait({first}, timeout=4 * TICK_SECONDS)
+                assert not done
+            async with asyncio.timeout(5):
+                answer = await first
+            assert not answer.HasField("receipt")
+            go_on.set()
+            answers: list[Any] = [answer, *await everything(executing)]
+        assert answers[-1].HasField("receipt")
 
     async def test_a_watch_goes_on_from_its_token(self, house: House, server: Served) -> None:
         """A token carries on behind the last event that was seen; together nothing is missing or doubled."""

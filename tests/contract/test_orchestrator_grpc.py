@@ -387,8 +387,15 @@ async def test_the_queue_over_the_wire(site: Site) -> None:
     messages = [message async for message in site.missions.ExecuteMission(queued)]
 
     queue = await site.missions.GetQueue(pb.GetQueueRequest())
+    alone = (await site.missions.ListMissions(pb.ListMissionsRequest())).missions
     shown = (await site.missions.GetMission(pb.GetMissionRequest(mission_id=mission_id))).mission
+    second = await site.approved()
+    first = pb.ExecuteMissionRequest(request_id=new_id(), mission_id=second, priority=9, not_before=later, detach=True)
+    assert [message async for message in site.missions.ExecuteMission(first)]
+    listed = (await site.missions.ListMissions(pb.ListMissionsRequest())).missions
 
+    assert [one.queue_position for one in alone] == [1]
+    assert {one.mission_id: one.queue_position for one in listed} == {mission_id: 2, second: 1}
     assert (code, info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
     assert messages[-1].mission.queue_position == shown.queue_position == 1
     (one,) = queue.missions

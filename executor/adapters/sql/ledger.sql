@@ -53,11 +53,11 @@ INSERT INTO event_batches (execution, last_sequence, events)
 SELECT number, ?, ? FROM executions WHERE execution_id = ?;
 
 -- name: end_execution
-UPDATE executions SET ended_at_us = ?, outcome = ? WHERE execution_id = ? AND outcome IS NULL;
+UPDATE executions SET ended_at_us = ?, outcome = ? WHERE execution_id = ? AND outcome IS NULL
+RETURNING number, mission_id;
 
 -- name: insert_receipt
-INSERT INTO receipts (execution, key_id, signature, body, last_sequence, events)
-SELECT number, ?, ?, ?, ?, ? FROM executions WHERE execution_id = ?;
+INSERT INTO receipts (execution, key_id, signature, body, last_sequence, events) VALUES (?, ?, ?, ?, ?, ?);
 
 -- name: insert_refusal
 INSERT INTO refusals (refusal_id, mission_id, gate, reason, refused_at_us, key_id, signature, body, event)

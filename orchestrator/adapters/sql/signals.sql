@@ -26,17 +26,12 @@ SET count = held.count + excluded.count,
 INSERT INTO signal_stages AS held (stage, bucket, samples) VALUES (?, ?, ?)
 ON CONFLICT (stage, bucket) DO UPDATE SET samples = held.samples + excluded.samples;
 
--- name: counted_days
-SELECT kind, tool, workspace_id, day, sum(succeeded), sum(failed) FROM signal_steps
-WHERE (?1 = '' OR kind = ?1) AND (?2 = '' OR tool = ?2) AND (?3 = '' OR workspace_id = ?3)
-GROUP BY kind, tool, workspace_id, day ORDER BY kind, tool, workspace_id, day DESC;
-
 -- name: counted_days_of
 SELECT day, sum(succeeded), sum(failed) FROM signal_steps WHERE kind = ? AND tool = ? AND workspace_id = ? AND day < ?
 GROUP BY day ORDER BY day DESC LIMIT ?;
 
 -- name: counted_totals
-SELECT kind, tool, workspace_id, sum(censored), sum(drifts), sum(divergences), sum(rollbacks), sum(rated_good), sum(rated_bad)
+SELECT kind, tool, workspace_id, sum(censored), sum(drifts), sum(divergences), sum(rollbacks), sum(rated_good), sum(rated_bad), sum(succeeded + failed)
 FROM signal_steps
 WHERE (?1 = '' OR kind = ?1) AND (?2 = '' OR tool = ?2) AND (?3 = '' OR workspace_id = ?3)
 GROUP BY kind, tool, workspace_id ORDER BY sum(succeeded) + sum(failed) DESC, kind, tool, workspace_id LIMIT ?4;

@@ -18,12 +18,13 @@ from orchestrator.adapters.event_log_sqlite import SqliteEventLog
 from orchestrator.adapters.mirror_files import CURSORS_FILE, MirrorFolder
 from orchestrator.bootstrap import open_log
 from orchestrator.domain.mission import TRANSITIONS
+from orchestrator.service import mirror_lines
 from orchestrator.service.event_log_checks import all_events
 from orchestrator.service.mirror_lines import LEADS_TO
 from orchestrator.service.mirrors import LOOK_EVERY, MISSIONS_FILE, SIGNALS_FILE, Mirrors, mirrors_of
 from tests.e2e.test_outages import filled, needs_root, small_disk
 from tests.fakes.cutting_os import CutOffError, CuttingOs
-from tests.fakes.long_log import COURSES, LongLog, cancelled, expired, rejected, rolled_back, succeeded
+from tests.fakes.long_log import COURSES, LongLog, cancelled, expired, rejected, rolled_back, stopped, succeeded
 from tests.fakes.orchestrator_house import House
 
 pytestmark = pytest.mark.long
@@ -120,14 +121,41 @@ async def test_a_mission_that_ended_has_a_signal_for_each_kind_of_step(log: Sqli
 
 
 async def test_success_is_told_where_every_begun_step_stands(log: SqliteEventLog, tmp_path: Path) -> None:
-    """Stated beside realised; feedback after the end adds no line."""
+    """Stated beside realised."""
     await life(log, succeeded)
     catch_up(mirrors(log, tmp_path / "m"))
 
-    found = lines(tmp_path / "m", SIGNALS_FILE)
+    found = [one for one in lines(tmp_path / "m", SIGNALS_FILE) if "kind" in one]
 
     told = [(one["kind"], one["success"], one.get("stated_changes"), one["changes"]) for one in found]
     assert told == [("write_file", True, 2, 2), ("run_command", True, 3, 3), ("run_tests", True, None, 0)]
+
+
+async def test_what_a_person_thinks_has_a_line(log: SqliteEventLog, tmp_path: Path) -> None:
+    """Every person's feedback is a signal: who said it, the words, and the rating where there is one."""
+    mission = await life(log, succeeded)
+    catch_up(mirrors(log, tmp_path / "m"))
+
+    *_, found = lines(tmp_path / "m", SIGNALS_FILE)
+
+    assert {name: found[name] for name in found if name not in {"pos", "seq", "time"}} == {
+        "mission": mission, "workspace": "site-3", "event": "feedback_recorded", "actor": "owner", "text": "good",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("page", [128, 2])
+async def test_a_mission_that_was_stopped_has_its_receipts_outcome(
+    log: SqliteEventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    """Its end says who stopped it; what came of it stands before, however far."""
+    monkeypatch.setattr(mirror_lines, "_STREAM_PAGE", page)
+    await LongLog(log).live(1, stopped)
+    catch_up(mirrors(log, tmp_path / "m"))
+
+    assert lines(tmp_path / "m", MISSIONS_FILE)[-1]["outcome"] == "partial"
+    rated, *kinds = lines(tmp_path / "m", SIGNALS_FILE)
+    assert rated["rating"] == "bad"
+    assert {one["outcome"] for one in kinds} == {"partial"}
 
 
 @pytest.mark.parametrize("course", [rejected, expired, cancelled])
@@ -167,6 +195,21 @@ async def test_going_on_after_a_restart_doubles_and_misses_nothing(log: SqliteEv
     assert len(lines(tmp_path / "once", MISSIONS_FILE)) == moves
 
 
+@pytest.mark.parametrize(("bound", "most"), [("_KEPT_MISSIONS", 0), ("_KEPT_EVENTS", 3), ("_KEPT_CHARACTERS", 40)])
+async def test_what_is_remembered_of_a_mission_shows_in_no_line(
+    log: SqliteEventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    """A mission that is over a bound is read again at its end, and its signals are the same."""
+    await life(log, succeeded)
+    await life(log, rolled_back)
+    catch_up(mirrors(log, tmp_path / "remembered"))
+    monkeypatch.setattr(mirror_lines, bound, most)
+    catch_up(mirrors(log, tmp_path / "read"))
+
+    assert lines(tmp_path / "read", SIGNALS_FILE)
+    assert content(tmp_path / "read") == content(tmp_path / "remembered")
+
+
 def lost_missions(folder: Path) -> None:
     (folder / MISSIONS_FILE).unlink()
 
@@ -194,7 +237,7 @@ def emptied(folder: Path) -> None:
 
 
 def garbled(folder: Path) -> None:
-    (folder / CURSORS_FILE).write_text('{"format": 1, "files": {"missions.jsonl": {"position": "9"}}}')
+    (folder / CURSORS_FILE).write_text('{"format": 2, "files": {"missions.jsonl": {"position": "9"}}}')
 
 
 def older_format(folder: Path) -> None:

@@ -17,6 +17,8 @@ from client.output import Format, Output, standard_output
 from client.session import OUTPUT_VARIABLE
 
 DEBUG_VARIABLE = "GONOGO_DEBUG"
+INTERRUPTED = 130
+"""What the command line library makes of ctrl-C in a command."""
 
 
 def main() -> None:
@@ -34,14 +36,19 @@ def run_command(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _ended(output, _usage(error))
     except (typer.Abort, KeyboardInterrupt):
-        return _ended(output, ClientError("INTERRUPTED", "interrupted", "what already runs goes on: gonogo watch M"))
+        return _ended(output, _interrupted())
     except BrokenPipeError:
         # Whoever read our output has gone; a second error while Python flushes would be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.ERROR
     except Exception as error:  # noqa: BLE001 - the border: a person gets a sentence, never a traceback
         return _ended(output, _unexpected(error))
-    return int(result) if isinstance(result, int) else ExitCode.DONE
+    code = result if isinstance(result, int) else int(ExitCode.DONE)
+    return code if code != INTERRUPTED else _ended(output, _interrupted())
+
+
+def _interrupted() -> ClientError:
+    return ClientError("INTERRUPTED", "interrupted", "what already runs goes on: gonogo list --status active shows it")
 
 
 def requested_format(arguments: Sequence[str]) -> Format:

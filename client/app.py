@@ -76,6 +76,7 @@ RESUME = "Have a paused mission go on, once its workspace and approvals were loo
 STOP = "End a mission: what runs is killed, what is committed stays or, with --roll-back, is undone."
 RETRY = "Run the failed step of a paused mission again: the same approved bytes."
 REPAIR = "Give a mission another plan for the rest of its work; it needs its own dry run and approval."
+CANCEL = "Cancel a mission that does not run yet, or give one up whose outcome nobody knows."
 APPROVE_STEP = "Verify a step that waits for its own signature, show it, and sign that it may be committed."
 DENY_STEP = "Sign that a step that waits may not be committed: the execution stops."
 RECONCILE = "Sign whether an effect happened of which nobody could tell; it is never repeated by itself."
@@ -103,7 +104,7 @@ COMMANDS: dict[str, Entry | Group] = {
     "revoke": _entry("revoking.revoke", "Take your approvals of a mission back, at the executor itself."),
     "deny": _entry("revoking.deny", "End a mission for good, at the executor itself."),
     "reject": _entry("deciding.reject", "Reject a proposed mission."),
-    "cancel": _entry("deciding.cancel", "Cancel a mission that does not run yet."),
+    "cancel": _entry("deciding.cancel", CANCEL),
     "execute": _entry("executing.execute", EXECUTE),
     "run": _entry("executing.run_file", RUN),
     "watch": _entry("executing.watch", WATCH),

@@ -6,6 +6,8 @@ from datetime import timedelta
 from client.errors import ClientError
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST = timedelta(days=36_500)
+"""A hundred years: what is longer was mistyped, and leads out of the calendar."""
 _FORM = re.compile(r"([1-9][0-9]{0,6})([smhd])", re.ASCII)
 
 
@@ -18,7 +20,10 @@ def parse_duration(text: str) -> timedelta:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ClientError("USAGE", f"{text!r} is no length of time", "write a number and a unit: 90s, 15m, 1h, 2d")
-    return timedelta(seconds=int(match[1]) * UNITS[match[2]])
+    found = timedelta(seconds=int(match[1]) * UNITS[match[2]])
+    if found > LONGEST:
+        raise ClientError("USAGE", f"{text} is too long", f"write at most {LONGEST.days}d")
+    return found
 
 
 def duration_text(seconds: int) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from client.proving.facts import facts_of, moment
 from client.proving.opened import OpenApproval
 from client.proving.seals import vote_of
+from client.taken_back import TakenBack
 from client.verification import VerifiedMission
 from gonogo.policy import (
     Demand,
@@ -33,6 +34,7 @@ from gonogo.policy_words import demand_words, requirements_words, rule_words
 from gonogo.v1 import evidence_pb2
 
 NOBODY_LEFT = "nobody is left who may still approve: the trust file needs more persons, or another rule"
+UNKNOWN_REVOCATIONS = "whether anything was taken back is not known now: the executor's log is not to be had"
 CHANGED = "the trust file changed since the dry run: make it again, and have the new report approved"
 
 
@@ -42,7 +44,7 @@ class Standing:
 
     person: str
     state: str
-    """"counts", "does not count", "denied", "may approve" or "may not approve"."""
+    """"counts", "does not count", "denied", "taken back", "may approve" or "may not approve"."""
     why: str
 
     def as_json(self) -> dict[str, object]:
@@ -110,6 +112,7 @@ def explain(
     policy_digest: str,
     proposer: Proposer,
     now: datetime,
+    taken_back: Sequence[TakenBack] | None = (),
 ) -> Explanation:
     """Apply a policy to a mission.
 
@@ -120,6 +123,7 @@ def explain(
         policy_digest: of its sealed form.
         proposer: who asked, as far as the plan's signatures prove it.
         now: the moment to decide for.
+        taken_back: what the executor's log has of it, proven; None where nobody can say now.
 
     Raises:
         ValueError: the report holds what no honest report does.
@@ -127,9 +131,15 @@ def explain(
     facts = facts_of(mission.plan, mission.report, proposer=proposer, at=now)
     demand = demand_of(policy, facts)
     given = [_judged(one, mission, policy, demand, now) for one in approvals]
-    votes = [one.vote for one in given if one.vote is not None]
-    verdict = _denied(given) or decide(policy, demand, proposer, votes)
-    standings = tuple(_standing(one, given, policy, demand, proposer, verdict) for one in policy.persons)
+    withdrawn = {one.person: one for one in sorted(taken_back or (), key=lambda one: one.denied)}
+    votes = [one.vote for one in given if one.vote is not None and one.vote.person not in withdrawn]
+    verdict = _denied(given, withdrawn) or decide(policy, demand, proposer, votes)
+    standings = tuple(
+        _withdrawn(withdrawn[one.person_id])
+        if one.person_id in withdrawn
+        else _standing(one, given, policy, demand, proposer, verdict)
+        for one in policy.persons
+    )
     return Explanation(
         mission=mission,
         policy=policy,
@@ -140,6 +150,7 @@ def explain(
         standings=standings,
         remarks=(
             *_remarks(mission, policy, policy_digest, demand, given, now),
+            *((UNKNOWN_REVOCATIONS,) if taken_back is None else ()),
             *((NOBODY_LEFT,) if _nobody_left(verdict, standings) else ()),
         ),
     )
@@ -168,7 +179,7 @@ def _judged(one: OpenApproval, mission: VerifiedMission, policy: Policy, demand:
     given = _Given(approval=one.approval)
     vote = vote_of(one, policy)
     if vote is None:
-        return replace(given, fault="its signature is not one that this person approves with")
+        return replace(given, fault=_no_vote(one, policy))
     named = (one.approval.plan_digest, one.approval.report_digest, one.approval.policy_digest)
     if named != (mission.plan_digest, mission.report_digest, mission.report.policy_digest):
         return replace(given, fault="it is for another plan or report")
@@ -176,6 +187,15 @@ def _judged(one: OpenApproval, mission: VerifiedMission, policy: Policy, demand:
         return replace(given, denies=True)
     fault = _out_of_time(one.approval, demand, now)
     return replace(given, fault=fault) if fault else replace(given, vote=vote)
+
+
+def _no_vote(one: OpenApproval, policy: Policy) -> str:
+    """Say why a signature is not its person's: the trust file may have lost the key since."""
+    listed = {key.key_id for person in policy.persons for key in person.keys}
+    lost = [signature.key_id for signature in one.document.sealed.signatures if signature.key_id not in listed]
+    if lost:
+        return f"its key {lost[0]} is not in the trust file, or not any more: revoked keys are taken out of it"
+    return "its signature is not one that this person approves with"
 
 
 def _out_of_time(approval: evidence_pb2.Approval, demand: Demand, now: datetime) -> str:
@@ -190,8 +210,13 @@ def _out_of_time(approval: evidence_pb2.Approval, demand: Demand, now: datetime)
     return ""
 
 
-def _denied(given: Sequence[_Given]) -> Verdict | None:
-    denier = next((one.approval.approver for one in given if one.denies), None)
+def _withdrawn(taken: TakenBack) -> Standing:
+    return Standing(person=taken.person, state="denied" if taken.denied else "taken back", why=taken.why)
+
+
+def _denied(given: Sequence[_Given], withdrawn: Mapping[str, TakenBack]) -> Verdict | None:
+    deniers = [one.approval.approver for one in given if one.denies]
+    denier = next(iter([*deniers, *(one.person for one in withdrawn.values() if one.denied)]), None)
     if denier is None:
         return None
     message = f"{denier} denied it, and one denial is final"

@@ -41,7 +41,7 @@ def _shown_owner(executor: executor_pb2.GetExecutorResponse, key_id: str) -> Key
     try:
         policy = open_policy(executor.policy.body)
     except SealingError:
-        return None
+        return None  # nobody's, then: the key is refused
     for one in policy.persons:
         for key in one.keys:
             if key.key_id == key_id:

@@ -66,6 +66,11 @@ class Output:
         """Write to standard error, for a person; the text must be safe to show."""
         self._write(self.stderr, text)
 
+    def aside(self, text: str) -> None:
+        """Write to standard error what only a person misses: a program reads the data."""
+        if not self.machine:
+            self.note(text)
+
     def error(self, error: ClientError) -> None:
         """Write an error: one JSON object, or the message and the remedy."""
         paths = error.paths if isinstance(error, RemoteError) else ()

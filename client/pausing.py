@@ -6,6 +6,7 @@ from client.api import GonogoClient
 from client.errors import ResultError
 from client.exit_codes import for_pause
 from client.json_form import short_name, to_json
+from client.render.layout import shortened
 from client.render.pauses import WHY, pause_commands, pause_text
 from client.session import Session
 from gonogo.v1 import events_pb2, orchestrator_pb2
@@ -45,7 +46,7 @@ def waiting_error(mission: orchestrator_pb2.Mission) -> ResultError:
     pause = mission.pause
     kind = short_name(pause, "kind")
     why = WHY.get(pause.kind, kind or "it does not say for what")
-    message = f"the execution waits: {why}" + (f" ({pause.reason})" if pause.reason else "")
+    message = f"the execution waits: {why}" + (f" ({shortened(pause.reason)})" if pause.reason else "")
     if pause.HasField("deadline"):
         message += f"; until {pause.deadline.ToJsonString()}, then {short_name(pause, 'default_action') or 'nothing'}"
     commands = pause_commands(pause, mission.mission_id)

@@ -1,4 +1,7 @@
-"""The way to a proposer's signature under a mission that is there: check, show, ask, sign, hand in."""
+"""The ways to a proposer's signature: under a draft of one's own, and under a mission that is there.
+
+A draft is compared with what was sealed of it, and signed. What is there already is checked, shown, asked for, signed.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from client.session import Session
 from client.signing import Signer
 from client.verification import require_asked_for
 from gonogo.safe_text import safe_line
-from gonogo.v1 import orchestrator_pb2
+from gonogo.v1 import orchestrator_pb2, plan_pb2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,22 @@ class SigningOptions:
 
     key: Path
     yes: bool = False
+
+
+async def propose_draft(
+    session: Session, client: GonogoClient, draft: plan_pb2.PlanDraft, key_file: Path | None
+) -> orchestrator_pb2.ProposeMissionResponse:
+    """Propose a draft, signed as its proposer where a key is given.
+
+    Raises:
+        ClientError: the key can not be used, or the orchestrator refused.
+        EvidenceError: another plan was sealed than the draft says; it stays unsigned.
+    """
+    signer = await proposer_at(session, client, key_file) if key_file else None
+    proposed = await client.propose(draft, sign=signer)
+    if signer is not None:
+        say_signed(session, signer)
+    return proposed
 
 
 async def sign_mission(

@@ -12,6 +12,21 @@ from gonogo import sealing
 from gonogo.signatures import PublicKey
 from gonogo.v1 import evidence_pb2, sealed_pb2
 
+UNPROPOSED = frozenset(
+    {
+        "read_file",
+        "list_directory",
+        "search_files",
+        "fetch_url",
+        "search_bodies",
+        "http_request",
+        "run_live",
+        "call_tool",
+        "run_sql",
+    }
+)
+"""Kinds of steps without which the rules that propose repairs have no plan."""
+
 
 def open_report(sealed: sealed_pb2.Sealed, executor_key: PublicKey, mission_id: str) -> evidence_pb2.Report:
     """Read a mission's report, which carries the pinned executor's signature.
@@ -55,5 +70,13 @@ def report_error(report: evidence_pb2.Report) -> ResultError | None:
     message = f"the dry run is {status}: {first.message}" if first.message else f"the dry run is {status}"
     remedy = first.remedy or "change the plan and propose it again"
     if status == "failed":
-        remedy += f"; gonogo repair {report.mission_id} proposes a plan without what failed"
+        remedy += f"; gonogo repair {report.mission_id} {_repaired_by(report, first.step_id)}"
     return ResultError(f"SIMULATION_{status.upper()}", message, remedy, exit_code=code)
+
+
+def _repaired_by(report: evidence_pb2.Report, step_id: str) -> str:
+    """Say what a repair comes to: of what reaches outside nobody but a person can tell what else to do."""
+    kind = next((step.kind for step in report.steps if step.step_id == step_id), "")
+    if kind in UNPROPOSED:
+        return "-f FILE gives it another plan"
+    return "proposes a plan without what failed"

@@ -1,5 +1,7 @@
 """An execution as its caller sees it: live events, then the receipt, then the exit code."""
 
+import asyncio
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeAlias
 
@@ -16,6 +18,7 @@ from client.render.receipts import receipt_text
 from client.session import Session
 from client.verification import check_media_type, check_signature, open_document, require_about
 from gonogo import sealing
+from gonogo.safe_text import safe_line
 from gonogo.v1 import events_pb2, evidence_pb2, orchestrator_pb2
 
 Updates: TypeAlias = AsyncIterator[orchestrator_pb2.ExecuteMissionResponse]
@@ -60,8 +63,13 @@ async def execute_mission(
                 break
     except RemoteError as error:
         raise await _with_status(session, client, mission_id, error) from None
+    except asyncio.CancelledError:  # ctrl-C ends this command, and nothing else
+        found = shlex.quote(safe_line(mission_id))
+        message = "interrupted; what has begun does not stop for that"
+        remedy = f"gonogo watch {found} follows it, gonogo stop {found} ends it"
+        raise ClientError("INTERRUPTED", message, remedy) from None
     except NotRunningError as error:
-        raise _cut_off(mission_id, error) if last.resume_token else error from None
+        raise cut_off(mission_id, error, last.resume_token) if last.resume_token else error from None
     if last.receipt.body:
         await _show_receipt(session, client, last, mission_id)
     else:
@@ -123,9 +131,11 @@ def _show_unfinished(session: Session, mission: orchestrator_pb2.Mission, *, det
         raise ResultError("INTERNAL", message, remedy, exit_code=ExitCode.FAILED)
 
 
-def _cut_off(mission_id: str, error: NotRunningError) -> ClientError:
-    message = "the connection was lost during the execution, which does not stop for that"
-    return ClientError(error.reason, message, f"gonogo watch {mission_id} goes on from here")
+def cut_off(mission_id: str, error: NotRunningError, token: str) -> ClientError:
+    """Return how a command ends whose stream broke off: with the one that goes on behind the last event shown."""
+    message = "the connection was lost; an execution does not stop for that"
+    command = shlex.join(["gonogo", "watch", safe_line(mission_id), "--from", safe_line(token)])
+    return ClientError(error.reason, message, f"{command} goes on from here, once the services run")
 
 
 async def _with_status(session: Session, client: GonogoClient, mission_id: str, error: RemoteError) -> ClientError:

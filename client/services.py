@@ -15,6 +15,7 @@ READY_TIMEOUT = 60.0
 STOP_TIMEOUT = 15.0
 POLL = 0.02
 LAST_LINES = 15
+STARTED_AGAIN = "start gonogo up again: every mission is found where it was left, and nothing is run again by itself"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,8 @@ class Service:
         if told is not None:
             return ClientError("SERVICE_DIED", f"the {self.name} {end}: {told.message} [{told.reason}]", told.remedy)
         message = f"the {self.name} {end}; its last lines:\n{lines or '(none)'}"
-        return ClientError("SERVICE_DIED", message, f"correct what it says; the whole log is {self.log}")
+        remedy = STARTED_AGAIN if code < 0 else "correct what it says"
+        return ClientError("SERVICE_DIED", message, f"{remedy}; the whole log is {self.log}")
 
 
 def told_error(output: str) -> ClientError | None:

@@ -153,12 +153,6 @@ def ask_passphrase(prompt: str) -> str:
     return getpass.getpass(prompt)
 
 
-def person_of_key(state: StateDirectory, key_id: str) -> tuple[str, str] | None:
-    """Return (person, scheme) of a key as the trust file in the state directory names it, or None."""
-    owner = owner_of_key(state, key_id)
-    return (owner.person, owner.scheme) if owner else None
-
-
 def owner_of_key(state: StateDirectory, key_id: str) -> "KeyOwner | None":
     """Return whose a key is by the trust file in the state directory, and what for; None where it does not say."""
     for listed in _listed_keys(state):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from client.errors import ClientError, EvidenceError
+from client.json_form import short_name
 from client.signing import DEFAULT_LIFETIME, Signer, new_id
 from client.verification import VerifiedMission, require_asked_for, verify_mission
 from gonogo import sealing
@@ -19,6 +20,10 @@ from gonogo.digests import step_digest
 from gonogo.signatures import PublicKey
 from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
 
+WORDS = {
+    events_pb2.PAUSE_KIND_STEP_APPROVAL: "an approval of step",
+    events_pb2.PAUSE_KIND_UNKNOWN_EFFECT: "a word about the effect of step",
+}
 _TAMPERED = "do not sign; the orchestrator does not hand out what the executor signed: ask its operator"
 
 
@@ -62,7 +67,7 @@ def verify_step(
     mission = response.mission
     require_asked_for(asked, mission.mission_id)
     if not mission.HasField("pause") or (mission.pause.kind, mission.pause.step_id) != (kind, step_id):
-        raise _not_waiting(mission, step_id)
+        raise _not_waiting(mission, step_id, kind)
     verified = _stretch_of(response, step_id, executor_key)
     _check_execution(verified, mission)
     found = VerifiedStep(
@@ -133,10 +138,12 @@ def _signed(media_type: str, body: bytes, signer: Signer) -> sealed_pb2.Sealed:
     return sealed_pb2.Sealed(media_type=media_type, body=body, signatures=[signature])
 
 
-def _not_waiting(mission: orchestrator_pb2.Mission, step_id: str) -> ClientError:
+def _not_waiting(mission: orchestrator_pb2.Mission, step_id: str, kind: events_pb2.PauseKind.ValueType) -> ClientError:
     waits = mission.pause.step_id if mission.HasField("pause") else ""
     where = f"it waits at {waits!r}" if waits else "it does not wait at a step"
-    message = f"mission {mission.mission_id} does not wait for such a word about {step_id!r}: {where}"
+    if waits and mission.pause.kind != kind:
+        where += f" for another reason, {short_name(mission.pause, 'kind') or 'which it does not name'}"
+    message = f"mission {mission.mission_id} does not wait for {WORDS[kind]} {step_id!r}: {where}"
     return ClientError("STEP_NOT_WAITING", message, f"gonogo show {mission.mission_id} tells what it waits for")
 
 

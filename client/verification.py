@@ -114,6 +114,22 @@ def check_media_type(sealed: sealed_pb2.Sealed, media_type: str) -> None:
         raise EvidenceError("MALFORMED", f"expected {media_type}, got {sealed.media_type!r}", _TAMPERED)
 
 
+def verify_signature(sealed: sealed_pb2.Sealed, signature: sealed_pb2.Signature, key: PublicKey) -> None:
+    """Check one signature of a document.
+
+    Raises:
+        SignatureError: it is not this key's over these bytes.
+    """
+    verify(
+        key,
+        scheme=signature.scheme,
+        signature=signature.signature,
+        media_type=sealed.media_type,
+        body=sealed.body,
+        extra=signature.extra,
+    )
+
+
 def check_signature(sealed: sealed_pb2.Sealed, key: PublicKey, *, what: str) -> None:
     """Refuse a document without a good signature by this key."""
     named = [signature for signature in sealed.signatures if signature.key_id == key.key_id]
@@ -124,14 +140,7 @@ def check_signature(sealed: sealed_pb2.Sealed, key: PublicKey, *, what: str) -> 
         raise EvidenceError("SIGNATURE_INVALID", message, remedy)
     try:
         for signature in named:
-            verify(
-                key,
-                scheme=signature.scheme,
-                signature=signature.signature,
-                media_type=sealed.media_type,
-                body=sealed.body,
-                extra=signature.extra,
-            )
+            verify_signature(sealed, signature, key)
     except SignatureError as error:
         raise EvidenceError("SIGNATURE_INVALID", f"the {what}: {error}", _TAMPERED) from None
 

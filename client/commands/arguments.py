@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from client.api import GonogoClient
+from client.approving import ApprovalOptions
+from client.durations import parse_duration
 from client.errors import ClientError, EvidenceError
 from client.session import Session
 from client.signing import read_public_key
@@ -17,6 +19,10 @@ def _not_empty(value: str) -> str:
         message = "a mission's id, or its beginning, is needed"
         raise typer.BadParameter(message)
     return value
+
+
+def _expanded(value: Path | None) -> Path | None:
+    return value.expanduser() if value else None
 
 
 MissionArgument = Annotated[
@@ -31,6 +37,19 @@ KeyOption = Annotated[
         help="Your private key, or the .pub of one in your ssh-agent; the state's own where left out.",
     ),
 ]
+SignOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sign",
+        metavar="KEY",
+        callback=_expanded,
+        help="Sign the plan as its proposer: a private key, or the .pub of an agent's.",
+    ),
+]
+WhyOption = Annotated[str, typer.Option("-m", "--message", metavar="WHY", help="Why.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask; everything else is checked and shown alike.")]
+AsOption = Annotated[str, typer.Option("--as", metavar="PERSON", help="Refuse unless the key is this person's.")]
+LifetimeOption = Annotated[str, typer.Option(metavar="TIME", help="How long it holds: 90s, 15m, 1h, 2d.")]
 ExecutorKeyOption = Annotated[
     Path | None,
     typer.Option("--executor-key", metavar="FILE", help="The executor's public key; the state's own where left out."),
@@ -60,6 +79,19 @@ def read_input(name: str, limit: int = MAX_INPUT) -> bytes:
     if len(data) > limit:
         raise ClientError("TOO_LARGE", f"{name} has more than {limit:,} bytes", "give another file")
     return data
+
+
+def approval_options(
+    session: Session, key: Path | None, *, yes: bool, message: str, expires_in: str, person: str
+) -> ApprovalOptions:
+    """Return what an approver says besides yes, as each command that signs approvals takes it."""
+    return ApprovalOptions(
+        key=key.expanduser() if key else session.state.approver_key,
+        yes=yes,
+        comment=message,
+        lifetime=parse_duration(expires_in),
+        person=person,
+    )
 
 
 def connect(session: Session, executor_key: Path | None = None) -> GonogoClient:

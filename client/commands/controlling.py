@@ -3,8 +3,7 @@ from typing import Annotated
 import typer
 
 from client.approving import diff_text
-from client.commands.arguments import ExecutorKeyOption, MissionArgument, connect, read_input
-from client.commands.deciding import WhyOption
+from client.commands.arguments import ExecutorKeyOption, MissionArgument, WhyOption, connect, read_input
 from client.control_calls import PAUSE, RESUME, RETRY, STOP
 from client.controlling import control_mission, fetch_mission
 from client.json_form import to_json

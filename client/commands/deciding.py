@@ -1,39 +1,41 @@
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from client.approving import ApprovalOptions, approve_mission, fetch_verified, this_terminal
-from client.commands.arguments import ExecutorKeyOption, KeyOption, MissionArgument, connect, whole_id
-from client.durations import parse_duration
+from client.commands.arguments import (
+    AsOption,
+    ExecutorKeyOption,
+    KeyOption,
+    LifetimeOption,
+    MissionArgument,
+    WhyOption,
+    YesOption,
+    approval_options,
+    connect,
+    whole_id,
+)
 from client.json_form import rfc3339, to_json
 from client.render.layout import fields, when
 from client.render.missions import mission_text
 from client.session import Session, run, session_of
-from gonogo.v1 import orchestrator_pb2
-
-WhyOption = Annotated[str, typer.Option("-m", "--message", metavar="WHY", help="Why.")]
+from gonogo.safe_text import safe_line
+from gonogo.v1 import events_pb2, orchestrator_pb2
 
 
 def approve(
     context: typer.Context,
     mission: MissionArgument,
     key: KeyOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; everything else is checked and shown alike.")] = False,
+    yes: YesOption = False,
     message: WhyOption = "",
-    expires_in: Annotated[str, typer.Option(metavar="TIME", help="How long it holds: 90s, 15m, 1h, 2d.")] = "1h",
-    person: Annotated[str, typer.Option("--as", metavar="PERSON", help="Refuse unless the key is this person's.")] = "",
+    expires_in: LifetimeOption = "1h",
+    person: AsOption = "",
     executor_key: ExecutorKeyOption = None,
 ) -> None:
     """Verify plan and report, show them, and sign an approval."""
     session = session_of(context)
-    options = ApprovalOptions(
-        key=key.expanduser() if key else session.state.approver_key,
-        yes=yes,
-        comment=message,
-        lifetime=parse_duration(expires_in),
-        person=person,
-    )
+    options = approval_options(session, key, yes=yes, message=message, expires_in=expires_in, person=person)
     run(_approve(session, mission, options, executor_key))
 
 
@@ -43,7 +45,7 @@ def reject(context: typer.Context, mission: MissionArgument, message: WhyOption)
 
 
 def cancel(context: typer.Context, mission: MissionArgument, message: WhyOption = "") -> None:
-    """Cancel a mission that does not run yet."""
+    """Cancel a mission that does not run yet, or give one up whose outcome nobody knows."""
     run(_cancel(session_of(context), mission, message))
 
 
@@ -52,6 +54,7 @@ async def _approve(session: Session, mission: str, options: ApprovalOptions, exe
         verified = await fetch_verified(client, mission)
         answer = await approve_mission(session, client, verified, options, this_terminal())
     session.output.emit(_approved_json(answer), lambda: _approved_text(answer))
+    session.output.aside(_what_next(answer.mission))
 
 
 def _approved_json(answer: orchestrator_pb2.ApproveMissionResponse) -> dict[str, object]:
@@ -66,6 +69,17 @@ def _approved_json(answer: orchestrator_pb2.ApproveMissionResponse) -> dict[str,
 def _approved_text(answer: orchestrator_pb2.ApproveMissionResponse) -> str:
     pairs = [("approval", answer.approval_id), ("by", answer.approver), ("until", when(answer.expires_at))]
     return f"{fields(pairs)}\n{mission_text(answer.mission)}"
+
+
+def _what_next(mission: orchestrator_pb2.Mission) -> str:
+    """Say what follows; whether a repair plan has all the approvals it needs, a paused mission does not tell."""
+    found = safe_line(mission.mission_id)
+    execute = f"gonogo execute {found}"
+    if mission.status == events_pb2.MISSION_STATUS_APPROVED:
+        return f"{execute} executes it"
+    if mission.status == events_pb2.MISSION_STATUS_PAUSED:
+        return f"{execute} goes on with the repair plan, once all whom it needs have approved"
+    return f"gonogo policy explain {found} says who else has to approve"
 
 
 async def _reject(session: Session, mission: str, why: str) -> None:

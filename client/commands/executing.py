@@ -1,5 +1,5 @@
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -9,24 +9,31 @@ from client.api import QueueWish
 from client.approving import ApprovalOptions, approve_mission, this_terminal
 from client.at_pauses import AtPauses
 from client.commands.arguments import (
+    AsOption,
     ExecutorKeyOption,
     FileOption,
     KeyOption,
+    LifetimeOption,
     MissionArgument,
+    SignOption,
+    WhyOption,
+    YesOption,
+    approval_options,
     connect,
     read_input,
     whole_id,
 )
 from client.documents import digest_of
-from client.durations import parse_duration
-from client.errors import ClientError
+from client.durations import LONGEST, parse_duration
+from client.errors import ClientError, NotRunningError
 from client.pausing import waiting_mission, watched_to
 from client.planfile import parse
+from client.proposing import propose_draft
 from client.render.events import event_json, event_line
 from client.render.pauses import pause_text
 from client.render.reports import report_text
 from client.reporting import open_report, report_error
-from client.running import execute_mission
+from client.running import cut_off, execute_mission
 from client.session import Session, run, session_of
 from gonogo.v1 import events_pb2, orchestrator_pb2, plan_pb2
 
@@ -64,10 +71,18 @@ def moment(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        return datetime.now(UTC) + parse_duration(text)
+        return datetime.now(UTC) + _duration(text)
     if found.tzinfo is None:
         raise ClientError("USAGE", f"{text!r} does not say in which zone", "add one: 2027-01-04T10:00:00Z")
     return found
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ClientError as error:
+        message = f"{text!r} is neither a time nor a length of time up to {LONGEST.days}d"
+        raise ClientError("USAGE", message, "write 2027-01-04T10:00:00Z, or 90s, 15m, 1h, 2d") from error
 
 
 def watch(
@@ -80,12 +95,20 @@ def watch(
 
 
 def run_file(
-    context: typer.Context, file: FileOption, key: KeyOption = None, executor_key: ExecutorKeyOption = None
+    context: typer.Context,
+    file: FileOption,
+    sign: SignOption = None,
+    key: KeyOption = None,
+    yes: YesOption = False,
+    message: WhyOption = "",
+    expires_in: LifetimeOption = "1h",
+    person: AsOption = "",
+    executor_key: ExecutorKeyOption = None,
 ) -> None:
     """Propose, dry-run, show, ask on the terminal, execute."""
     session = session_of(context)
-    options = ApprovalOptions(key=key.expanduser() if key else session.state.approver_key)
-    run(_run_file(session, parse(read_input(file)), options, executor_key))
+    options = approval_options(session, key, yes=yes, message=message, expires_in=expires_in, person=person)
+    run(_run_file(session, parse(read_input(file)), sign, options, executor_key))
 
 
 async def _execute(session: Session, mission: str, queue: QueueWish, *, detach: bool) -> None:
@@ -96,12 +119,17 @@ async def _execute(session: Session, mission: str, queue: QueueWish, *, detach: 
 async def _watch(session: Session, mission: str, token: str) -> None:
     async with connect(session) as client:
         whole = await whole_id(client, mission)
-        async for part in client.watch(whole, resume_token=token):
-            _print_events(session, part.events)
-            waiting = await waiting_mission(client, whole, part.events)
-            if waiting is not None:
-                _end_at_pause(session, waiting)
-                return
+        seen = token
+        try:
+            async for part in client.watch(whole, resume_token=token):
+                _print_events(session, part.events)
+                seen = part.resume_token or seen
+                waiting = await waiting_mission(client, whole, part.events)
+                if waiting is not None:
+                    _end_at_pause(session, waiting)
+                    return
+        except NotRunningError as error:
+            raise cut_off(whole, error, seen) if seen else error from None
 
 
 def _end_at_pause(session: Session, mission: orchestrator_pb2.Mission) -> None:
@@ -120,10 +148,14 @@ def _print_events(session: Session, events: Iterable[events_pb2.Event]) -> None:
 
 
 async def _run_file(
-    session: Session, draft: plan_pb2.PlanDraft, options: ApprovalOptions, executor_key: Path | None
+    session: Session,
+    draft: plan_pb2.PlanDraft,
+    sign: Path | None,
+    options: ApprovalOptions,
+    executor_key: Path | None,
 ) -> None:
     async with connect(session, executor_key) as client:
-        proposed = await client.propose(draft)
+        proposed = await propose_draft(session, client, draft, sign)
         mission_id = proposed.mission.mission_id
         _tell(session, f"proposed {mission_id}")
         tried = await client.dry_run(mission_id)

@@ -2,14 +2,16 @@ from typing import Annotated
 
 import typer
 
-from client.commands.arguments import MissionArgument, connect, whole_id
-from client.commands.deciding import WhyOption
+from client.commands.arguments import MissionArgument, WhyOption, connect, whole_id
 from client.errors import ClientError
 from client.json_form import to_json
 from client.render.missions import mission_text
 from client.render.signals import signals_json, signals_text
 from client.session import Session, run, session_of
 from gonogo.v1 import events_pb2
+
+NOTHING_YET = "no mission has come to its end yet: there is nothing to learn from"
+NOTHING_OF_THAT = "no outcome is of that kind, tool and workspace; gonogo signals shows what there is"
 
 
 def feedback(
@@ -42,9 +44,12 @@ async def _feedback(session: Session, mission: str, rating: events_pb2.Rating.Va
     async with connect(session) as client:
         found = await client.feedback(await whole_id(client, mission), rating, text)
     session.output.emit(to_json(found), lambda: mission_text(found))
+    session.output.aside(f"noted as {'good' if rating == events_pb2.RATING_GOOD else 'bad'}; gonogo signals counts it")
 
 
 async def _signals(session: Session, kind: str, tool: str, workspace: str) -> None:
     async with connect(session) as client:
         found = await client.signals(kind=kind, tool=tool, workspace_id=workspace)
     session.output.emit(signals_json(found), lambda: signals_text(found))
+    if not found.rates:
+        session.output.aside(NOTHING_OF_THAT if kind or tool or workspace else NOTHING_YET)

@@ -15,6 +15,7 @@ from client.proving.seals import proven_proposer
 from client.render.policies import explanation_text, results_text
 from client.session import Session, run, session_of
 from client.state import StateDirectory
+from client.taken_back import fetch_taken_back
 from client.verification import (
     check_media_type,
     check_signature,
@@ -62,10 +63,11 @@ async def _explain(session: Session, mission: str, executor_key: Path | None) ->
         response = await client.get(mission)
         told = await client.executor()
         pinned = client.executor_key
-    require_asked_for(mission, response.mission.mission_id)
-    verified = verify_mission(
-        mission_id=response.mission.mission_id, plan=response.plan, report=response.report, executor_key=pinned
-    )
+        require_asked_for(mission, response.mission.mission_id)
+        verified = verify_mission(
+            mission_id=response.mission.mission_id, plan=response.plan, report=response.report, executor_key=pinned
+        )
+        taken_back = await fetch_taken_back(client, verified.plan)
     if not told.HasField("policy"):
         raise EvidenceError("MALFORMED", NO_POLICY, "ask the orchestrator's operator for a release that does")
     policy = _proven_policy(told.policy, pinned)
@@ -77,6 +79,7 @@ async def _explain(session: Session, mission: str, executor_key: Path | None) ->
         policy_digest=sealing.sealed_digest(told.policy.body),
         proposer=proven_proposer(plan, policy),
         now=datetime.now(UTC),
+        taken_back=taken_back,
     )
     session.output.emit(found.as_json(), lambda: explanation_text(found))
 

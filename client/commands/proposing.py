@@ -4,26 +4,19 @@ from typing import Annotated
 import typer
 
 from client.approving import this_terminal
-from client.commands.arguments import FileOption, KeyOption, MissionArgument, connect, read_input, whole_id
+from client.commands.arguments import FileOption, KeyOption, MissionArgument, SignOption, connect, read_input, whole_id
 from client.json_form import to_json
 from client.planfile import parse
-from client.proposing import SigningOptions, proposer_at, say_signed, sign_mission
+from client.proposing import SigningOptions, propose_draft, sign_mission
 from client.render.missions import mission_text
 from client.reporting import show_report
 from client.session import Session, run, session_of
 from gonogo.v1 import orchestrator_pb2, plan_pb2
 
-SignOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--sign", metavar="KEY", help="Sign the plan as its proposer: a private key, or the .pub of an agent's."
-    ),
-]
-
 
 def propose(context: typer.Context, file: FileOption, sign: SignOption = None) -> None:
     """Propose the plan in a file as a mission."""
-    run(_propose(session_of(context), parse(read_input(file)), sign.expanduser() if sign else None))
+    run(_propose(session_of(context), parse(read_input(file)), sign))
 
 
 def sign(
@@ -38,9 +31,15 @@ def sign(
     run(_sign(session, mission, options))
 
 
-def clone(context: typer.Context, mission: MissionArgument) -> None:
+def clone(
+    context: typer.Context,
+    mission: MissionArgument,
+    sign: SignOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Sign without being asked; the plan is shown alike.")] = False,
+) -> None:
     """Propose a mission's plan again."""
-    run(_clone(session_of(context), mission))
+    options = SigningOptions(key=sign, yes=yes) if sign else None
+    run(_clone(session_of(context), mission, options))
 
 
 def dry_run(context: typer.Context, mission: MissionArgument) -> None:
@@ -50,10 +49,7 @@ def dry_run(context: typer.Context, mission: MissionArgument) -> None:
 
 async def _propose(session: Session, draft: plan_pb2.PlanDraft, key: Path | None) -> None:
     async with connect(session) as client:
-        signer = await proposer_at(session, client, key) if key else None
-        _show_proposed(session, await client.propose(draft, sign=signer))
-        if signer is not None:
-            say_signed(session, signer)
+        _show_proposed(session, (await propose_draft(session, client, draft, key)).mission)
 
 
 async def _sign(session: Session, mission: str, options: SigningOptions) -> None:
@@ -62,9 +58,12 @@ async def _sign(session: Session, mission: str, options: SigningOptions) -> None
     session.output.emit(to_json(signed.mission), lambda: mission_text(signed.mission))
 
 
-async def _clone(session: Session, mission: str) -> None:
+async def _clone(session: Session, mission: str, options: SigningOptions | None) -> None:
     async with connect(session) as client:
-        _show_proposed(session, await client.clone(await whole_id(client, mission)))
+        proposed = (await client.clone(await whole_id(client, mission))).mission
+        if options is not None:  # nobody's draft says what it has to be: whoever signs reads it
+            proposed = (await sign_mission(session, client, proposed.mission_id, options, this_terminal())).mission
+        _show_proposed(session, proposed)
 
 
 async def _dry_run(session: Session, mission: str) -> None:
@@ -74,5 +73,5 @@ async def _dry_run(session: Session, mission: str) -> None:
         show_report(session.output, tried.report, client.executor_key, whole)
 
 
-def _show_proposed(session: Session, proposed: orchestrator_pb2.ProposeMissionResponse) -> None:
-    session.output.emit(to_json(proposed.mission), lambda: mission_text(proposed.mission))
+def _show_proposed(session: Session, proposed: orchestrator_pb2.Mission) -> None:
+    session.output.emit(to_json(proposed), lambda: mission_text(proposed))

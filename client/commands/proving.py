@@ -18,7 +18,7 @@ from client.proving.proof import Proof, prove, trace
 from client.render.checks import proof_text
 from client.render.events import event_json, event_line
 from client.render.layout import fields, table
-from client.render.states import state_text
+from client.render.states import replayed_text, state_text
 from client.session import Session, run, session_of
 from gonogo import sealing
 from gonogo.signatures import PublicKey, SignatureError, load_public_key
@@ -100,7 +100,7 @@ def replay(
         _replay_until(session, mission, until)
         return
     found = read_json(session.state, "replay")
-    session.output.emit(found, lambda: fields((name, str(value)) for name, value in found.items()))
+    session.output.emit(found, lambda: replayed_text(found))
     if found.get("equal") is not True:
         remedy = "keep the state directory as it is and report this: the log and the state tell different things"
         raise ClientError("CHECK_FAILED", "the replayed state is not the live state", remedy)

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from client.commands.arguments import WHOLE_ID, KeyOption, MissionArgument, connect, whole_id
-from client.commands.deciding import WhyOption
+from client.commands.arguments import WHOLE_ID, KeyOption, MissionArgument, WhyOption, connect, whole_id
 from client.errors import ClientError
 from client.render.layout import fields
 from client.revoking import (

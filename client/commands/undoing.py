@@ -3,9 +3,10 @@ from typing import Annotated
 
 import typer
 
-from client.commands.arguments import ExecutorKeyOption, MissionArgument, connect
+from client.commands.arguments import ExecutorKeyOption, MissionArgument, SignOption, connect
 from client.documents import open_documents
 from client.json_form import to_json
+from client.proposing import propose_draft
 from client.render.missions import mission_text
 from client.session import Session, run, session_of
 from client.undoing import undo_draft
@@ -18,18 +19,19 @@ def undo(
     context: typer.Context,
     mission: MissionArgument,
     to: Annotated[str, typer.Option("--to", metavar="STEP", help="The last step that stays; all where left out.")] = "",
+    sign: SignOption = None,
     executor_key: ExecutorKeyOption = None,
 ) -> None:
     """Propose the reverse of an ended mission."""
-    run(_undo(session_of(context), mission, to, executor_key))
+    run(_undo(session_of(context), mission, to, sign, executor_key))
 
 
-async def _undo(session: Session, mission: str, to: str, executor_key: Path | None) -> None:
+async def _undo(session: Session, mission: str, to: str, sign: Path | None, executor_key: Path | None) -> None:
     async with connect(session, executor_key) as client:
         response = await client.get(mission)
         require_asked_for(mission, response.mission.mission_id)
         draft = _draft(response, to, client.executor_key)
-        proposed = (await client.propose(draft)).mission
+        proposed = (await propose_draft(session, client, draft, sign)).mission
     session.output.emit(to_json(proposed), lambda: mission_text(proposed))
     if not session.output.machine:
         session.output.note(f"nothing is undone yet: gonogo dry-run {proposed.mission_id} shows what it would restore")

@@ -37,12 +37,16 @@ async def _queue(session: Session, workspace: str) -> None:
     async with connect(session) as client:
         found = await client.queue(workspace)
     session.output.emit(to_json(found), lambda: _queue_text(found))
+    if not found.missions:
+        session.output.aside("nothing waits for its turn")
 
 
 async def _processes(session: Session, mission: str) -> None:
     async with connect(session) as client:
         found = await client.processes(await whole_id(client, mission) if mission else "")
     session.output.emit_list([to_json(one) for one in found], lambda: _processes_text(found))
+    if not found:
+        session.output.aside("no live step keeps a program running")
 
 
 async def _stop_process(session: Session, process: str) -> None:
@@ -89,7 +93,7 @@ def _processes_text(found: list[executor_pb2.LiveProcess]) -> str:
     rows = [
         (one.process_id, one.mission_id, one.step_id, when(one.started_at), _state(one), one.command) for one in found
     ]
-    return table(("process", "mission", "step", "started", "", "command"), rows) if rows else ""
+    return table(("process", "mission", "step", "started", "state", "command"), rows) if rows else ""
 
 
 def _process_text(one: executor_pb2.LiveProcess) -> str:

@@ -210,7 +210,7 @@ def _readable_checkpoints(log: Log) -> Iterator[Checkpoint]:
         try:
             yield log.opened(note)
         except NoteError:
-            continue
+            continue  # nothing leads over it, and what would have to is told as missing
 
 
 def _readable(line: str) -> PublicKey | None:

@@ -7,8 +7,9 @@ from client.proving.anchors import Anchors
 from client.proving.checks import Check, absent, check, labelled
 from client.proving.opened import OpenApproval, Opened
 from client.proving.stretches import stretches
+from client.verification import verify_signature
 from gonogo.policy import Key, KeyUse, Person, PersonKind, Policy, Proposer, ProposerKind, Vote
-from gonogo.signatures import ED25519, PublicKey, SignatureError, load_public_key, verify
+from gonogo.signatures import ED25519, PublicKey, SignatureError, load_public_key
 from gonogo.ssh_keys import SECURITY_KEY
 from gonogo.v1 import sealed_pb2
 
@@ -159,14 +160,7 @@ def _verified_listed(title: str, sealed: sealed_pb2.Sealed, signature: sealed_pb
 
 def _verified(title: str, sealed: sealed_pb2.Sealed, signature: sealed_pb2.Signature, key: PublicKey) -> Check:
     try:
-        verify(
-            key,
-            scheme=signature.scheme,
-            signature=signature.signature,
-            media_type=sealed.media_type,
-            body=sealed.body,
-            extra=signature.extra,
-        )
+        verify_signature(sealed, signature, key)
     except SignatureError as error:
         return check(title, False, str(error))
     return check(title, True, f"{signature.scheme} {signature.key_id}")

@@ -1,5 +1,5 @@
 from client.json_form import short_name
-from client.render.layout import fields, indented, table, when
+from client.render.layout import fields, indented, shortened, table, when
 from client.render.pauses import pause_text
 from gonogo.v1 import orchestrator_pb2
 
@@ -14,8 +14,8 @@ def whiteboard_text(board: orchestrator_pb2.Whiteboard) -> str:
             ("outcome", short_name(board, "outcome")),
             ("started", when(board.start_time)),
             ("ended", when(board.end_time)),
-            ("reason", board.reason),
-            ("answer", board.result.final_answer),
+            ("reason", shortened(board.reason)),
+            ("answer", "" if board.result.final_answer == board.reason else board.result.final_answer),
             ("tools", ", ".join(board.result.tools_used)),
         ]
     )

@@ -45,7 +45,7 @@ def _worth_showing(payload: Message, field: Any) -> bool:
 
 def _value(field: Any, value: Any) -> str:
     if field.is_repeated:
-        return shown_argv([str(item) for item in value]) if field.message_type is None else f"{len(value)} items"
+        return _values(field, value)
     if field.enum_type is not None:
         return short_enum(field.enum_type, value) or "-"
     if isinstance(value, Timestamp):
@@ -56,3 +56,11 @@ def _value(field: Any, value: Any) -> str:
         return "yes" if value else "no"
     text = safe_line(excerpt(str(value), VALUE_CHARACTERS))
     return json.dumps(text, ensure_ascii=False) if set(text) & set(' "') else text
+
+
+def _values(field: Any, values: Any) -> str:
+    if field.message_type is not None:
+        return f"{len(values)} items"
+    if field.enum_type is not None:
+        return ",".join(short_enum(field.enum_type, one) or "-" for one in values)
+    return shown_argv([str(one) for one in values])

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gonogo.safe_text import safe_line
+from gonogo.safe_text import excerpt, safe_line
 
 SHORT_DIGEST = len("sha256:") + 12
+REASON_CHARACTERS = 400
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -33,6 +34,11 @@ def indented(text: str, by: str = "  ") -> str:
 def short_digest(text: str) -> str:
     """Return the beginning of a digest, or a dash."""
     return text[:SHORT_DIGEST] or "-"
+
+
+def shortened(text: str) -> str:
+    """Return a reason that somebody gave as one wants to read it on a terminal; in full it is in the JSON form."""
+    return excerpt(text, REASON_CHARACTERS)
 
 
 def when(time: Timestamp) -> str:

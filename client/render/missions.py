@@ -1,3 +1,4 @@
+import shlex
 from collections.abc import Sequence
 
 from client.documents import Documents, EarlierSegment, Word
@@ -7,17 +8,23 @@ from client.render.pauses import pause_text
 from client.render.plans import plan_text
 from client.render.receipts import receipt_text
 from client.render.reports import report_text
-from gonogo.safe_text import shown_argv
+from gonogo.safe_text import safe_line, shown_argv
 from gonogo.v1 import evidence_pb2, orchestrator_pb2
 
 
-def mission_text(mission: orchestrator_pb2.Mission) -> str:
-    """Return a mission in short."""
+def mission_text(mission: orchestrator_pb2.Mission, present: str = "") -> str:
+    """Return a mission in short.
+
+    Args:
+        mission: the mission; its objective is the one that it was proposed with.
+        present: the objective of its present plan, where that is known; a repair plan has one of its own.
+    """
     head = fields(
         [
             ("mission", mission.mission_id),
             ("status", short_name(mission, "status")),
             ("objective", mission.objective),
+            ("repair", present if present != mission.objective else ""),
             ("proposer", mission.proposer),
             ("workspace", mission.workspace_id),
             ("plan", f"{mission.plan_id}  {mission.plan_digest}"),
@@ -47,11 +54,11 @@ def confidence_text(mission: orchestrator_pb2.Mission) -> str:
 
 
 def missions_text(missions: Sequence[orchestrator_pb2.Mission]) -> str:
-    """Return missions as a table; nothing at all where there is none."""
+    """Return missions as a table; nothing at all where there is none. Who is queued has a place in its workspace."""
     rows = [
         (
             mission.mission_id,
-            short_name(mission, "status"),
+            short_name(mission, "status") + (f" ({mission.queue_position})" if mission.queue_position else ""),
             short_name(mission, "report_status") or "-",
             short_name(mission, "outcome") or "-",
             mission.workspace_id,
@@ -65,9 +72,22 @@ def missions_text(missions: Sequence[orchestrator_pb2.Mission]) -> str:
     )
 
 
+def _repair_waiting(mission: orchestrator_pb2.Mission, documents: Documents) -> list[str]:
+    """Say what goes on with a repair plan, where the last one was made for this very pause."""
+    made_for = documents.plan.journal_digest
+    if not mission.HasField("pause") or not made_for or made_for != mission.pause.results_digest:
+        return []
+    found = shlex.quote(safe_line(mission.mission_id))
+    return [f"a repair plan waits: gonogo approve {found} signs it, gonogo execute {found} goes on with it"]
+
+
 def documents_text(mission: orchestrator_pb2.Mission, documents: Documents) -> str:
     """Return a mission with everything that is sealed about it."""
-    parts = [mission_text(mission), *(text for one in documents.earlier for text in _earlier(one))]
+    parts = [
+        mission_text(mission, documents.plan.objective),
+        *_repair_waiting(mission, documents),
+        *(text for one in documents.earlier for text in _earlier(one)),
+    ]
     number = f" OF SEGMENT {documents.plan.segment}" if documents.plan.segment else ""
     parts.append(f"PLAN{number}\n" + indented(plan_text(documents.plan, documents.plan_digest)))
     if documents.report is not None:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from client.json_form import short_name
-from client.render.layout import fields, indented, when
+from client.render.layout import fields, indented, shortened, when
 from gonogo.safe_text import safe_line
 from gonogo.v1 import events_pb2, executor_pb2
 
@@ -24,7 +24,7 @@ def pause_text(pause: executor_pb2.Pause, mission_id: str) -> str:
     head = fields(
         [
             ("paused", WHY.get(pause.kind, "")),
-            ("reason", pause.reason),
+            ("reason", shortened(pause.reason)),
             ("step", pause.step_id),
             ("deadline", _deadline(pause)),
             ("done so far", pause.results_digest),
@@ -47,7 +47,10 @@ def pause_commands(pause: executor_pb2.Pause, mission_id: str) -> list[str]:
 COMMANDS: Mapping[int, tuple[str, ...]] = {
     events_pb2.CONTROL_ACTION_RESUME: ("gonogo resume {mission}",),
     events_pb2.CONTROL_ACTION_RETRY: ("gonogo retry {mission}",),
-    events_pb2.CONTROL_ACTION_APPROVE_STEP: ("gonogo approve-step {mission} {step} --key KEY",),
+    events_pb2.CONTROL_ACTION_APPROVE_STEP: (
+        "gonogo approve-step {mission} {step} --key KEY",
+        "gonogo deny-step {mission} {step} --key KEY",
+    ),
     events_pb2.CONTROL_ACTION_RECONCILE: (
         "gonogo reconcile {mission} {step} --happened --key KEY",
         "gonogo reconcile {mission} {step} --did-not --key KEY",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from client.json_form import short_name
 from client.render.evidence import case_lines, excerpt_lines
-from client.render.layout import fields, indented, table, when
+from client.render.layout import fields, indented, shortened, table, when
 from client.render.reports import proposer_text
 from gonogo.safe_text import safe_line
 from gonogo.v1 import evidence_pb2
@@ -95,7 +95,7 @@ def _segment(segment: evidence_pb2.SegmentRecord) -> str:
 
 def _controls(receipt: evidence_pb2.Receipt) -> str:
     rows = [
-        (when(control.time), control.action, control.actor, control.step_id, control.reason)
+        (when(control.time), control.action, control.actor, control.step_id, shortened(control.reason))
         for control in receipt.controls
     ]
     return table(("time", "what", "by", "step", "why"), rows)

@@ -32,7 +32,7 @@ def signals_text(found: Signals) -> str:
     parts = [
         ("how often it worked", _rates(found)),
         ("stated against realised", _calibration(found.calibration)),
-        ("what goes wrong again and again", _failures(found)),
+        ("what went wrong, the most frequent first", _failures(found)),
         ("the slowest stages", _stages(found)),
     ]
     return "\n\n".join(f"{title}\n{text}" for title, text in parts if text)

@@ -192,7 +192,7 @@ def _completed(tale: Tale, payload: ev.StepCompleted, _event: ev.Event) -> None:
     step = tale.steps.get(payload.step_id)
     if step is None:
         return
-    failed = _STOPPED if tale.stopped else _FAILED
+    failed = _STOPPED if tale.stopped or step.state == _STOPPED else _FAILED
     state = _SUCCEEDED if payload.success else failed
     spent = step.milliseconds + payload.duration_ms
     tale.steps[payload.step_id] = step._replace(state=state, milliseconds=spent)
@@ -219,7 +219,12 @@ def _returned(tale: Tale, payload: ev.MissionReturned, _event: ev.Event) -> None
 
 
 def _failed(tale: Tale, payload: ev.FailureDetected, event: ev.Event) -> None:
+    """A step that a stop cut short is no failure, though it is told as one, before the stop is told."""
     step = tale.steps.get(payload.step_id)
+    if payload.reason == Reason.STOPPED:
+        if step is not None:
+            tale.steps[payload.step_id] = step._replace(state=_STOPPED)
+        return
     tale.drifts += payload.reason == Reason.BASE_DRIFTED
     if len(tale.failures) < MAX_FAILURES:
         failure = FailureLesson(

@@ -7,7 +7,7 @@ behind the others until one of them was; one that is not to begin yet is behind 
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
@@ -156,6 +156,13 @@ class Line:
         if mission_id in self._set_back:
             return 1 + before + list(self._set_back).index(mission_id)
         return 1 + before + len(self._set_back) + bisect_left(self._later, _later(mission))
+
+    def positions(self, mission_ids: Iterable[str], now: datetime) -> dict[str, int]:
+        """Return the places of those missions that wait; of several, from one look at the whole line."""
+        wanted = self.waiting.keys() & set(mission_ids)
+        if len(wanted) < 2:  # noqa: PLR2004 - one alone is found without the order of all
+            return {mission_id: self.position(mission_id, now) for mission_id in wanted}
+        return {one.mission_id: at for at, one in enumerate(self.order(now), 1) if one.mission_id in wanted}
 
     def _look(self, now: datetime) -> None:
         """Let those begin whose time has come; where the clock was set back, it may not have come any more."""

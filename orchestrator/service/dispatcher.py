@@ -15,7 +15,7 @@ sent again is the very same request, and only while nobody has claimed the missi
 import asyncio
 import heapq
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -159,6 +159,18 @@ class Dispatcher:
         """Return a mission's place in its workspace's line, from 1; 0 where it does not wait."""
         place = self._places.get(mission.workspace_id)
         return 0 if place is None else place.line.position(mission.mission_id, self.executions.clock.now())
+
+    def positions(self, missions: Iterable[Mission]) -> dict[str, int]:
+        """Return the places of those missions that wait, from 1, each in its workspace's line; read from memory."""
+        now = self.executions.clock.now()
+        by_workspace: dict[str, list[str]] = {}
+        for mission in missions:
+            if mission.status is MissionStatus.QUEUED and mission.workspace_id in self._places:
+                by_workspace.setdefault(mission.workspace_id, []).append(mission.mission_id)
+        found: dict[str, int] = {}
+        for workspace_id, mission_ids in by_workspace.items():
+            found |= self._places[workspace_id].line.positions(mission_ids, now)
+        return found
 
     def start(self) -> None:
         """Take up what was under way when the last process ended, and begin to wait for the next moment."""

@@ -349,7 +349,7 @@ class Intake:
             try:
                 await self._append(mission.session_id, (said,), GONOGO, command, (row,))
             except DuplicateCommand:
-                return
+                return  # told before the last process ended
             except (StoreFull, StoreOverloaded, StoreBusy) as error:
                 _log.warning("the result of mission %s waits to be written: %s", mission.mission_id, error)
                 await asyncio.sleep(TELL_AGAIN_AFTER)

@@ -2,7 +2,8 @@
 
 A test run or a command that fails after changes: the change that its output names goes back, the changed stretch alone
 where the output names lines in one of several, the file where not; the steps that were not done follow. An edit that
-fails by itself is left out. For everything else it has no proposal: a person must make the plan.
+fails by itself is left out, and so is a live step of an execution: whether its effect happened or not, the rest goes
+on without it, and nothing is done twice. For everything else it has no proposal: a person must make the plan.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from typing import Final
 
 from orchestrator.domain.errors import OrchestratorError
 from orchestrator.domain.findings import CaseStatus, FoundKind, StepFinding
-from orchestrator.domain.plan import Edit, PlanDraft, RunCommand, RunTests, Step, WriteFile
+from orchestrator.domain.plan import Edit, Live, PlanDraft, RunCommand, RunTests, Step, WriteFile
 from orchestrator.domain.repairs import Blamed, blame, is_writable, renewed, repair_step, restoring, without_stretch
 from orchestrator.service.ports import RepairCase
 
@@ -40,6 +41,8 @@ class RevertingProposer:
             return None
         if isinstance(failing.action, Edit):
             return _draft(case, _undone(case, failing, without=failing.step_id), f"leave out {failing.step_id}")
+        if isinstance(failing.action, Live):
+            return _without_effect(case, failing)
         if not isinstance(failing.action, RunCommand | RunTests):
             return None
         blamed = await asyncio.to_thread(blame, _changed(case, failing), _said(case, failing.step_id))
@@ -132,6 +135,14 @@ def _undone(case: RepairCase, failing: Step, *, without: str = "") -> tuple[Step
     """Return what is left to do from the failing step on; in a dry run that is the whole plan."""
     steps = case.plan.steps if case.failure is None else case.plan.steps[case.plan.steps.index(failing) :]
     return tuple(step for step in steps if step.step_id != without and step.step_id not in case.standing)
+
+
+def _without_effect(case: RepairCase, failing: Step) -> PlanDraft | None:
+    """Return the rest of an execution without its failed live step; a dry run is repaired by whoever wrote the step."""
+    if case.failure is None:
+        return None
+    steps = _undone(case, failing, without=failing.step_id)
+    return _draft(case, steps, f"go on without {failing.step_id}, of which nothing is begun again")
 
 
 def _draft(case: RepairCase, steps: tuple[Step, ...], what: str) -> PlanDraft | None:

@@ -87,7 +87,9 @@ class Repairs:
         draft = await self.proposer.propose(await self._case(mission)) if self.proposer is not None else None
         if draft is None:
             raise RequestRefusedError(
-                Reason.UNSUPPORTED, "no repair can be proposed for what went wrong", "Give a plan of your own."
+                Reason.UNSUPPORTED,
+                "no repair can be proposed for what went wrong",
+                "Give a plan of your own, or stop the mission: what is done stays, unless you have it rolled back.",
             )
         return replace(draft, scope=None)  # only what a person asks for may reach further than the first plan
 

@@ -1,6 +1,13 @@
-"""What outcomes taught, read from the counters that missions add to when they end."""
+"""What outcomes taught, read from the counters that missions add to when they end.
 
+What is stated of a plan is a few rows, read at once. All that is known may be hundreds of thousands of rows: whoever
+asks for that waits for a thread with a connection of its own, and nobody else does.
+"""
+
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -95,6 +102,9 @@ class Signals:
 
     reader: CounterReader
     clock: Clock
+    beside: Callable[[], AbstractContextManager[CounterReader]]
+    """Opens another reader of the same counters."""
+    _teller: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "signals"))
     _fresh: dict[tuple[str, str, str], tuple[datetime, Rate]] = field(default_factory=dict)
 
     def confidence(self, workspace_id: str, uses: Iterable[tuple[str, str]]) -> Confidence:
@@ -109,66 +119,79 @@ class Signals:
 
     def learnt(self, *, kind: str = "", tool: str = "", workspace_id: str = "") -> Learnt:
         """Return rates, calibration, recurring failures and slow stages; an empty text stands for all."""
-        return Learnt(
-            rates=self._rates(kind, tool, workspace_id),
-            calibration=calibration_of(
-                Stated(bin=row[0], samples=row[1], stated=row[2], stated_squared=row[3], realised=row[4],
-                       stated_realised=row[5])
-                for row in self.reader.counted("stated")
-            ),
-            failures=tuple(_failure(row) for row in self.reader.counted("failures", kind, MAX_FAILURES)),
-            stages=self._stages(),
-        )  # fmt: skip
+        return _learnt(self.reader, self.clock.now(), kind, tool, workspace_id)
+
+    async def told(self, *, kind: str = "", tool: str = "", workspace_id: str = "") -> Learnt:
+        """Return what `learnt` does of all that is known, while everybody else goes on; one question at a time."""
+
+        def read() -> Learnt:
+            with self.beside() as reader:
+                return _learnt(reader, self.clock.now(), kind, tool, workspace_id)
+
+        return await asyncio.get_running_loop().run_in_executor(self._teller, read)
 
     def _rate(self, kind: str, tool: str, workspace_id: str, now: datetime) -> Rate:
         key = (kind, tool, workspace_id)
         known = self._fresh.get(key)
         if known is not None and abs(now - known[0]) < FRESH:
             return known[1]
-        rate = rate_of(self._newest(*key), day_of(now))
+        rate = rate_of(_newest(self.reader, *key), day_of(now))
         if len(self._fresh) >= MAX_FRESH:
             self._fresh.clear()
         self._fresh[key] = (now, rate)
         return rate
 
-    def _newest(self, *key: str) -> list[DayCount]:
-        """Return as many of the newest days as matter."""
-        found: list[DayCount] = []
-        before = _NEVER
-        while page := self.reader.counted("days_of", *key, before, DAYS):
-            found += map(_day, page)
-            before = found[-1].day
-            if len(page) < DAYS or sum(one.succeeded + one.failed for one in found) >= LOOKED_AT:
-                break
-        return found
 
-    def _rates(self, *wanted: str) -> tuple[SignalRate, ...]:
-        today = day_of(self.clock.now())
-        days: dict[Sequence[str], list[DayCount]] = {}
-        for row in self.reader.counted("days", *wanted):
-            days.setdefault(tuple(row[:3]), []).append(_day(row[3:]))
-        buckets: dict[Sequence[str], dict[int, int]] = {}
-        for row in self.reader.counted("durations", *wanted):
-            buckets.setdefault(tuple(row[:3]), {})[row[3]] = row[4]
-        return tuple(
-            _signal_rate(row, rate_of(days.get(tuple(row[:3]), ()), today), buckets.get(tuple(row[:3]), {}))
-            for row in self.reader.counted("totals", *wanted, MAX_RATES)
+def _learnt(reader: CounterReader, now: datetime, kind: str, tool: str, workspace_id: str) -> Learnt:
+    return Learnt(
+        rates=_rates(reader, day_of(now), kind, tool, workspace_id),
+        calibration=calibration_of(
+            Stated(bin=row[0], samples=row[1], stated=row[2], stated_squared=row[3], realised=row[4],
+                   stated_realised=row[5])
+            for row in reader.counted("stated")
+        ),
+        failures=tuple(_failure(row) for row in reader.counted("failures", kind, MAX_FAILURES)),
+        stages=_stages(reader),
+    )  # fmt: skip
+
+
+def _newest(reader: CounterReader, *key: str) -> list[DayCount]:
+    """Return as many of the newest days as matter."""
+    found: list[DayCount] = []
+    outcomes, before = 0, _NEVER
+    while page := reader.counted("days_of", *key, before, DAYS):
+        found += map(_day, page)
+        outcomes += sum(row[1] + row[2] for row in page)
+        before = found[-1].day
+        if len(page) < DAYS or outcomes >= LOOKED_AT:
+            break
+    return found
+
+
+def _rates(reader: CounterReader, today: int, *wanted: str) -> tuple[SignalRate, ...]:
+    buckets: dict[Sequence[str], dict[int, int]] = {}
+    for row in reader.counted("durations", *wanted):
+        buckets.setdefault(tuple(row[:3]), {})[row[3]] = row[4]
+    return tuple(
+        _signal_rate(row, rate_of(_newest(reader, *row[:3]), today), buckets.get(tuple(row[:3]), {}))
+        for row in reader.counted("totals", *wanted, MAX_RATES)
+    )
+
+
+def _stages(reader: CounterReader) -> tuple[StageDuration, ...]:
+    buckets: dict[str, dict[int, int]] = {}
+    for stage, bucket, samples in reader.counted("stages"):
+        buckets.setdefault(stage, {})[bucket] = samples
+    found = [
+        StageDuration(
+            stage=Stage(stage),
+            samples=sum(held.values()),
+            median_ms=quantile(held, 0.5),
+            p95_ms=quantile(held, 0.95),
         )
-
-    def _stages(self) -> tuple[StageDuration, ...]:
-        buckets: dict[str, dict[int, int]] = {}
-        for stage, bucket, samples in self.reader.counted("stages"):
-            buckets.setdefault(stage, {})[bucket] = samples
-        found = [
-            StageDuration(
-                stage=Stage(stage),
-                samples=sum(held.values()),
-                median_ms=quantile(held, 0.5),
-                p95_ms=quantile(held, 0.95),
-            )
-            for stage, held in buckets.items()
-        ]
-        return tuple(sorted(found, key=lambda one: (-one.p95_ms, -one.median_ms, one.stage)))
+        for stage, held in buckets.items()
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.p95_ms, -one.median_ms, one.stage)))
 
 
 def count_of(lesson: Lesson) -> Count:
@@ -200,7 +223,7 @@ def _signal_rate(row: Sequence[Any], rate: Rate, buckets: dict[int, int]) -> Sig
         kind=row[0],
         tool=row[1],
         workspace_id=row[2],
-        samples=rate.samples,
+        samples=row[9],
         insufficient=rate.insufficient,
         success_rate=rate.success_rate,
         low=rate.low,

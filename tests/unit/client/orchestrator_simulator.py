@@ -62,6 +62,8 @@ class Simulator(
         self.lie_report_of: str = ""
         self.lie_receipt_of: str = ""
         self.lie_object: bytes | None = None
+        self.breaks_off = False
+        """A watcher's connection ends after the first events."""
         self.lie_in_plan: Callable[[plan_pb2.Plan], object] = bool
         """Changes a plan before it is sealed."""
 
@@ -231,7 +233,9 @@ class Simulator(
         self, request: orchestrator_pb2.WatchMissionRequest, context: grpc.ServicerContext
     ) -> Iterator[orchestrator_pb2.WatchMissionResponse]:
         stored = self.stored(request.mission_id, context)
-        yield orchestrator_pb2.WatchMissionResponse(events=stored.events)
+        yield orchestrator_pb2.WatchMissionResponse(events=stored.events, resume_token="t$1")
+        if self.breaks_off:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
     def GetMissionObject(
         self, request: orchestrator_pb2.GetMissionObjectRequest, context: grpc.ServicerContext

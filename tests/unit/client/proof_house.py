@@ -259,15 +259,23 @@ class ProofHouse:
         return self._sealed(sealing.REFUSAL, sealing.seal(self.opened_refusal), self.keys.executor)
 
     def _approval(self, person: str, key: SigningKey, scheme: str, seconds: float) -> sealed_pb2.Sealed:
-        report = self.opened_report
-        approval = evidence_pb2.Approval(
-            approval_id=f"a-{person}",
+        approval = self._approval_of(self.opened_report, self.report, person, seconds)
+        approval.approval_id, approval.nonce = f"a-{person}", f"nonce-{person}"
+        approval.audit_checkpoint = self.seen if person == "alice" else ""
+        self._edited(f"approval {person}", approval)
+        return self._sealed(sealing.APPROVAL, sealing.seal(approval), key, scheme)
+
+    def _approval_of(
+        self, report: evidence_pb2.Report, sealed: sealed_pb2.Sealed, person: str, seconds: float
+    ) -> evidence_pb2.Approval:
+        """Somebody's approval of a report, still without an id and a nonce."""
+        return evidence_pb2.Approval(
             mission_id=MISSION,
             intent_id=report.intent_id,
             plan_id=report.plan_id,
             plan_digest=report.plan_digest,
             report_id=report.report_id,
-            report_digest=digest(self.report.body),
+            report_digest=digest(sealed.body),
             executor_id=EXECUTOR_ID,
             workspace_id=report.workspace_id,
             approver=person,
@@ -275,12 +283,8 @@ class ProofHouse:
             approved_at=stamp(after(seconds)),
             not_before=stamp(after(seconds - 60)),
             expires_at=stamp(after(seconds + 3_000)),
-            nonce=f"nonce-{person}",
             policy_digest=report.policy_digest,
-            audit_checkpoint=self.seen if person == "alice" else "",
         )
-        self._edited(f"approval {person}", approval)
-        return self._sealed(sealing.APPROVAL, sealing.seal(approval), key, scheme)
 
     def _receipt(self) -> sealed_pb2.Sealed:
         report = self.opened_report

@@ -82,6 +82,22 @@ def report_leaf(sealed: sealed_pb2.Sealed, report: evidence_pb2.Report) -> dict[
     }
 
 
+def revocation_leaf(mission_id: str, person: str, kind: str) -> dict[str, Any]:
+    """The leaf of a revocation whose document only the executor has."""
+    return {
+        "type": "revoked",
+        "mission_id": mission_id,
+        "at_us": 1,
+        "revocation_id": "rv-1",
+        "person": person,
+        "kind": kind,
+        "reason": "",
+        "media_type": "application/vnd.gonogo.revocation.v1+json",
+        "document_digest": digest(b"revocation"),
+        "signature": "by nobody",
+    }
+
+
 def refusal_leaf(sealed: sealed_pb2.Sealed, refusal: evidence_pb2.Refusal) -> dict[str, Any]:
     return {
         "type": "refused",

@@ -120,26 +120,8 @@ class RepairedHouse(ProofHouse):
         return demand
 
     def _repair_approval(self, person: str, key: SigningKey, scheme: str) -> sealed_pb2.Sealed:
-        report = self.opened_repair_report
-        at = 310.0
-        approval = evidence_pb2.Approval(
-            approval_id=f"a2-{person}",
-            mission_id=MISSION,
-            intent_id=report.intent_id,
-            plan_id=report.plan_id,
-            plan_digest=report.plan_digest,
-            report_id=report.report_id,
-            report_digest=digest(self.repair_report.body),
-            executor_id=EXECUTOR_ID,
-            workspace_id=report.workspace_id,
-            approver=person,
-            decision=evidence_pb2.DECISION_APPROVE,
-            approved_at=stamp(after(at)),
-            not_before=stamp(after(at - 60)),
-            expires_at=stamp(after(at + 3_000)),
-            nonce=f"nonce-2-{person}",
-            policy_digest=report.policy_digest,
-        )
+        approval = self._approval_of(self.opened_repair_report, self.repair_report, person, 310.0)
+        approval.approval_id, approval.nonce = f"a2-{person}", f"nonce-2-{person}"
         self._edited(f"repair approval {person}", approval)
         return self._sealed(sealing.APPROVAL, sealing.seal(approval), key, scheme)
 

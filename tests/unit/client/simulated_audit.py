@@ -26,6 +26,7 @@ from tests.unit.client.proof_parts import (
     granted,
     leaf_text,
     report_leaf,
+    revocation_leaf,
     signature,
 )
 
@@ -83,6 +84,11 @@ class SimulatedAudit:
 
     def record_execution(self, sealed: sealed_pb2.Sealed, receipt: evidence_pb2.Receipt) -> None:
         self._record(receipt.mission_id, execution_leaves(sealed, receipt))
+
+    def record_revocation(self, mission_id: str, person: str, kind: str) -> None:
+        """Have somebody take an approval back, or deny."""
+        leaf = revocation_leaf(mission_id, person, kind)
+        self._record(mission_id, [leaf])
 
     def executor_extract(self, mission_id: str) -> audit_pb2.LogExtract:
         return self.executor.extract(self._leaves.get(mission_id, []))

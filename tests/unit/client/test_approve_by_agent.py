@@ -11,7 +11,7 @@ import pytest
 
 from client.__main__ import run_command
 from client.initialise import initialise
-from client.signing import person_of_key
+from client.signing import KeyOwner, owner_of_key
 from client.ssh_agent import VARIABLE
 from client.ssh_keygen import KeygenKey
 from client.state import StateDirectory
@@ -104,4 +104,5 @@ def test_a_security_key_can_be_the_first_approver(tmp_path: Path) -> None:
     public_file = tmp_path / "id_ed25519_sk.pub"
     public_file.write_text(f"{device.public.line} ann@desk\n")
     made = initialise(StateDirectory(root=tmp_path / "state"), approver_public=public_file, person="ann")
-    assert person_of_key(made.state, device.public.key_id) == ("ann", SSHSIG)
+    owner = owner_of_key(made.state, device.public.key_id)
+    assert owner == KeyOwner(person="ann", scheme=SSHSIG, approves=True)

@@ -11,6 +11,7 @@ import pytest
 from client.__main__ import requested_format, run_command
 from client.app import COMMANDS, Group
 from client.commands.arguments import read_input
+from client.commands.helping import TOPICS
 from client.errors import ClientError
 from client.output import Format
 from client.policy_cases import read_cases
@@ -89,6 +90,19 @@ def test_an_unexpected_error_is_a_sentence(monkeypatch: pytest.MonkeyPatch, caps
     shown = capsys.readouterr().err
     assert "RuntimeError: impossible [INTERNAL]" in shown
     assert "Traceback" not in shown
+
+
+def test_an_interrupted_command_says_what_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends a command with a sentence and a code of the table."""
+
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(TOPICS, "exit-codes", interrupted)
+    assert run_command(["help", "-o", "json"]) == 1
+    assert json.loads(capsys.readouterr().err)["reason"] == "INTERRUPTED"
 
 
 def test_a_reader_that_went_away_is_no_error_message(tmp_path: Path) -> None:

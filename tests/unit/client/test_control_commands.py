@@ -1,5 +1,6 @@
 """The commands for missions under way, against a simulated orchestrator: what they ask for, print, and end with."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,30 @@ def test_watch_ends_well_at_a_pause_that_somebody_asked_for(
     simulator.pause(mission, pause_of(simulator, mission, events_pb2.PAUSE_KIND_FAILURE))
     ran = gonogo("watch", mission)
     assert (ran.code, f"gonogo retry {mission}" in ran.err) == (6, True)
+
+
+def test_who_interrupts_an_execution_is_told_that_it_goes_on(
+    gonogo: Command, simulator: Simulator, plan_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person who presses ctrl-C may take that for a stop."""
+    mission = approved(gonogo, plan_file)
+
+    async def interrupted(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("client.running.waiting_mission", interrupted)
+    ran = gonogo("execute", mission, "-o", "json")
+    assert (ran.code, ran.error["reason"]) == (1, "INTERRUPTED")
+    assert f"gonogo stop {mission} ends it" in ran.error["remedy"]
+
+
+def test_a_watch_that_breaks_off_says_where_to_go_on(gonogo: Command, simulator: Simulator, plan_file: Path) -> None:
+    """The command behind the last event shown, fit to be pasted: nobody has to know how a token looks."""
+    mission = approved(gonogo, plan_file)
+    simulator.breaks_off = True
+    ran = gonogo("watch", mission, "-o", "ndjson")
+    assert (ran.code, ran.error["reason"]) == (1, "NOT_RUNNING")
+    assert f"gonogo watch {mission} --from 't$1' goes on" in ran.error["remedy"]
 
 
 def test_watch_goes_past_pauses_that_are_over(gonogo: Command, simulator: Simulator, plan_file: Path) -> None:
@@ -268,7 +293,11 @@ def test_only_the_step_that_waits_is_signed(gonogo: Command, simulator: Simulato
     assert gonogo("approve-step", mission, "s1", "--yes", "-o", "json").error["reason"] == "STEP_NOT_WAITING"
     simulator.pause(mission, pause_of(simulator, mission, events_pb2.PAUSE_KIND_STEP_APPROVAL))
     assert gonogo("approve-step", mission, "s2", "--yes", "-o", "json").error["reason"] == "STEP_NOT_WAITING"
-    assert gonogo("reconcile", mission, "s1", "--happened", "-o", "json").error["reason"] == "STEP_NOT_WAITING"
+    told = gonogo("reconcile", mission, "s1", "--happened", "-o", "json").error
+    assert told["reason"] == "STEP_NOT_WAITING"
+    assert "'s1' for another reason, step_approval" in told["message"]
+    late = gonogo("approve-step", mission, "s1", "--yes", "--expires-in", "9999999d", "-o", "json")
+    assert (late.code, late.error["reason"]) == (2, "USAGE")
     assert mission not in simulator.words
 
 
@@ -294,6 +323,9 @@ def test_a_repair_is_shown_with_its_dry_run_and_how_to_approve_it(
     assert ran.code == 0, ran.err
     assert all(shown in ran.out for shown in ("r1-s1", "b.txt", "REPORT (signed by the executor"))
     assert f"gonogo approve {mission}" in ran.err
+    waits = f"a repair plan waits: gonogo approve {mission} signs it, gonogo execute {mission} goes on with it"
+    assert waits in gonogo("show", mission).out
+    assert f"gonogo execute {mission} goes on with the repair plan" in gonogo("approve", mission, "--yes").err
     simulator.missions[mission].mission.pause.repairable = True
     said = gonogo("repair", mission, "--no-dry-run", "-o", "json")
     assert (said.code, said.json["report"], said.json["segment"]) == (0, None, 2)
@@ -419,8 +451,15 @@ def test_queueing_carries_priority_and_times(gonogo: Command, simulator: Simulat
     later = moment("2h")
     assert later is not None
     assert abs(later - datetime.now(UTC) - timedelta(hours=2)) < timedelta(minutes=1)
-    with pytest.raises(ClientError):
-        moment("tomorrow")
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "9999999d", "36501d", "2027-13-01"])
+def test_what_is_no_moment_says_both_forms(text: str) -> None:
+    """A length that leads out of the calendar is refused like a word, with a time and a length to write instead."""
+    with pytest.raises(ClientError) as caught:
+        moment(text)
+    assert caught.value.reason == "USAGE"
+    assert all(form in caught.value.remedy for form in ("2027-01-04T10:00:00Z", "15m"))
 
 
 def test_the_queue_is_shown_with_its_depth(gonogo: Command, simulator: Simulator, plan_file: Path) -> None:
@@ -431,12 +470,15 @@ def test_the_queue_is_shown_with_its_depth(gonogo: Command, simulator: Simulator
     assert (said["depth"], said["missions"][0]["mission_id"], said["missions"][0]["position"]) == (1, mission, 1)
     assert mission in gonogo("queue", "--workspace", "site").out
     assert gonogo("queue", "--workspace", "other", "-o", "json").json == {"depth": 0, "missions": []}
-    assert gonogo("queue", "--workspace", "other").out == ""
+    nobody = gonogo("queue", "--workspace", "other")
+    assert (nobody.out, nobody.err) == ("", "nothing waits for its turn\n")
+    assert gonogo("queue", "--workspace", "other", "-o", "json").err == ""
 
 
 def test_processes_are_listed_and_stopped(gonogo: Command, simulator: Simulator) -> None:
     """An empty list is a list; what is stopped says how it ended."""
     assert gonogo("processes", "-o", "json").json == []
+    assert "no live step" in gonogo("processes").err
     simulator.processes = [executor_pb2.LiveProcess(process_id="pr-1", mission_id="m-1", running=True, command="[]")]
     assert gonogo("processes", "-o", "json").json[0]["running"] is True
     said = gonogo("stop-process", "pr-1", "-o", "json").json
@@ -450,6 +492,7 @@ def test_feedback_is_good_or_bad(gonogo: Command, simulator: Simulator, plan_fil
     mission = tried(gonogo, plan_file)
     assert gonogo("feedback", mission, "--bad", "-m", "wrong file", "-o", "json").json["mission_id"] == mission
     assert (simulator.feedback[-1].rating, simulator.feedback[-1].text) == (events_pb2.RATING_BAD, "wrong file")
+    assert "noted as good" in gonogo("feedback", mission, "--good").err
     assert gonogo("feedback", mission).code == 2
     assert gonogo("feedback", mission, "--good", "--bad").code == 2
 
@@ -480,6 +523,8 @@ def test_signals_give_rates_as_numbers_between_nothing_and_one(gonogo: Command, 
     simulator.signals = orchestrator_pb2.GetSignalsResponse()
     assert gonogo("signals", "-o", "json").json["calibration"]["brier"] is None
     assert gonogo("signals").out == ""
+    assert "nothing to learn from" in gonogo("signals").err
+    assert "gonogo signals shows what there is" in gonogo("signals", "--tool", "make").err
 
 
 def test_the_doctor_says_what_live_steps_may_use(gonogo: Command, simulator: Simulator) -> None:

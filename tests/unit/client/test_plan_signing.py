@@ -23,7 +23,7 @@ from client.signing import Signer, read_signing_key
 from client.state import StateDirectory
 from gonogo import sealing
 from gonogo.signatures import SSHSIG, load_public_key, new_signing_key, verify
-from gonogo.v1 import orchestrator_pb2, plan_pb2, sealed_pb2
+from gonogo.v1 import evidence_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
 from orchestrator.adapters import wire
 from orchestrator.adapters.sealed_documents import SealedDocuments
 from orchestrator.domain.plan import FailurePolicy, Plan, Scope
@@ -341,6 +341,33 @@ def test_propose_signs_with_one_option(
     code, out, err = gonogo("propose", "-f", str(plan_file), "--sign", str(shared_state.approver_key), "-o", "json")
     assert code == 0, err
     assert signed_by(simulator, shared_state) == [json.loads(out)["mission_id"]]
+
+
+def test_every_command_that_proposes_signs(
+    gonogo: Command, simulator: Simulator, shared_state: StateDirectory, plan_file: Path
+) -> None:
+    """`run` and `clone` take the key that `propose` takes; a clone is read before it is signed."""
+    key, options = str(shared_state.approver_key), ("--yes", "-m", "as agreed", "--expires-in", "15m", "--as", "owner")
+    code, out, err = gonogo("run", "-f", str(plan_file), "--sign", key, *options, "-o", "json")
+    assert code == 0, err
+    ran = json.loads(out)["mission_id"]
+    assert signed_by(simulator, shared_state) == [ran]
+    [approval] = simulator.missions[ran].approvals
+    assert sealing.open_sealed(approval.body, evidence_pb2.Approval).comment == "as agreed"
+    code, _, err = gonogo("clone", ran, "--sign", key, "-o", "json")
+    assert (code, reason(err)) == (3, "NO_TERMINAL")
+    code, out, err = gonogo("clone", ran, "--sign", key, "--yes", "-o", "json")
+    assert code == 0, err
+    assert signed_by(simulator, shared_state) == [ran, json.loads(out)["mission_id"]]
+
+
+def test_run_does_not_sign_in_another_name(
+    gonogo: Command, simulator: Simulator, shared_state: StateDirectory, plan_file: Path
+) -> None:
+    """What `approve` refuses, `run` refuses."""
+    code, _, err = gonogo("run", "-f", str(plan_file), "--yes", "--as", "somebody", "-o", "json")
+    assert code == 7, err
+    assert not any(stored.approvals for stored in simulator.missions.values())
 
 
 def test_propose_does_not_sign_another_plan(

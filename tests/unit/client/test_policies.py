@@ -20,6 +20,7 @@ from client.policy_cases import read_cases, run_case
 from client.proving.opened import OpenApproval
 from client.signing import Signer, sign_approval
 from client.state import StateDirectory
+from client.taken_back import TakenBack
 from client.verification import VerifiedMission, verify_mission
 from gonogo import sealing
 from gonogo.digests import digest
@@ -119,6 +120,7 @@ class Mission:
         report.demand.CopyFrom(demand_to_proto(first.demand))
         self.verified = self._verified(body, report, key)
         self.approvals: list[OpenApproval] = []
+        self.taken_back: tuple[TakenBack, ...] | None = ()
 
     def approve(self, name: str, *, deny: bool = False, given: datetime = NOW) -> None:
         """Have somebody decide."""
@@ -148,6 +150,7 @@ class Mission:
             policy_digest=digest(seal_policy(policy)),
             proposer=self.proposer,
             now=now,
+            taken_back=getattr(self, "taken_back", ()),
         )
 
     def _proposer(self, name: str) -> Proposer:
@@ -242,6 +245,34 @@ class TestExplain:
         assert (found.verdict.reason, states(found)["ben"]) == ("NOT_APPROVED", "denied")
         assert "ben denied it" in why(found, "cat")
 
+    def test_what_was_taken_back(self, team: Team) -> None:
+        """An approval that its person took back counts no more, whoever denied at the executor is named."""
+        mission = Mission(team, proposer="cat")
+        mission.approve("ben")
+        assert mission.explained().verdict.met
+        mission.taken_back = (TakenBack(person="ben", denied=False, revocation_id="rv-1", reason="not today"),)
+        found = mission.explained()
+        assert (found.verdict.met, states(found)["ben"], states(found)["ann"]) == (False, "taken back", "may approve")
+        assert "(rv-1): not today" in why(found, "ben")
+        mission.taken_back = (TakenBack(person="dan", denied=True, revocation_id="rv-2", reason=""),)
+        found = mission.explained()
+        assert (found.verdict.message, states(found)["dan"]) == ("dan denied it, and one denial is final", "denied")
+        mission.taken_back = None
+        assert any("is not known now" in remark for remark in mission.explained().remarks)
+
+    def test_a_key_that_was_taken_out_of_the_trust_file(self, team: Team) -> None:
+        """Its approvals do not count, and that is why."""
+        mission = Mission(team, proposer="cat")
+        mission.approve("ben")
+        public = new_signing_key().public
+        new = Key(key_id=public.key_id, scheme=SSHSIG, public_key=public.line)
+        persons = [
+            dataclasses.replace(one, keys=(new,)) if one.person_id == "ben" else one for one in team.policy.persons
+        ]
+        found = mission.explained(dataclasses.replace(team.policy, persons=tuple(persons)))
+        assert states(found)["ben"] == "does not count"
+        assert "not in the trust file, or not any more" in why(found, "ben")
+
     def test_an_unknown_proposer(self, team: Team) -> None:
         """Nobody may approve what anybody of them may have proposed, unless a rule is about that."""
         found = Mission(team, proposer="").explained()
@@ -312,6 +343,21 @@ class TestCommand:
         capsys.readouterr()
         assert run_command(["policy", "explain", mission, "-o", "json"]) == 0
         assert json.loads(capsys.readouterr().out)["met"] is True
+
+    def test_explain_after_a_revocation(
+        self, mission: str, simulator: Simulator, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """What the executor's log has of it counts, proven to be in it."""
+        assert run_command(["approve", mission, "--yes"]) == 0
+        capsys.readouterr()
+        simulator.audit.record_revocation(mission, "owner", "withdraw")
+        assert run_command(["policy", "explain", mission]) == 0
+        text = capsys.readouterr().out
+        assert "owner   taken back  has taken the approval back" in text
+        assert "not approved" in text
+        simulator.audit.executor.key = new_signing_key()
+        assert run_command(["policy", "explain", mission, "-o", "json"]) == 7
+        assert json.loads(capsys.readouterr().err)["reason"] == "SIGNATURE_INVALID"
 
     def test_a_policy_of_somebody_else(
         self, mission: str, simulator: Simulator, capsys: pytest.CaptureFixture[str]

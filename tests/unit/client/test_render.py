@@ -1,10 +1,14 @@
 """What a person is shown: nothing hidden gets through, and nothing is left out silently."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
+import client
 from client.changes import net_changes, time_text
 from client.diffs import split_lines, unified
-from client.exit_codes import BY_REASON, ExitCode, for_outcome, for_reason, for_report, table_text
+from client.exit_codes import BY_REASON, LOCAL_REASONS, ExitCode, for_outcome, for_reason, for_report, table_text
 from client.json_form import to_json
 from client.render.events import event_line
 from client.render.plans import plan_text
@@ -165,6 +169,19 @@ def test_the_exit_code_table_holds_for_the_whole_vocabulary() -> None:
     assert all(f"{code.value}     " in table_text() for code in ExitCode)
     assert (for_report("blocked"), for_report("failed"), for_report("success")) == (7, 6, 0)
     assert (for_outcome("rolled_back", diverged=False), for_outcome("rolled_back", diverged=True)) == (6, 5)
+
+
+def test_the_client_s_own_reasons_are_the_listed_ones() -> None:
+    """Whatever error the client makes itself has a reason of the contract or of the list, and the list has no other."""
+    of_contract = {name.removeprefix("REASON_") for name in errors_pb2.Reason.DESCRIPTOR.values_by_name}
+    trees = [ast.parse(file.read_text("utf-8")) for file in Path(client.__file__).parent.rglob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    made = {
+        call.args[0].value
+        for call in calls
+        if ast.unparse(call.func).endswith("Error") and isinstance(call.args[0], ast.Constant)
+    }
+    assert {reason for reason in made if str(reason).isupper()} - of_contract == LOCAL_REASONS - of_contract
 
 
 def timed(

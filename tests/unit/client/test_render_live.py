@@ -5,14 +5,18 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from client.documents import open_documents
 from client.render.boards import whiteboard_text
+from client.render.events import event_line
 from client.render.evidence import SHOWN, evidence_text
-from client.render.missions import confidence_text, mission_text
+from client.render.missions import confidence_text, documents_text, mission_text, missions_text
 from client.render.pauses import COMMANDS, WHY, pause_commands, pause_text
 from client.render.plans import plan_text, shown_seconds, step_text
 from client.render.receipts import receipt_text
 from client.render.reports import report_text
-from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2, orchestrator_pb2, plan_pb2
+from client.reporting import report_error
+from gonogo import sealing
+from gonogo.v1 import events_pb2, evidence_pb2, executor_pb2, orchestrator_pb2, plan_pb2, sealed_pb2
 from tests.unit.client.test_render import HOSTILE, nothing_hidden
 
 pytestmark = pytest.mark.quick
@@ -242,6 +246,7 @@ def test_every_kind_of_pause_and_every_control_has_its_words() -> None:
         "gonogo resume m-1",
         "gonogo retry m-1",
         "gonogo approve-step m-1 s1 --key KEY",
+        "gonogo deny-step m-1 s1 --key KEY",
         "gonogo reconcile m-1 s1 --happened --key KEY",
         "gonogo reconcile m-1 s1 --did-not --key KEY",
         "gonogo stop m-1",
@@ -249,10 +254,39 @@ def test_every_kind_of_pause_and_every_control_has_its_words() -> None:
     ]
 
 
+def test_a_long_reason_leaves_the_commands_in_sight() -> None:
+    """Of what somebody wrote a terminal shows a beginning and says how much is left out."""
+    text = pause_text(executor_pb2.Pause(reason="y" * 70_000, step_id="s1", actions=EVERY), "m-1")
+    assert "69600 more characters" in text
+    assert len(text) < 2_000
+    receipt = evidence_pb2.Receipt(controls=[evidence_pb2.ControlRecord(action="stop", reason="z" * 70_000)])
+    assert "69600 more characters" in receipt_text(receipt, "sha256:0")
+
+
+def test_a_repaired_mission_shows_what_it_is_for_and_what_its_plan_is_for_now() -> None:
+    """The first objective stays the mission's; a repair plan's own stands below it."""
+    mission = orchestrator_pb2.Mission(mission_id="m-1", objective="Release 3")
+    assert mission_text(mission, "Release 3") == mission_text(mission)
+    lines = mission_text(mission, "Repair: leave out s2").splitlines()
+    assert [" ".join(line.split()) for line in lines[1:3]] == ["objective Release 3", "repair Repair: leave out s2"]
+    repaired = open_documents(
+        orchestrator_pb2.GetMissionResponse(
+            mission=mission,
+            plan=sealed_pb2.Sealed(
+                media_type=sealing.PLAN, body=sealing.seal(plan_pb2.Plan(objective="Repair: leave out s2"))
+            ),
+        )
+    )
+    assert "repair     Repair: leave out s2" in documents_text(mission, repaired)
+
+
 def test_an_id_can_not_become_a_command() -> None:
     """A line is made to be pasted into a shell, whoever chose the step's id."""
     every = executor_pb2.Pause(step_id="s1;reboot", actions=[events_pb2.CONTROL_ACTION_APPROVE_STEP])
-    assert pause_commands(every, "$(reboot)") == ["gonogo approve-step '$(reboot)' 's1;reboot' --key KEY"]
+    assert pause_commands(every, "$(reboot)") == [
+        "gonogo approve-step '$(reboot)' 's1;reboot' --key KEY",
+        "gonogo deny-step '$(reboot)' 's1;reboot' --key KEY",
+    ]
 
 
 def test_a_mission_shows_what_it_waits_for_and_how_likely_it_is() -> None:
@@ -261,6 +295,7 @@ def test_a_mission_shows_what_it_waits_for_and_how_likely_it_is() -> None:
     text = mission_text(mission)
     assert "gonogo retry m-1" in text
     assert "place 2" in text
+    assert " (2)  " in missions_text([mission])
     assert "-5" in text
     assert confidence_text(mission) == ""
     mission.confidence_samples = 3
@@ -279,3 +314,24 @@ def test_a_plan_says_how_long_it_waits_and_what_it_goes_on_with() -> None:
     assert "goes on with  execution x-1 as segment 1, after sha256:7" in text
     assert "pauses" not in plan_text(plan_pb2.Plan(), "")
     assert [shown_seconds(n) for n in (0, 61, 120, 7200)] == ["0 s", "61 s", "2 min", "2 h"]
+
+
+def test_a_pause_event_names_what_can_be_done() -> None:
+    """By the names of the contract, and not by its numbers."""
+    paused = events_pb2.ExecutionPaused(
+        actions=[events_pb2.CONTROL_ACTION_APPROVE_STEP, events_pb2.CONTROL_ACTION_STOP]
+    )
+    assert "actions=approve_step,stop" in event_line(events_pb2.Event(sequence=1, execution_paused=paused))
+
+
+@pytest.mark.parametrize(
+    ("kind", "offered"), [("fetch_url", "-f FILE gives it another plan"), ("run_tests", "proposes a plan without")]
+)
+def test_a_failed_dry_run_offers_the_repair_that_there_is(kind: str, offered: str) -> None:
+    """Where no rule has a plan, a person is asked for one."""
+    report = evidence_pb2.Report(mission_id="m-1", status=evidence_pb2.REPORT_STATUS_FAILED)
+    report.problems.add(step_id="s1", message="it answered with status 500")
+    report.steps.add(step_id="s1", kind=kind)
+    error = report_error(report)
+    assert error is not None
+    assert f"gonogo repair m-1 {offered}" in error.remedy

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from client.__main__ import run_command
-from client.render.states import state_text
+from client.render.states import replayed_text, state_text
 from client.state import StateDirectory
 
 FOUND = {
@@ -46,6 +46,19 @@ def test_a_state_is_shown_with_its_event_ids_approvals_and_steps() -> None:
         "step_id  kind        stage  status   target",
         "s1       write_file  edit   planned  a",
     ]
+
+
+def test_a_pause_is_shown_like_everything_else() -> None:
+    """Its fields stand below each other, in words."""
+    mission = {"status": "paused", "pause": {"kind": "failure", "actions": ["retry", "stop"], "repairable": True}}
+    lines = state_text({**FOUND, "mission": mission, "steps": []}).splitlines()
+    assert lines[-4:] == ["pause:", "kind        failure", "actions     retry, stop", "repairable  yes"]
+
+
+def test_a_comparison_is_told_in_words() -> None:
+    """A person reads yes and none, and not how Python writes them."""
+    told = replayed_text({"events": 3, "broken_at": None, "equal": True})
+    assert told.splitlines() == ["events     3", "broken at  none", "equal      yes"]
 
 
 @pytest.mark.parametrize("arguments", [["m-1"], ["--until", "3"], ["--until", "0", "m-1"], ["--until", "x", "m-1"]])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from client import services
 from client.errors import ClientError
 from client.initialise import initialise
 from client.state import StateDirectory
@@ -136,6 +137,16 @@ def test_a_service_that_ends_takes_everything_along(start: Start, modes: dict[st
     assert (process.returncode, error["code"], error["reason"]) == (1, 1, "SERVICE_DIED")
     assert words in error["message"]
     assert next(iter(modes)) in error["message"]
+
+
+def test_a_service_that_was_killed_has_nothing_to_correct(tmp_path: Path) -> None:
+    """It is started again, and the error says what becomes of the missions."""
+    service = services.start("service", ["timeit", "-n1", "import time; time.sleep(30)"], tmp_path)
+    service.process.kill()
+    service.process.wait()
+    error = service.died()
+    assert error.message.startswith("the service was killed by signal 9")
+    assert "start gonogo up again" in error.remedy
 
 
 def test_a_second_up_on_the_same_state_is_refused(start: Start) -> None:

@@ -69,8 +69,8 @@ async def test_an_export_begins_with_the_message(house: House) -> None:
     await house.say("help")
     reply = await house.say('in site: create file docs/hello.txt containing "hello"')
     other = await house.say("status", session_id=reply.session_id)
-    assert other.mission is not None or other.text
     assert reply.mission is not None
+    assert other.text.startswith(f"{reply.mission.mission_id} is proposed")
     found = await exported(house, reply.mission.mission_id)
 
     assert types(found)[:3] == ["message_received", "intent_classified", "mission_proposed"]

@@ -1,5 +1,9 @@
 """What ends teaches what is stated: signals, from the log's events to what is answered."""
 
+import asyncio
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +18,7 @@ from orchestrator.domain.lessons import day_of
 from orchestrator.domain.mission import Mission, MissionStatus
 from orchestrator.domain.plan import RunCommand, Step, WriteFile
 from orchestrator.domain.signals import ENOUGH
+from orchestrator.service.event_log import CounterReader
 from orchestrator.service.event_log_checks import state_digest
 from orchestrator.service.mission_store import Decision
 from orchestrator.service.replay import replay
@@ -172,6 +177,25 @@ async def test_feedback_counts_and_is_recorded_once_per_request(house: House) ->
     assert caught.value.reason is Reason.TOO_LARGE
     found = rate(house, "write_file")
     assert (found.rated_good, found.rated_bad, found.samples) == (1, 1, 1)
+
+
+async def test_whoever_asks_for_all_that_is_known_keeps_nobody_waiting(house: House) -> None:
+    """What is read and folded for the answer is read by another thread; missions go on meanwhile."""
+    signals, going = house.use.signals, threading.Event()
+
+    def held() -> AbstractContextManager[CounterReader]:
+        assert going.wait(20)
+        return signals.beside()
+
+    asked = asyncio.ensure_future(replace(signals, beside=held).told())
+    for _ in range(ENOUGH):
+        await executed(house, WRITE)
+    assert not asked.done()
+    going.set()
+
+    told = await asked
+    assert told == signals.learnt()
+    assert [(one.kind, one.samples) for one in told.rates] == [("write_file", ENOUGH)]
 
 
 async def test_failures_come_together_and_the_last_one_is_named(house: House) -> None:

@@ -59,6 +59,7 @@ STATED = ev.DryRunCompleted(
 COMPLETED = ev.MissionCompleted(final_answer="done")
 FAILED = ev.MissionFailed(outcome=Outcome.PARTIAL, reason="r")
 SIGNAL = ev.SignalRecorded(kind="write_file", workspace_id="site")
+CUT_SHORT = ev.FailureDetected(step_id="s1", reason="STOPPED", message="it was ended")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,14 @@ SIGNAL = ev.SignalRecorded(kind="write_file", workspace_id="site")
         (
             [begun("s1"), ev.ExecutionStopped(actor="ana", reason=""), done("s1", success=False)],
             {"censored": 1},
+        ),
+        (
+            [begun("s1"), CUT_SHORT, done("s1", success=False), ev.ExecutionStopped(actor="ana", reason="")],
+            {"censored": 1},
+        ),
+        (
+            [begun("s1"), CUT_SHORT, done("s1", success=False), begun("s1"), done("s1", success=False, ms=1)],
+            {"failed": 1, "duration_ms": 11},
         ),
         (
             [begun("s1"), ev.DivergenceDetected(step_id="s1", details=()), done("s1", success=False)],
@@ -188,6 +197,14 @@ def test_failures_come_with_kind_reason_and_path() -> None:
         ]
         * MAX_FAILURES
     )
+
+
+def test_what_a_stop_cut_short_is_no_failure() -> None:
+    """The step that was ended is told as failed, but it would not have recurred without the person who stopped it."""
+    stopped = ev.ExecutionStopped(actor="ana", reason="")
+    tale = tale_of(events(PROPOSED, planned(WRITE), begun("s1"), CUT_SHORT, done("s1", success=False), stopped))
+
+    assert tale.failures == ()
 
 
 def test_drift_is_counted_for_all_that_the_plan_uses() -> None:

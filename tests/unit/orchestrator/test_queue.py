@@ -101,6 +101,8 @@ def test_the_order_that_is_shown_is_the_order_in_which_they_go(some: list[Waitin
 
     assert drained(line(*some)) == [one.mission_id for one in shown]
     assert [line(*some).position(one.mission_id, NOW) for one in line(*some).order(NOW)] == [*range(1, len(some) + 1)]
+    positions = line(*some).positions(["nobody", *(one.mission_id for one in some)], NOW)
+    assert positions == {one.mission_id: at for at, one in enumerate(line(*some).order(NOW), 1)}
     assert [one.priority for one in shown] == sorted((one.priority for one in shown), reverse=True)
     for priority in {one.priority for one in shown}:
         turns = [one.tenant for one in shown if one.priority == priority]

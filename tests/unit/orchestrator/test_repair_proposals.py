@@ -27,6 +27,7 @@ from orchestrator.domain.plan import (
     Action,
     CreateFile,
     DeletePath,
+    HttpRequest,
     MovePath,
     PlanDraft,
     RunCommand,
@@ -208,6 +209,18 @@ async def test_an_edit_that_fails_by_itself_is_left_out() -> None:
     found = (StepFinding(step_id="s1", kind="write_file", success=False),)
 
     assert await proposed(case_of(steps, found)) == (steps[1].action,)
+
+
+async def test_an_execution_goes_on_without_a_live_step_that_failed() -> None:
+    """Its effect may have happened, and is not begun again; in a dry run nobody but its author can mend it."""
+    live = Step(step_id="s1", action=HttpRequest(method="POST", url="https://example.org/"))
+    steps = (live, edit("s2", "b", b"y"))
+    found = (StepFinding(step_id="s1", kind="http_request", success=True),)
+    case = replace(case_of(steps, found, failure="s1"), standing=frozenset())
+
+    assert await proposed(case) == (steps[1].action,)
+    assert await RevertingProposer().propose(replace(case, plan=replace(case.plan, steps=(live,)))) is None
+    assert await RevertingProposer().propose(case_of(steps, found)) is None
 
 
 @pytest.mark.parametrize("what", ["nothing changed", "former content gone", "binary", "nothing left"])

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import grpc
 
@@ -93,6 +93,48 @@ class Orchestrator:
         await self.witness.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What all use cases stand on."""
+
+    log: SqliteEventLog
+    executor: Executor
+    """Asked for nothing before its log was seen to go on."""
+    clock: Clock
+    ids: TimeOrderedIds
+    codec: JsonEventCodec
+    documents: SealedDocuments
+    store: MissionStore
+    card: ExecutorCard
+    witness: Witness
+    words: Words
+    signals: Signals
+    caution: Caution
+
+    @classmethod
+    def of(cls, log: SqliteEventLog, executor: Executor, executor_key: str, clock: Clock, caution: int) -> Self:
+        codec, documents = JsonEventCodec(), SealedDocuments()
+        store = MissionStore(log, codec, clock)
+        policies = KeptPolicies(log=log, executor=executor)
+        card = ExecutorCard(policies, clock)
+        witness = Witness(log=log, executor=executor, card=card, pinned_key=executor_key)
+        signals = Signals(reader=log, clock=clock, beside=log.beside)
+        return cls(
+            log=log,
+            executor=WitnessedExecutor(executor=executor, witness=witness, policies=policies),
+            clock=clock,
+            ids=TimeOrderedIds(),
+            codec=codec,
+            documents=documents,
+            store=store,
+            card=card,
+            witness=witness,
+            words=Words(log=log, documents=documents),
+            signals=signals,
+            caution=Caution(signals=signals, store=store, below=caution),
+        )
+
+
 def compose(
     log: SqliteEventLog,
     executor: Executor,
@@ -104,79 +146,83 @@ def compose(
     caution: int = 0,
 ) -> Orchestrator:
     """Build the use cases over a log and an executor, whose public key is given where the operator put it here."""
-    clock, ids, codec, documents = clock or SystemClock(), TimeOrderedIds(), JsonEventCodec(), SealedDocuments()
+    ground = _Ground.of(log, executor, executor_key, clock or SystemClock(), caution)
+    audit = Audit(log=log, executor=ground.executor, witness=ground.witness)
     draining = asyncio.Event()
-    store = MissionStore(log, codec, clock)
-    policies = KeptPolicies(log=log, executor=executor)
-    card = ExecutorCard(policies, clock)
-    witness = Witness(log=log, executor=executor, card=card, pinned_key=executor_key)
-    executor = WitnessedExecutor(executor=executor, witness=witness, policies=policies)
-    audit = Audit(log=log, executor=executor, witness=witness)
-    words = Words(log=log, documents=documents)
-    missions = Missions(store=store, reader=log, card=card, documents=documents, words=words, clock=clock, ids=ids)
-    runs: dict[str, Run] = {}
-    signals = Signals(reader=log, clock=clock)
-    careful = Caution(signals=signals, store=store, below=caution)
-    approvals = Approvals(
-        store=store,
-        card=card,
-        documents=documents,
-        clock=clock,
-        is_running=runs.__contains__,
-        caution=careful,
+    use_cases = _use_cases(ground, audit, proposer or RevertingProposer(), draining)
+    intake = Intake(
+        log=log,
+        codec=ground.codec,
+        store=ground.store,
+        missions=use_cases.missions,
+        executions=use_cases.executions,
+        controls=use_cases.controls,
+        planner=planner or GrammarPlanner(),
+        clock=ground.clock,
+        ids=ground.ids,
     )
-    stretches = Stretches(store=store, executor=executor, documents=documents, clock=clock)
-    executions = Executions(
-        store=store,
-        executor=executor,
-        documents=documents,
-        clock=clock,
-        approvals=approvals,
-        runs=runs,
-        stretches=stretches,
-        words=words,
+    ground.store.ended_listeners.append(intake.ended)
+    return Orchestrator(use_cases=use_cases, intake=intake, witness=ground.witness, audit=audit, draining=draining)
+
+
+def _use_cases(ground: _Ground, audit: Audit, proposer: RepairProposer, draining: asyncio.Event) -> UseCases:
+    log, store, documents, clock = ground.log, ground.store, ground.documents, ground.clock
+    missions = Missions(
+        store=store, reader=log, card=ground.card, documents=documents, words=ground.words, clock=clock, ids=ground.ids
     )
-    controls = Controls(executions=executions, executor=executor, words=words)
-    dry_runs = DryRuns(store=store, executor=executor, documents=documents, clock=clock, caution=careful)
-    use_cases = UseCases(
+    executions = _executions(ground)
+    dry_runs = DryRuns(store=store, executor=ground.executor, documents=documents, clock=clock, caution=ground.caution)
+    return UseCases(
         missions=missions,
         tried_proposals=TriedProposals(store=store, missions=missions, dry_runs=dry_runs, clock=clock),
-        plan_signing=PlanSigning(store=store, card=card, documents=documents, is_running=runs.__contains__),
-        approvals=approvals,
+        plan_signing=PlanSigning(
+            store=store, card=ground.card, documents=documents, is_running=executions.runs.__contains__
+        ),
+        approvals=executions.approvals,
         dry_runs=dry_runs,
         executions=executions,
         dispatcher=Dispatcher(executions=executions, reader=log),
-        watching=Watching(log=log, store=store, codec=codec, draining=draining),
-        card=card,
-        executor=executor,
-        exports=Exports(missions=missions, reader=log, codec=codec, documents=documents, audit=audit),
-        controls=controls,
+        watching=Watching(log=log, store=store, codec=ground.codec, draining=draining),
+        card=ground.card,
+        executor=ground.executor,
+        exports=Exports(missions=missions, reader=log, codec=ground.codec, documents=documents, audit=audit),
+        controls=Controls(executions=executions, executor=ground.executor, words=ground.words),
         feedbacks=Feedbacks(store=store),
-        signals=signals,
+        signals=ground.signals,
         repairs=Repairs(
             store=store,
             missions=missions,
             dry_runs=dry_runs,
-            executor=executor,
+            executor=ground.executor,
             documents=documents,
             clock=clock,
-            ids=ids,
-            proposer=proposer or RevertingProposer(),
+            ids=ground.ids,
+            proposer=proposer,
         ),
     )
-    intake = Intake(
-        log=log,
-        codec=codec,
+
+
+def _executions(ground: _Ground) -> Executions:
+    store, documents, clock = ground.store, ground.documents, ground.clock
+    runs: dict[str, Run] = {}
+    approvals = Approvals(
         store=store,
-        missions=missions,
-        executions=executions,
-        controls=controls,
-        planner=planner or GrammarPlanner(),
+        card=ground.card,
+        documents=documents,
         clock=clock,
-        ids=ids,
+        is_running=runs.__contains__,
+        caution=ground.caution,
     )
-    store.ended_listeners.append(intake.ended)
-    return Orchestrator(use_cases=use_cases, intake=intake, witness=witness, audit=audit, draining=draining)
+    return Executions(
+        store=store,
+        executor=ground.executor,
+        documents=documents,
+        clock=clock,
+        approvals=approvals,
+        runs=runs,
+        stretches=Stretches(store=store, executor=ground.executor, documents=documents, clock=clock),
+        words=ground.words,
+    )
 
 
 def faces_of(orchestrator: Orchestrator, callers: Callers) -> Faces:

@@ -159,10 +159,6 @@ class Redactor:
         found = self._next(data, 0)
         return None if found is None else found.name
 
-    def find_text(self, text: str) -> str | None:
-        """Return the name of a secret that a text holds in any form, or None."""
-        return None if self._beginning is None else self.find(text.encode("utf-8", "surrogatepass"))
-
     def find_in(self, blocks: Iterable[bytes]) -> str | None:
         """Return the name of a secret that consecutive blocks hold, over their borders too, or None."""
         kept = b""

@@ -119,6 +119,7 @@ def _out_of_reach(left: Left, emit: Emit, why: str) -> Ended:
         errors=(
             f"execution {claim.execution_id} broke off",
             f"workspace {claim.workspace_id!r} can not be looked at: {why}",
+            f"what was committed there stays: look at it, then give this mission up: gonogo cancel {claim.mission_id}",
         ),
         controls=records_of(left.controls, left.claims),
     )

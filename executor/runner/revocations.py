@@ -94,7 +94,7 @@ class Revocations:
         return revoked
 
     def _stop_unrecorded(self, record: RevocationRecord) -> None:
-        with suppress(StoreError):
+        with suppress(StoreError):  # whoever handed it in is told that it is not recorded, and hands it in again
             for claim in self.ledger.unfinished():
                 if claim.mission_id == record.mission_id and self._binds(record, claim):
                     self._unrecorded.add(record.mission_id)

@@ -185,7 +185,7 @@ def _version_2(own: str, mount: Path | None) -> Hierarchy | None:
 
 def _is_delegated(place: Path, own: str) -> bool:
     for name in ("user.delegate", "trusted.delegate"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has no such mark
             if os.getxattr(place, name) == b"1":
                 return True
     return own == "/" and _writable(place)

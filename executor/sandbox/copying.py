@@ -104,7 +104,7 @@ class Copier:
             if name.startswith("user."):
                 os.setxattr(target, self._attribute(name), os.getxattr(source, name))
             elif name.startswith(_ACCESS_LIST):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # the copy's file system may know none, and no change set has any
                     os.setxattr(target, name, os.getxattr(source, name))
         os.fchmod(target, stat.S_IMODE(status.st_mode))
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -144,7 +144,7 @@ class Copier:
         else:
             os.mknod(name, status.st_mode, dir_fd=target)
             os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
-        with contextlib.suppress(PermissionError):
+        with contextlib.suppress(PermissionError):  # as in `_give_owner`
             os.chown(name, status.st_uid, status.st_gid, dir_fd=target, follow_symlinks=False)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=target, follow_symlinks=False)
 

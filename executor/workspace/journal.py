@@ -211,14 +211,18 @@ class Journal:
 
 
 def write_aside(directory: int, slot: str, record: bytes) -> None:
-    """Put the record of a slot that stays for a person to look at into a file of its own, durably."""
-    with contextlib.suppress(FileExistsError):
-        fd = os.open(aside(slot), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
-        try:
-            _write_at(fd, record, 0)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    """Put the record of a slot that stays for a person to look at into a file of its own, durably.
+
+    One that is there already is of an earlier try, which a full disk or a crash may have cut short: it is made again.
+    The journal lets go of the record next, so the file's name must last as long as its bytes.
+    """
+    fd = os.open(aside(slot), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    try:
+        _write_at(fd, record, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.fsync(directory)
 
 
 def aside(slot: str) -> str:

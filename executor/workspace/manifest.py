@@ -38,7 +38,6 @@ _BODY = len(_HEADER) + _DIGEST_BYTES + _COUNT_BYTES
 _TO_ESCAPE = re.compile(rb"[ \t\n\\]")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _OWNER = re.compile(rb"\0/\d+ (\d+) (\d+) ")
-_HARD_LINKED = re.compile(rb"/\d+ \d+ \d+ f\d+ \d+ \d+ \S+ \S+ (?!1 )\d+ ")
 
 
 class Manifest:
@@ -82,11 +81,6 @@ class Manifest:
         if not data.startswith(_HEADER) or len(data) <= _BODY:
             raise _damaged()
         return cls(data)
-
-    @property
-    def hard_linked(self) -> frozenset[bytes]:
-        """The regular files with more than one name; reads all records."""
-        return frozenset(path for path, facts in self._facts() if _HARD_LINKED.match(facts))
 
     def owned_by_others(self, users: Container[int], groups: Container[int]) -> Iterator[bytes]:
         """Yield the paths whose user or group is none of these; reads the records only where there are such."""

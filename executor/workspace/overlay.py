@@ -233,7 +233,7 @@ class _Reader:
         entry = self._add_node(path, status, known=known, shines=folder.lower and not folder.hides)
         if not stat.S_ISDIR(status.st_mode):
             return None
-        lower = folder.lower and _is_directory(self._lower + b"/" + path)
+        lower = folder.lower and _is_directory(path, self._lower + b"/" + path)
         return _Folder(path=path, lower=lower, hides=folder.hides or entry.opaque)
 
     def _add_vanished(self) -> None:
@@ -279,7 +279,7 @@ class _Reader:
         changed = before != mark
         former = before and before.as_former()
         if changed and shines and path not in self._before:
-            former = _below(self._lower + b"/" + path)
+            former = _below(path, self._lower + b"/" + path)
         entry = _entry(path, status, attributes, changed=changed, former=former, link_target=target)
         self._entries.append(entry)
         return entry
@@ -338,12 +338,14 @@ def _entry(
     )
 
 
-def _below(place: bytes) -> Former | None:
+def _below(path: bytes, place: bytes) -> Former | None:
     try:
         status = os.lstat(place)
         attributes = lower_attributes(place) if _may_have_xattrs(status.st_mode) else NO_ATTRIBUTES
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:  # without it nobody could tell whether the change is a safe one
+        raise _unreadable(path, error) from error
     return Former(
         mode=status.st_mode,
         uid=status.st_uid,
@@ -363,11 +365,13 @@ def _target(place: bytes) -> bytes:
     return os.readlink(place)  # noqa: PTH115  # the target is bytes
 
 
-def _is_directory(place: bytes) -> bool:
+def _is_directory(path: bytes, place: bytes) -> bool:
     try:
         return stat.S_ISDIR(os.lstat(place).st_mode)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:  # what it held would pass for new
+        raise _unreadable(path, error) from error
 
 
 def _ancestors(path: bytes) -> Iterator[bytes]:

@@ -3,7 +3,6 @@
 import json
 import os
 import stat
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from executor.runner.ports import Revoked
 from executor.settings import spool_of
 from gonogo.v1 import evidence_pb2
 from tests.attacks.target import Target
+from tests.fakes.spooled import waited
 
 DENY = evidence_pb2.REVOCATION_KIND_DENY
 NOBODY = 65_534
@@ -33,16 +33,6 @@ def target(tmp_path: Path) -> Iterator[Target]:
     target = Target(tmp_path)
     yield target
     target.close()
-
-
-def waited(spool: RevocationSpool, name: str) -> dict[str, Any]:
-    """The answer, once it is there."""
-    for _ in range(500):
-        answer = spool.answer(name)
-        if answer is not None:
-            return dict(answer)
-        threading.Event().wait(0.01)
-    raise AssertionError("no answer came")
 
 
 def a_folder(path: Path) -> None:

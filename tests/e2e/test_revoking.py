@@ -29,6 +29,8 @@ def test_what_is_withdrawn_in_time_is_not_executed(house: Installation, site: Pa
     mission = house.approved(create_plan("withdrawn.txt"))
     told = house.json("revoke", mission, "-m", "not today")
     assert (told["in_time"], told["stopping"], told["mission_id"]) == (True, False, mission)
+    explained = house.json("policy", "explain", mission)  # from the executor's own log, before anything was refused
+    assert (explained["met"], explained["persons"][0]["state"]) == (False, "taken back")
     assert house.json("execute", mission, code=4)["reason"] == "APPROVAL_REVOKED"
     assert not (site / "withdrawn.txt").exists()
 

@@ -120,9 +120,10 @@ def test_what_the_approver_sees(place: Place) -> None:
 
 
 def test_back_to_a_step(place: Place) -> None:
-    """The named step and those before it stay."""
+    """The named step and those before it stay; who asks for that can sign the plan as its proposer."""
     mission = place.done()
-    undo = place.installation.json("undo", mission, "--to", "greet")["mission_id"]
+    key = str(place.installation.state / "keys" / "approver")
+    undo = place.installation.json("undo", mission, "--to", "greet", "--sign", key)["mission_id"]
     assert place.execute(undo)["outcome"] == "success"
     assert (place.site / "docs" / "hello.txt").read_text() == "hello\n"
     assert (place.site / "old" / "page").read_text() == "page\n"

@@ -302,13 +302,13 @@ class Reader:
                 act = lambda path: os.chmod(path, bits)  # noqa: E731, PTH101 - bytes
             case (("setxattr" | "fsetxattr"), (where, attribute, value, _, _)):
                 thing, key, data = self._of(where), string(attribute), string(value)
-                act = lambda path: os.setxattr(path, key, data)  # noqa: E731
+                act = lambda path: os.setxattr(path, key, data)  # noqa: E731 - one act of several
             case (("removexattr" | "fremovexattr"), (where, attribute)):
                 thing, key = self._of(where), string(attribute)
-                act = lambda path: os.removexattr(path, key)  # noqa: E731
+                act = lambda path: os.removexattr(path, key)  # noqa: E731 - one act of several
             case "utimensat", (where, _, times, _):
                 thing, stamps = self._open(where), _times(times)
-                act = lambda path: os.utime(path, ns=stamps)  # noqa: E731
+                act = lambda path: os.utime(path, ns=stamps)  # noqa: E731 - one act of several
             case (("fchown" | "fchownat" | "sync_file_range" | "openat2" | "flock"), _):
                 return  # an owner that it has already, and what promises or changes nothing
             case _:

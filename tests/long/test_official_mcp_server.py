@@ -3,9 +3,7 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from executor.domain.receipt import EffectState
 from executor.domain.report import ToolEvidence
 from executor.outside.tools import ToolCalls
 from executor.runner.outside import Performed
+from tests.fakes.loopback import free_port, wait_for
 from tests.unit.executor.outside_house import OutsideHouse, outside_house
 
 PROGRAM = (
@@ -46,31 +45,15 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OutsideHou
         with outside_house(tmp_path, f'{network}{head}command = ["{NODE}", "{PROGRAM}", "stdio"]\n') as found:
             yield found
         return
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen([str(NODE), str(PROGRAM), "streamableHttp"], env={**os.environ, "PORT": str(port)})
     try:
-        _wait_for(port)
+        wait_for(port)
         with outside_house(tmp_path, f'{network}{head}url = "http://127.0.0.1:{port}/mcp"\n') as found:
             yield found
     finally:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        with socket.socket() as connection:
-            if connection.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise TimeoutError
 
 
 def _calls(house: OutsideHouse) -> ToolCalls:

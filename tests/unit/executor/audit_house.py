@@ -18,7 +18,7 @@ from gonogo.digests import digest
 from gonogo.merkle import Frontier, consistency_path, leaf_hash
 from gonogo.notes import EXECUTOR, ORCHESTRATOR, checkpoint_text, log_origin, sign_note
 from gonogo.signatures import SigningKey, new_signing_key
-from tests.conformance import ledger_suite as values
+from tests.conformance import ledger_values as values
 
 EXECUTOR_ID = "box"
 ORIGIN = log_origin(EXECUTOR, EXECUTOR_ID)

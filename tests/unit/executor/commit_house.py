@@ -98,7 +98,3 @@ def next_process(site: Site) -> Committer:
 
 def times(site: Site) -> dict[str, int]:
     return {str(path.relative_to(site.root)): path.lstat().st_mtime_ns for path in [site.root, *site.root.rglob("*")]}
-
-
-class Died(BaseException):
-    """The process is no more."""

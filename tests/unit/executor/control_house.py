@@ -36,6 +36,7 @@ from executor.runner.stored_run import AnyRun
 from executor.runner.trust import TrustInForce
 from executor.steps.edit import EditLimits
 from executor.workspace.objects import Batch
+from executor.workspace.workspace import Workspace
 from gonogo import sealing
 from gonogo.digests import digest
 from gonogo.v1 import evidence_pb2, plan_pb2
@@ -109,6 +110,8 @@ class ControlHouse(UndoHouse):
         """How often the commit of a step, by its number, fails from now on."""
         self.dies = 0
         """The number of the step at whose commit the thread goes, as if its process had ended."""
+        self.workspaces: Callable[[], dict[str, Workspace]] = lambda: {WORKSPACE_ID: self.workspace}
+        """What the next executor serves."""
         key = root / "owner.key"
         super().__init__(root, **more)
         if not key.exists():
@@ -119,7 +122,7 @@ class ControlHouse(UndoHouse):
         assert ledger is None
         level = LadderLevel.L1 if self.sandbox is None else LadderLevel.L3
         standing = WorkspaceStanding(workspace_id=WORKSPACE_ID, ladder_level=level, limitation="")
-        workspaces = {WORKSPACE_ID: self.workspace}
+        workspaces = self.workspaces()
         self.clock = EffectiveClock(self.ledger.clock_high_water(), self.wall)
         return ExecutorCore(
             Parts(

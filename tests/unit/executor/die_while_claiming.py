@@ -25,7 +25,7 @@ def main(directory: Path, writes: int, moment: str) -> None:
             os.pwrite(self._fd, b'{"check":"', number % SLOTS * SLOT_BYTES)
         os._exit(9)
 
-    Anchor._stored = dying  # type: ignore[method-assign]
+    Anchor._stored = dying  # type: ignore[method-assign]  # the moment to die
     house = LogHouse(directory)
     (directory / "key").write_bytes(house.key.private_bytes())
     for number in count(1):

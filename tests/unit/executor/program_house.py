@@ -83,6 +83,7 @@ def program_house(
     with outside_house(folder, tables, domains='domains = ["listed.test"]\n') as house:
         (folder / "state" / "key").write_text("the executor's key")
         (folder / "site" / "file").write_text("base\n")
+        (folder / "another").mkdir(exist_ok=True)
         (folder / "site" / ".env").write_text("HIDDEN=1\n")
         house.workspace.use(hidden=Globs((".env",)), volatile=Globs(()), largest_file=1 << 30)
         folder.chmod(0o755)
@@ -91,6 +92,7 @@ def program_house(
             launcher=find_launchers().bwrap,
             seccomp=shipped_filter(),
             covered=(str(folder / "state"), str(folder / "staging")),
+            fixed=(str(folder / "site"), str(folder / "another")),
         )
         doors = Doors(trust=house.trust, ports=ports, lookup=lookup)
         processes = ProcessStore(folder / "state" / "processes", doors)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from executor.adapters.ledger_sqlite import SqliteLedger
-from tests.conformance.ledger_suite import PLAN, claim, request
+from tests.conformance.ledger_values import PLAN, claim, request
 
 COUNT = 300
 SLOT_NANOSECONDS = 6_000_000

@@ -19,7 +19,7 @@ from executor.domain.errors import ExecutorError, StoreError
 from executor.runner.ports import Claim, RequestRecord
 from executor.settings import SettingsError, read_settings
 from gonogo.signatures import load_signing_key
-from tests.conformance import ledger_suite as values
+from tests.conformance import ledger_values as values
 from tests.unit.executor.audit_house import NOW, LogHouse
 
 

@@ -21,7 +21,7 @@ from gonogo import sealing
 from gonogo.digests import digest
 from gonogo.merkle import leaf_hash, verify_consistency, verify_inclusion
 from gonogo.notes import checkpoint_text, open_note, sign_note
-from tests.conformance import ledger_suite as values
+from tests.conformance import ledger_values as values
 from tests.unit.executor.audit_house import CALLER, NOW, ORIGIN, LogHouse, PlayedLog, refusal
 
 

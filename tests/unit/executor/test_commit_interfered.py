@@ -223,9 +223,9 @@ def test_a_commit_that_can_not_be_undone_says_so(site: Site, monkeypatch: pytest
     assert site.committer.pending() == ()
 
 
-@pytest.mark.parametrize("size", [10, 40_000, 3 << 20])
+@pytest.mark.parametrize(("size", "held"), [(10, b"y" * 10), (10, None), (40_000, None), (3 << 20, None)])
 def test_bytes_that_are_not_the_digest_s_never_come_into_the_workspace(
-    site: Site, monkeypatch: pytest.MonkeyPatch, size: int
+    site: Site, monkeypatch: pytest.MonkeyPatch, size: int, held: bytes | None
 ) -> None:
     """Whoever changes the executor's own store gets nothing written: it is noticed before the first rename."""
     old = site.directory.node(b"file")
@@ -233,6 +233,7 @@ def test_bytes_that_are_not_the_digest_s_never_come_into_the_workspace(
     change = Change(path=b"file", kind=ChangeKind.MODIFY, old=old, new=new)
     changes = (*site.changes(CreateDirectory(path="a", mode=0o755)), change)
     os.utime(site.root, ns=(1, 2))
+    monkeypatch.setattr(site.batch, "held", lambda _: held)
     monkeypatch.setattr(site.batch, "open", lambda _: other_bytes(size))
     with pytest.raises(StoreError, match="damaged"):
         site.committer.apply("x-1", changes)

@@ -15,7 +15,8 @@ from executor.workspace.commit import Applied, Committer, StagingUnavailableErro
 from executor.workspace.journal import Journal, Note
 from executor.workspace.paths import Directory
 from executor.workspace.staging import Slot
-from tests.unit.executor.commit_house import EVERYTHING, OLD, Died, Site, next_process, site, times
+from tests.fakes.dying import Died
+from tests.unit.executor.commit_house import EVERYTHING, OLD, Site, next_process, site, times
 
 __all__ = ["site"]
 

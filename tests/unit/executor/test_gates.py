@@ -205,6 +205,23 @@ class TestOnce:
         assert (caught.value.cause.gate, caught.value.fault.reason) == (7, "ALREADY_CLAIMED")  # type: ignore[attr-defined]  # a gate's refusal
         assert house.executioner.runs == []
 
+    def test_who_was_first_is_the_answer_and_not_what_they_changed(self, house: House) -> None:
+        """Whoever held the workspace before may have run this very mission; then that is told, and no drift."""
+        request = house.ready()
+        gates = house.core._executions._gates
+        find_drift = gates._find_drift
+
+        def meanwhile(plan: Plan, report: Report, workspace: Workspace) -> tuple[bytes, ...]:
+            gates._find_drift = find_drift
+            gates.claim(gates.check(dataclasses.replace(request, request_id="other")), workspace)
+            return (*find_drift(plan, report, workspace), b"hello.txt")
+
+        gates._find_drift = meanwhile
+        with pytest.raises(RefusedError) as caught:
+            house.execute(request)
+        assert (caught.value.cause.gate, caught.value.fault.reason) == (7, "ALREADY_CLAIMED")  # type: ignore[attr-defined]  # a gate's refusal
+        assert house.executioner.runs == []
+
 
 class TestMalformed:
     def test_wrong_media_types(self, house: House) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from executor.workspace.commit import Committer
-from executor.workspace.journal import LAID_OUT, Journal, Note
+from executor.workspace.journal import LAID_OUT, Journal, Note, write_aside
 from executor.workspace.objects import ObjectStore
 from executor.workspace.paths import Directory
 
@@ -150,6 +150,13 @@ def test_a_torn_record_ends_the_journal(journal: Journal, directory: int, tmp_pa
     text[position] ^= 1
     (tmp_path / "journal.1").write_bytes(text)
     assert found(directory) == ["x-1"]
+
+
+def test_a_record_of_which_a_part_was_put_aside_is_put_aside_whole(directory: int, tmp_path: Path) -> None:
+    """What a full disk or a crash left of the first try does not pass for the record, which is let go of next."""
+    (tmp_path / "x-1.json").write_bytes(record("x-1", 1_000)[:7])
+    write_aside(directory, "x-1", record("x-1"))
+    assert (tmp_path / "x-1.json").read_bytes() == record("x-1")
 
 
 def test_what_the_former_release_wrote_is_put_aside(journal: Journal, tmp_path: Path) -> None:

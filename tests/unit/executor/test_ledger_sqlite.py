@@ -18,7 +18,7 @@ from executor.adapters.ledger_sqlite import SqliteLedger
 from executor.domain.errors import StoreError
 from executor.runner.executions import RefusedError
 from executor.runner.ports import Standing
-from tests.conformance.ledger_suite import PLAN, claim, request
+from tests.conformance.ledger_values import PLAN, claim, request
 from tests.unit.executor.house import House
 
 ROOT = Path(__file__).parents[3]

@@ -162,13 +162,6 @@ def test_one_that_was_cut_off_is_an_error(root: Path, directory: Directory) -> N
         Manifest.decode(before.encode()[:-9]).differences(taken(directory))
 
 
-def test_hard_links_are_found(root: Path, directory: Directory) -> None:
-    """Files with more than one name are listed, also after storage; directories are not."""
-    os.link(root / "sub" / "file", root / "other")
-    found = taken(directory)
-    assert found.hard_linked == Manifest.decode(found.encode()).hard_linked == {b"sub/file", b"other"}
-
-
 def test_hidden_paths_are_noted(root: Path, directory: Directory) -> None:
     """What no command is shown is named, the topmost of it."""
     (root / "sub" / "__pycache__" / "deep").mkdir(parents=True)

@@ -152,6 +152,7 @@ def test_the_store_finds_small_content_in_the_ledger(store: ObjectStore, ledger:
     assert store.has(digest(b"small"))
     assert store.size(digest(b"small")) == 5
     assert store.read(digest(b"small"), 1, 2) == b"ma"
+    assert store.held(digest(b"small")) == b"small"
 
 
 @pytest.mark.parametrize("name", [UNKNOWN, "sha256:../../etc/passwd", "", "sha256:" + "A" * 64])
@@ -181,6 +182,7 @@ def test_a_small_file_keeps_its_holes_too(tmp_path: Path, store: ObjectStore, ba
         assert tuple(data_ranges(fd, len(data))) == expected
         assert os.pread(fd, len(data), 0) == data
         os.close(fd)
+        assert objects.held(digest(data)) is None
         batch.sync()
 
 

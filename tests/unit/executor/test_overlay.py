@@ -1,5 +1,6 @@
 """Reading changes from a real overlay's upper directory."""
 
+import errno
 import os
 import random
 import stat
@@ -12,6 +13,7 @@ import pytest
 from executor.sandbox.bubblewrap import Bubblewrap
 from executor.sandbox.sandbox import SandboxSession, SessionRequest
 from executor.workspace.overlay import ROOT, Mark, UpperEntry, UpperIndex, UpperScan, UpperUnreadableError, read_upper
+from executor.workspace.overlay_attributes import UpperAttributes, lower_attributes
 from tests.conformance.sandbox_suite import LIMITS, a_command, said, shell
 
 pytestmark = pytest.mark.sandbox
@@ -174,6 +176,23 @@ def test_an_unknown_mark_is_an_error(session: SandboxSession, lower: Path) -> No
             scan(session, lower)
         assert caught.value.fault.paths == (b"made",)
         os.removexattr(session.upper / "made", name)
+
+
+def test_what_was_there_before_is_known_or_nothing_is(
+    session: SandboxSession, lower: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a change is safe is told by owner, links and attributes of before; unread they are not none."""
+    run(session, "echo x >> file; echo new > new")
+
+    def failing(place: bytes) -> UpperAttributes:
+        if os.fsencode(place).endswith(b"/file"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return lower_attributes(place)
+
+    monkeypatch.setattr("executor.workspace.overlay.lower_attributes", failing)
+    with pytest.raises(UpperUnreadableError) as caught:
+        scan(session, lower)
+    assert caught.value.fault.paths == (b"file",)
 
 
 def test_special_files_are_reported_by_type(session: SandboxSession, lower: Path) -> None:

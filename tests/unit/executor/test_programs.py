@@ -174,9 +174,14 @@ def test_a_wish_to_stop_kills_it(house: ProgramHouse, access: LiveAccess) -> Non
     """Soon after the wish the whole tree is dead, and the effect is unknown."""
     cancel = Cancel()
     mark = f"mark-{os.getpid()}-stop-{access.value}-{time.monotonic_ns()}"
-    threading.Timer(0.5, cancel.request).start()
+
+    def stop() -> None:
+        eventually(lambda: bool(house.heard), 10)
+        cancel.request()
+
+    threading.Thread(target=stop).start()
     began = time.monotonic()
-    done = house.perform(shell(f"sleep 60; : {mark}", access=access), cancel=cancel)
+    done = house.perform(shell(f"echo begun; sleep 60; : {mark}", access=access), cancel=cancel)
     assert time.monotonic() - began < 10
     assert (done.state, "stopped" in done.summary) == (EffectState.UNKNOWN, True)
     assert alive(mark) == []

@@ -25,6 +25,7 @@ from gonogo import sealing
 from gonogo.policy import KeyUse
 from gonogo.signatures import ED25519
 from gonogo.v1 import evidence_pb2, plan_pb2
+from tests.fakes.spooled import waited
 from tests.unit.executor.control_house import ControlHouse
 from tests.unit.executor.house import Person
 
@@ -474,16 +475,6 @@ class TestTheHostsFolder:
         (house.own / "revocations" / "x.revocation").write_bytes(b'{"body": 3')
         assert waited(spool, "x")["reason"] == "MALFORMED"
         assert house.rows() == []
-
-
-def waited(spool: RevocationSpool, name: str) -> dict[str, Any]:
-    """The answer, once it is there."""
-    for _ in range(500):
-        answer = spool.answer(name)
-        if answer is not None:
-            return dict(answer)
-        threading.Event().wait(0.01)
-    raise AssertionError("no answer came")
 
 
 def test_nothing_is_kept_of_what_was_refused(house: RevocationHouse) -> None:

@@ -90,6 +90,7 @@ def test_without_an_overlay_it_is_a_copy(tmp_path: Path, monkeypatch: pytest.Mon
     assert (found.level, found.storage) == (LadderLevel.L2, Storage.COPY)
     assert [finding.name for finding in found.findings if not finding.ok] == ["overlay"]
     assert "mount: " in found.limitation
+    assert "run gonogo doctor" not in found.limitation  # it is what the doctor says
     assert said_of(found, "private_copy").startswith("the workspace can be covered at its own path by a private copy")
     assert probe(tmp_path).level is LadderLevel.L1
 

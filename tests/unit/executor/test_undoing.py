@@ -12,7 +12,8 @@ from executor.domain.plan import CreateDirectory, CreateFile, DeletePath, Edit, 
 from executor.workspace import commit, switch, undoing
 from executor.workspace.beneath import exchange, rename_new
 from executor.workspace.commit import Applied, CommitConflictError, Committer, Undone
-from tests.unit.executor.commit_house import EVERYTHING, OLD, Died, Site, next_process, site, times
+from tests.fakes.dying import Died
+from tests.unit.executor.commit_house import EVERYTHING, OLD, Site, next_process, site, times
 
 __all__ = ["site"]
 

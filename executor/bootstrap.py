@@ -97,7 +97,7 @@ def _record(settings: Settings, key: SigningKey, closing: ExitStack) -> _Record:
         clock=clock,
         trust=trust,
         watch=watch,
-        secrets=_secrets(trust, closing),
+        secrets=_secrets(trust, settings, closing),
     )
 
 
@@ -172,9 +172,9 @@ def _trust(
     return trust, watch
 
 
-def _secrets(trust: TrustInForce, closing: ExitStack) -> Secrets:
+def _secrets(trust: TrustInForce, settings: Settings, closing: ExitStack) -> Secrets:
     """Read the secrets of the trust file, now and whenever it changes, and keep them out of the log from now on."""
-    secrets = Secrets(trust.last().trust.secrets)
+    secrets = Secrets(trust.last().trust.secrets, workspaces=list(settings.workspaces.values()))
     trust.follow(secrets.follow)
     closing.callback(keep_out_of_log(lambda: secrets.redactor))
     return secrets

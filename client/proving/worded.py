@@ -181,7 +181,7 @@ def _enough(stretch: Stretch, words: Words) -> Iterator[Check]:
 def _brought(title: str, word: OpenWord, leaf: Value) -> Check:
     signatures = word.document.sealed.signatures
     signed = framed_digest((signatures[0].key_id.encode(), signatures[0].signature)) if len(signatures) == 1 else ""
-    action = "approve_step" if isinstance(word.word, evidence_pb2.StepApproval) else "reconcile"
+    action = _action(word.word)
     said = (
         leaf["document_id"],
         leaf["signature"],
@@ -194,6 +194,12 @@ def _brought(title: str, word: OpenWord, leaf: Value) -> Check:
     if said == is_so and not _in_time(word, leaf["at_us"]):
         return check(title, False, "it was taken at a time for which it does not hold")
     return same(title, said, is_so, word.digest)
+
+
+def _action(said: evidence_pb2.StepApproval | evidence_pb2.Reconciliation) -> str:
+    if isinstance(said, evidence_pb2.Reconciliation):
+        return "reconcile"
+    return "deny_step" if said.decision == evidence_pb2.DECISION_DENY else "approve_step"
 
 
 def _in_time(word: OpenWord, at_us: int) -> bool:

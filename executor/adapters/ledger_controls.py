@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from executor.adapters.ledger_audit import AuditRows, append_entry, state_after
 from executor.adapters.ledger_entries import signed_by
@@ -12,7 +12,7 @@ from executor.domain.control import ControlAction
 from executor.domain.errors import StoreError
 from executor.domain.sealed import SealedBytes
 from executor.domain.step_words import used_up
-from executor.runner.control_ports import DEADLINE, ControlEntry
+from executor.runner.control_ports import DEADLINE, DENY_STEP, ControlEntry
 from executor.runner.ports import RequestRecord
 from executor.runner.requests import CONTROL as CONTROL_REQUEST
 from executor.runner.requests import check_same
@@ -101,7 +101,7 @@ def control_of(row: tuple[Any, ...]) -> ControlEntry:
         body_digest=body_digest,
         execution_id=execution_id,
         mission_id=mission_id,
-        action=DEADLINE if action == DEADLINE else ControlAction(action),
+        action=_action(action),
         actor=actor,
         reason=reason,
         roll_back=bool(roll_back),
@@ -150,3 +150,9 @@ def _signature(document: SealedBytes) -> str:
 
 def _micros(time: datetime) -> int:
     return (time - _EPOCH) // _MICROSECOND
+
+
+def _action(name: str) -> ControlAction | Literal["deadline", "deny_step"]:
+    if name == DEADLINE:
+        return DEADLINE
+    return DENY_STEP if name == DENY_STEP else ControlAction(name)

@@ -37,7 +37,7 @@ _ISATAP: Final = frozenset((0x00005EFE, 0x02005EFE))
 _NEVER_PUBLIC: Final = tuple(
     ipaddress.ip_network(text)
     for text in (
-        *("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15"),
+        *("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "168.63.129.16/32"),
         *(
             "64:ff9b::/96",
             "64:ff9b:1::/48",
@@ -50,7 +50,10 @@ _NEVER_PUBLIC: Final = tuple(
         ),
     )
 )
-"""Shared, locally translated, tunnelled (6to4, Teredo), for benchmarks or retired: no public host is reached by one."""
+"""Shared, locally translated, tunnelled (6to4, Teredo), for benchmarks or retired: no public host is reached by one.
+
+One is public by all registries: in Azure it is the host's own agent, which tells a machine its secrets.
+"""
 
 Lookup = Callable[[str, int], Iterable[str]]
 """Returns the addresses of a host as text; raises OSError."""

@@ -4,6 +4,7 @@ A number alone names nobody: the kernel gives it to somebody else later. Number,
 together do.
 """
 
+import logging
 import os
 import signal
 import time
@@ -13,9 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+log = logging.getLogger(__name__)
+
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 _STATE, _START = 0, 19  # of the fields behind the name in /proc/PID/stat
 _LOOK_SECONDS: Final = 0.002
+_GONE: Final = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""What is read of a process that is not there, or that nobody may look at; anything else says nothing about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,16 +124,19 @@ def end_below(root: int, seconds: float, ended: set[int]) -> bool:
         ended: gets the numbers of those that were killed.
     """
     until = time.monotonic() + seconds
-    while True:
-        if not _killed_anew(root, ended):
+    while time.monotonic() <= until:
+        try:
+            if _killed_anew(root, ended):
+                continue
             left = descendants(root)
             for pid in left:
                 send(pid, signal.SIGKILL)
             if not left and not _killed_anew(root, ended):
                 return True
-            time.sleep(_LOOK_SECONDS)
-        if time.monotonic() > until:
-            return False
+        except OSError as error:  # of what can not be looked at nobody knows that it ended
+            log.warning("the processes below %d can not be listed now: %s", root, error)
+        time.sleep(_LOOK_SECONDS)
+    return False
 
 
 def _killed_anew(root: int, ended: set[int]) -> bool:
@@ -147,15 +155,15 @@ def _killed_anew(root: int, ended: set[int]) -> bool:
 def _stat(pid: int) -> list[bytes] | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except _GONE:
         return None
     return text.rpartition(b") ")[2].split()
 
 
 def _children(pid: int) -> list[int]:
     found: list[int] = []
-    with suppress(OSError):
+    with suppress(*_GONE):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):
+            with suppress(*_GONE):
                 found += map(int, task.joinpath("children").read_text(encoding="ascii").split())
     return found

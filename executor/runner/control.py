@@ -23,7 +23,7 @@ from executor.domain.pauses import check_fits
 from executor.domain.plan import PauseDefault
 from executor.domain.receipt import ApprovalRecord, ControlRecord
 from executor.domain.revocation import RevocationRecord
-from executor.runner.control_ports import DEADLINE, ControlEntry, PausedState
+from executor.runner.control_ports import DEADLINE, DENY_STEP, ControlEntry, PausedState
 from executor.runner.control_records import record_of, records_of, repaired, stop_by, stop_of
 from executor.runner.control_requests import ControlInput
 from executor.runner.desk import (
@@ -260,13 +260,19 @@ class ControlDesk:
         """Take one person's signature, or denial; once there are enough it goes on."""
         vote = self._parts.words.step_approval(request, self._waiting(pause))
         approval = vote.record
-        self._record(request, step_id=pause.step_id, word=(approval.approval_id, vote.nonce, approval.approver))
+        word = (approval.approval_id, vote.nonce, approval.approver)
+        self._record(request, step_id=pause.step_id, word=word, denied=vote.denied)
         decision = self._standing(pause)
         if decision is not None:
             self._decide(decision)
 
     def _record(
-        self, request: ControlInput, *, step_id: str = "", word: tuple[str, str, str] | None = None
+        self,
+        request: ControlInput,
+        *,
+        step_id: str = "",
+        word: tuple[str, str, str] | None = None,
+        denied: bool = False,
     ) -> ControlEntry:
         """Record a control, durably; what is told of a signed document is what its signer said."""
         document_id, nonce, actor = word or ("", "", request.actor)
@@ -275,7 +281,7 @@ class ControlDesk:
             body_digest=request.body_digest,
             execution_id=self._run.execution_id,
             mission_id=self._run.mission_id,
-            action=request.action,
+            action=DENY_STEP if denied else request.action,
             actor=actor,
             reason=request.reason,
             roll_back=request.roll_back,

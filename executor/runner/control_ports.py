@@ -9,6 +9,8 @@ from executor.domain.receipt import EffectRecord
 from executor.domain.sealed import SealedBytes
 
 DEADLINE: Final = "deadline"
+DENY_STEP: Final = "deny_step"
+"""What nobody asks for by these names: what a passed deadline did, and a signature under a step that says no."""
 """Stands where an action does for what nobody asked for: a pause came to its end."""
 
 
@@ -20,7 +22,7 @@ class ControlEntry:
     body_digest: str
     execution_id: str
     mission_id: str
-    action: ControlAction | Literal["deadline"]
+    action: ControlAction | Literal["deadline", "deny_step"]
     actor: str
     """As the orchestrator says; for a signed document the person who signed."""
     reason: str

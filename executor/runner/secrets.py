@@ -53,11 +53,17 @@ class Secrets:
     Args:
         sources: the trust file's.
         environment: the executor's own.
+        workspaces: the roots of what is served; commands can read what lies there.
     """
 
     def __init__(
-        self, sources: Sequence[SecretSource] = (), *, environment: Mapping[bytes, bytes] | None = None
+        self,
+        sources: Sequence[SecretSource] = (),
+        *,
+        environment: Mapping[bytes, bytes] | None = None,
+        workspaces: Sequence[Path] = (),
     ) -> None:
+        self._roots = tuple(one.resolve() for one in workspaces)
         self._environment = os.environb if environment is None else environment
         self._ever: dict[Secret, None] = {}
         self._known = self._read(sources)
@@ -104,10 +110,12 @@ class Secrets:
         faults: dict[str, SecretUnavailableError] = {}
         for source in sources:
             try:
-                values[source.name] = Secret(name=source.name, value=self._value(source))
+                secret = Secret(name=source.name, value=self._value(source))
+                self._ever[secret] = None
+                self._check_place(source)
+                values[source.name] = secret
             except SecretUnavailableError as error:
                 faults[source.name] = error
-        self._ever.update(dict.fromkeys(values.values()))
         return _Known(
             sources={source.name: source for source in sources},
             values=values,
@@ -129,6 +137,15 @@ class Secrets:
                 f"its value has fewer than {LEAST_DIFFERENT} different bytes", "write the secret there, no placeholder"
             )
         return value
+
+    def _check_place(self, source: SecretSource) -> None:
+        """Refuse what every command of a plan can read anyway; its value is taken out of what is shown all the same."""
+        places = (Path(source.file), Path(source.file).resolve()) if source.file else ()
+        if any(place.is_relative_to(root) for place in places for root in self._roots):
+            raise SecretUnavailableError(
+                "its file lies in a workspace, where every command can read it",
+                "move the file out of all workspaces and name its new place in the trust file",
+            )
 
     def _of_environment(self, name: str) -> bytes:
         value = self._environment.get(name.encode())

@@ -35,7 +35,7 @@ from executor.domain.step_words import (
 )
 from executor.runner.approvals import approver_of, bad_signature
 from executor.runner.clock import EffectiveClock
-from executor.runner.control_ports import ControlEntry
+from executor.runner.control_ports import DENY_STEP, ControlEntry
 from executor.runner.documents import OpenDocuments
 from executor.runner.keyring import Signer
 from executor.runner.ports import Claim, Ledger
@@ -189,7 +189,7 @@ class Words:
     def _recorded(self, waiting: WaitingStep, controls: Sequence[ControlEntry]) -> Iterator[StepVote]:
         """Yield what holds of the recorded votes: each was verified once, and is verified anew."""
         for entry in controls:
-            if entry.action is not ControlAction.APPROVE_STEP or entry.document is None:
+            if entry.action not in {ControlAction.APPROVE_STEP, DENY_STEP} or entry.document is None:
                 continue
             if entry.step_id != waiting.step_id:
                 continue  # told by the entry: hundreds of signatures for other steps need no second look

@@ -21,7 +21,15 @@ DEADLINE: Final = "deadline"
 MAX_FEEDBACK_BYTES: Final = 64 * 1024
 
 _EXECUTED: Final = frozenset({MissionStatus.COMPLETED, MissionStatus.FAILED})
-_REPAIR_FIRST: Final = "Give it a repair plan with `gonogo repair`; or retry, resume or stop it."
+_WAYS_ON: Final[Mapping[ControlAction, str]] = {
+    ControlAction.PAUSE: "gonogo pause {mission}",
+    ControlAction.RESUME: "gonogo resume {mission}",
+    ControlAction.STOP: "gonogo stop {mission} [--roll-back]",
+    ControlAction.RETRY: "gonogo retry {mission}",
+    ControlAction.APPROVE_STEP: "gonogo approve-step|deny-step {mission} {step}",
+    ControlAction.RECONCILE: "gonogo reconcile {mission} {step} --happened|--did-not",
+}
+_UNDER_WAY: Final = frozenset({MissionStatus.ACTIVE, MissionStatus.PAUSED})
 
 
 def require_dry_runnable(mission: Mission) -> None:
@@ -29,14 +37,14 @@ def require_dry_runnable(mission: Mission) -> None:
     if mission.status is MissionStatus.PROPOSED or mission.repair_pending:
         return
     if mission.status is MissionStatus.PAUSED:
-        raise _forbidden(mission, "dry-run", _REPAIR_FIRST)
+        raise _forbidden(mission, "dry-run", _ways_on(mission))
     raise _forbidden(mission, "dry-run", "Clone the mission to dry-run the same plan again.")
 
 
 def require_approvable(mission: Mission) -> None:
     """A mission, or its repair plan, takes approvals while it has a successful report and has not been handed over."""
     if mission.status is MissionStatus.PAUSED and not mission.repair_pending:
-        raise _forbidden(mission, "approved", _REPAIR_FIRST)
+        raise _forbidden(mission, "approved", _ways_on(mission))
     if mission.status not in {MissionStatus.PROPOSED, *WAITING} and not mission.repair_pending:
         raise _forbidden(mission, "approved", "Clone the mission to ask for the same plan again.")
     if mission.report_status is None:
@@ -130,7 +138,8 @@ def decide_rejection(mission: Mission, reason: str) -> tuple[ev.Payload, ...]:
     if mission.repair_pending:
         return (_void("the repair plan was rejected" + (f": {reason}" if reason else "")),)
     if mission.status is not MissionStatus.PROPOSED:
-        raise _forbidden(mission, "rejected", "Cancel it instead, if it has not been handed to the executor.")
+        instead = _stop(mission) if mission.status in _UNDER_WAY else "Only a proposal, or a repair plan, is rejected."
+        raise _forbidden(mission, "rejected", _cancel(mission) if mission.status in WAITING else instead)
     return (ev.MissionRejected(reason=reason),)
 
 
@@ -139,8 +148,8 @@ def decide_cancel(mission: Mission, reason: str) -> tuple[ev.Payload, ...]:
     check_words(reason)
     if outcome_unknown(mission):
         return (ev.MissionCancelled(reason=reason),)
-    if mission.status in {MissionStatus.ACTIVE, MissionStatus.PAUSED}:
-        raise _forbidden(mission, "cancelled", f"Stop it: gonogo stop {mission.mission_id} [--roll-back].")
+    if mission.status in _UNDER_WAY:
+        raise _forbidden(mission, "cancelled", _stop(mission))
     if mission.status not in {MissionStatus.PROPOSED, *WAITING}:
         raise _forbidden(mission, "cancelled", "Only a mission that the executor has not claimed can be cancelled.")
     return (ev.MissionCancelled(reason=reason),)
@@ -181,7 +190,7 @@ def require_unclaimed(mission: Mission, *, running: bool) -> None:
         raise StateForbidsError(
             Reason.ALREADY_CLAIMED,
             "the mission is being executed already",
-            f"Follow it with `gonogo watch {mission.mission_id}`.",
+            f"Follow it with `gonogo watch {mission.mission_id}`, end it with `gonogo stop {mission.mission_id}`.",
             facts=_facts(mission),
         )
 
@@ -222,7 +231,7 @@ def require_executable(mission: Mission, *, running: bool) -> None:
         raise StateForbidsError(
             Reason.EXECUTION_PAUSED,
             f"the mission's execution waits: {mission.reason}",
-            _REPAIR_FIRST,
+            _ways_on(mission),
             facts=_facts(mission),
         )
     require_unexecuted(mission, running=running)
@@ -274,12 +283,13 @@ def require_repairable(mission: Mission) -> None:
             )
         return
     if mission.status is not MissionStatus.PAUSED or mission.pause is None:
-        raise _forbidden(mission, "repaired", "Pause it first, or clone it to do the rest with a new mission.")
+        first = f"Pause it first: gonogo pause {mission.mission_id}." if mission.status is MissionStatus.ACTIVE else ""
+        raise _forbidden(mission, "repaired", first or "Clone it to do the rest with a new mission.")
     if not mission.pause.repairable:
         raise StateForbidsError(
             Reason.STATE_FORBIDS,
             f"the execution waits for something else: {mission.pause.reason}",
-            f"It takes: {', '.join(action.value for action in mission.pause.actions) or 'nothing'}.",
+            _ways_on(mission),
             facts=_facts(mission),
         )
 
@@ -297,8 +307,8 @@ _CONTROLS: Final[Mapping[ControlAction, str]] = {
 def require_controllable(mission: Mission, action: ControlAction) -> None:
     """Only an execution is controlled. What fits how that stands is the executor's to say: it may have moved on."""
     if mission.status in {MissionStatus.PROPOSED, *WAITING}:
-        cancel = f"Cancel it instead: gonogo cancel {mission.mission_id}."
-        raise _forbidden(mission, _CONTROLS[action], cancel if action is ControlAction.PAUSE else "Execute it first.")
+        instead = _cancel(mission) if action is ControlAction.PAUSE else "Execute it first."
+        raise _forbidden(mission, _CONTROLS[action], instead)
     if not mission.execution_id and mission.status not in {MissionStatus.ACTIVE, MissionStatus.PAUSED}:
         raise _forbidden(mission, _CONTROLS[action], "It was never executed; clone it to ask for the same plan again.")
 
@@ -390,6 +400,24 @@ def _why(receipt: ReceiptFacts) -> str:
 def _forbidden(mission: Mission, verb: str, remedy: str) -> OrchestratorError:
     message = f"a mission that is {mission.status.value} can not be {verb}"
     return StateForbidsError(Reason.STATE_FORBIDS, message, remedy, facts=_facts(mission))
+
+
+def _ways_on(mission: Mission) -> str:
+    """Return the commands that a paused mission takes."""
+    pause = mission.pause
+    if pause is None:
+        return f"See what it waits for: gonogo show {mission.mission_id}."
+    ways = [_WAYS_ON[action].format(mission=mission.mission_id, step=pause.step_id) for action in pause.actions]
+    ways += [f"gonogo repair {mission.mission_id} [-f FILE]"] if pause.repairable else []
+    return f"It takes: {'; '.join(ways) or f'nothing but gonogo cancel {mission.mission_id}'}."
+
+
+def _stop(mission: Mission) -> str:
+    return f"Stop it: gonogo stop {mission.mission_id} [--roll-back]."
+
+
+def _cancel(mission: Mission) -> str:
+    return f"Cancel it instead: gonogo cancel {mission.mission_id}."
 
 
 def check_words(said: str) -> None:

@@ -209,14 +209,15 @@ class Executions:
             return answer
         if decisions.outcome_unknown(mission):
             await self._require_over(mission)
-        else:
+        elif mission.status in WAITING:
             await self.settled(mission)
 
         def decide(now: Mission | None) -> Decision:
             present = now or mission
+            payloads = decisions.decide_cancel(present, reason[:2000])
             if not decisions.outcome_unknown(present):
                 decisions.require_unclaimed(present, running=present.mission_id in self.runs)
-            return Decision(payloads=decisions.decide_cancel(present, reason[:2000]))
+            return Decision(payloads=payloads)
 
         return await self.store.act(mission.mission_id, request, decide)
 

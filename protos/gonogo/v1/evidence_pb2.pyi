@@ -1802,7 +1802,9 @@ class ControlRecord(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     STEP_ID_FIELD_NUMBER: _builtins.int
     action: _builtins.str
-    """"pause", "resume", "stop", "retry", "roll_back", "repair", "approve_step", "reconcile", or "deadline"."""
+    """"pause", "resume", "stop", "retry", "roll_back", "repair", "approve_step", "deny_step", "reconcile",
+    or "deadline".
+    """
     actor: _builtins.str
     """Who, as the orchestrator says; for a signed document the person who signed."""
     reason: _builtins.str

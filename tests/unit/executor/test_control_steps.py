@@ -82,6 +82,7 @@ class TestStepApproval:
         receipt = house.ended()
         assert (receipt.execution_status, receipt.abort_reason) == (PARTIAL, "STOPPED")
         assert receipt.errors[-1] == "stopped by second: denied s2: not that"
+        assert [(one.action, one.actor, one.step_id) for one in receipt.controls] == [("deny_step", "second", "s2")]
 
     @pytest.mark.parametrize(
         "changes",

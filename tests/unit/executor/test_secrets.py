@@ -36,6 +36,17 @@ def fault_of(secrets: Secrets, reference: str = REFERENCE, workspace: str = "sit
 class TestResolving:
     """From the trust file's entry to the value."""
 
+    def test_one_whose_file_lies_in_a_workspace_is_not_handed_out(self, file: Path, tmp_path: Path) -> None:
+        """Every command there could read it; also through a link, and its value is kept out of what is shown."""
+        link = tmp_path / "outside"
+        link.symlink_to(file.parent)
+        for path, roots in ((file, [file.parent]), (link / file.name, [file.parent]), (file, [link])):
+            secrets = Secrets([of_file(path)], workspaces=roots)
+            assert "lies in a workspace" in fault_of(secrets)
+            assert not [one for one in secrets.findings if one.ok]
+            assert secrets.redactor.find(CANARY) == "deploy"
+        assert Secrets([of_file(file)], workspaces=[tmp_path / "elsewhere"]).for_step("site", REFERENCE) == DEPLOY
+
     def test_a_file_gives_its_content_without_the_last_line_end(self, file: Path) -> None:
         """One line end is the editor's; a second one is the value's own."""
         assert Secrets([of_file(file)]).for_step("site", REFERENCE) == DEPLOY

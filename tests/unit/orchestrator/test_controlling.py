@@ -329,10 +329,13 @@ async def test_a_paused_mission_is_neither_cancelled_nor_executed_again(house: H
     dry_run = await refused(house.use.dry_runs.dry_run(request(), mission.mission_id))
 
     assert (cancelled.reason, executed.reason, dry_run.reason) == (
-        Reason.ALREADY_CLAIMED,
+        Reason.STATE_FORBIDS,
         Reason.EXECUTION_PAUSED,
         Reason.STATE_FORBIDS,
     )
+    retry, repair = f"gonogo retry {mission.mission_id}", f"gonogo repair {mission.mission_id}"
+    assert f"gonogo stop {mission.mission_id}" in cancelled.remedy
+    assert all(way in error.remedy for way in (retry, repair) for error in (executed, dry_run))
     await told(house, mission, A.STOP)
     await caller
 

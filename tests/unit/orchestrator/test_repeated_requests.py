@@ -25,7 +25,7 @@ async def test_a_caller_that_goes_away_stops_nothing_and_can_attach_again(
     assert house.mission(mission.mission_id).status is S.ACTIVE
     assert (await refused(house.execute(mission))).reason is Reason.ALREADY_CLAIMED
     assert (await refused(house.use.executions.cancel(request(), mission.mission_id, ""))).reason is (
-        Reason.ALREADY_CLAIMED
+        Reason.STATE_FORBIDS
     )
 
     attached = asyncio.ensure_future(house.execute(mission, asked))

@@ -73,6 +73,7 @@ def _has_come(
         return True
     if action == PAUSE:
         return now.status == events_pb2.MISSION_STATUS_PAUSED
-    if action == STOP:
-        return False  # a stop ends the mission
-    return now.status != events_pb2.MISSION_STATUS_PAUSED or now.pause != before.pause
+    waits_anew = now.status == events_pb2.MISSION_STATUS_PAUSED and now.pause != before.pause
+    if action == STOP:  # it ends the mission, unless nobody knows what the step did that it cut off
+        return waits_anew and now.pause.kind == events_pb2.PAUSE_KIND_UNKNOWN_EFFECT
+    return waits_anew or now.status != events_pb2.MISSION_STATUS_PAUSED

@@ -103,8 +103,8 @@ def _standing(action: ControlAction, pause: Pause | None) -> str:
 
 
 def named(actions: Iterable[ControlAction]) -> str:
-    """Return actions in words."""
-    return ", ".join(action.value for action in actions) or "nothing"
+    """Return actions by the names of their commands."""
+    return ", ".join(action.value.replace("_", "-") for action in actions) or "nothing"
 
 
 def _end(kind: PauseKind, rules: PauseRules, now: datetime) -> tuple[datetime | None, PauseDefault | None]:

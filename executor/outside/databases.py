@@ -232,7 +232,7 @@ def _diverged(difference: str) -> Fault:
     return Fault(
         reason="ROWS_DIVERGED",
         message=f"the statement would not do what the report says: {difference}",
-        remedy="dry run again, and look at the rows as they are now",
+        remedy="look at the rows as they are now, and give a repair plan: gonogo repair MISSION -f FILE",
     )
 
 
@@ -248,7 +248,13 @@ def _performed(database: Database, found: Mapping[str, Any], answer: Mapping[str
         return unknown(f"database {database.name}: {safe_line(str(answer['unknown']))}")
     if "refused" in answer:
         message = f"database {database.name} refused, and nothing lasts: {safe_line(str(answer['refused']))}"
-        return not_done(Fault(reason="EFFECT_FAILED", message=message, remedy="correct it, and dry run again"))
+        return not_done(
+            Fault(
+                reason="EFFECT_FAILED",
+                message=message,
+                remedy="correct it in a repair plan: gonogo repair MISSION -f FILE",
+            )
+        )
     done = answer["done"]
     rows = done.get("rows")
     if rows is None and found["simulated"]:

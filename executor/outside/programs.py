@@ -95,7 +95,7 @@ class Programs:
                 Fault(
                     reason="DIVERGED",
                     message="the program would not run as the report says",
-                    remedy="make the dry run again: what confines programs here has changed since",
+                    remedy="what confines programs here has changed: give a repair plan, gonogo repair MISSION -f FILE",
                 )
             )
         self._check_program(action, setting)

@@ -195,7 +195,7 @@ def _changed() -> Fault:
     return Fault(
         reason="PLAN_MISMATCH",
         message="the request is not the one that the report describes",
-        remedy="dry-run again",
+        remedy="give it a repair plan: gonogo repair MISSION -f FILE",
     )
 
 

@@ -200,7 +200,7 @@ def _changed(expected: Declared, found: Declared) -> Fault | None:
     return Fault(
         reason="TOOL_CHANGED",
         message=f"{safe_line(name)} is not what the report describes",
-        remedy="dry run again, and look at what the tool says of itself now",
+        remedy="look at what the tool says of itself now, and give a repair plan: gonogo repair MISSION -f FILE",
     )
 
 
@@ -227,7 +227,13 @@ def _performed(server: McpServer, answer: Mapping[str, Any], setting: Setting) -
         return unknown(f"server {server.name} did not answer the call: {safe_line(str(answer['unknown']))}")
     if "refused" in answer:
         message = f"server {server.name} did not take the call: {safe_line(str(answer['refused']))}"
-        return not_done(Fault(reason="TOOL_FAILED", message=message, remedy="look at the server, and dry run again"))
+        return not_done(
+            Fault(
+                reason="TOOL_FAILED",
+                message=message,
+                remedy="look at the server, then gonogo retry MISSION, or give a repair plan with gonogo repair",
+            )
+        )
     texts, structured = answer["texts"], answer["structured"]
     shown = "\n".join(texts).encode("utf-8", "replace") if texts or structured is None else canonical(structured)
     excerpted, _ = told(shown, setting.redactor)

@@ -26,6 +26,8 @@ NEAR_LINES: Final = 3
 """How far outside of a changed stretch a line may lie for the stretch to be blamed for it."""
 MAX_LINES: Final = 20_000
 """How many lines there may be between the first change of a file and the last, for its stretches to be told apart."""
+_TESTS: Final = re.compile(r"(?:^|/)(?:tests?|__tests__|spec)/|(?:^|/)test_[^/]*$|[_.](?:test|spec)\.[^/]*$")
+"""Files of tests, as most languages and their tools name them."""
 MAX_PAIRS: Final = 400_000
 """How many pairs of equal lines there may be among those: that many are compared, and more than once."""
 
@@ -49,6 +51,8 @@ class Blamed:
 def blame(changed: Sequence[StepFinding], said: str) -> Blamed | None:
     """Return the change to blame: the one whose file is named most often, else the newest.
 
+    A test is named wherever it fails, and the cause is rarely in it: files of tests are blamed last.
+
     Args:
         changed: the steps whose changes stand, in their order.
         said: what the failing program said.
@@ -63,7 +67,7 @@ def blame(changed: Sequence[StepFinding], said: str) -> Blamed | None:
         return None
     newest = {change.path: (step_id, change) for step_id, change in candidates}
     found = {path: _mentions(path, said) if path in said else [] for path in newest}
-    _, path = max(enumerate(newest), key=lambda one: (len(found[one[1]]), one[0]))
+    _, path = max(enumerate(newest), key=lambda one: (_TESTS.search(one[1]) is None, len(found[one[1]]), one[0]))
     step_id, change = newest[path]
     return Blamed(step_id=step_id, change=change, lines=tuple(line for line in found[path] if line))
 

@@ -18,7 +18,7 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final
 
@@ -449,4 +449,4 @@ def _waiting_for(place: _Place, one: Waiting, position: int, reason: str, now: d
 
 
 def _clock(time: datetime) -> str:
-    return time.isoformat(sep=" ", timespec="seconds")
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

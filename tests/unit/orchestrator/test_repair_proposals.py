@@ -35,7 +35,7 @@ from orchestrator.domain.plan import (
     Step,
     WriteFile,
 )
-from orchestrator.domain.repairs import without_stretch
+from orchestrator.domain.repairs import blame, without_stretch
 from orchestrator.service.ports import RepairCase
 from orchestrator.service.repair_proposals import RevertingProposer
 
@@ -128,6 +128,18 @@ async def test_a_failing_dry_run_leaves_out_the_edit_whose_file_the_test_names()
 
     case = case_of(steps, (*found, failed("s9", "shop/cart.py: assert 2 == 1")))
     assert await proposed(case) == (steps[1].action, TESTS.action)
+
+
+@pytest.mark.parametrize("test", ["test_prices.py", "tests/prices.py", "src/prices.spec.ts", "pkg/prices_test.go"])
+def test_a_test_is_blamed_only_where_nothing_else_is_left(test: str) -> None:
+    """It is named wherever it fails; the cause is rarely in it."""
+    code, tested = modified("prices.py", b"a\n", b"b\n"), modified(test, b"a\n", b"b\n")
+    said = f"{test}:2: AssertionError\n" * 3
+    both, alone = blame([done("s1", code, tested)], said), blame([done("s1", tested)], said)
+    assert both is not None
+    assert both.change == code
+    assert alone is not None
+    assert alone.change == tested
 
 
 async def test_of_a_file_that_changed_in_two_places_only_the_named_one_goes_back() -> None:

@@ -46,7 +46,7 @@ class LogPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentTexts:
-    """What one stretch of an execution stood on."""
+    """What one segment of an execution stood on."""
 
     segment: int
     plan: SealedText
@@ -59,7 +59,7 @@ class Bundle:
     """Everything about one mission; what is not there is None.
 
     `plan`, `report` and `approvals` are those of the present plan. Of a mission that was repaired while it was carried
-    out they are the last stretch's, and `segments` has those before.
+    out they are the last segment's, and `segments` has those before.
     """
 
     mission: MissionState
@@ -88,7 +88,7 @@ def sealed_text(sealed: sealed_pb2.Sealed) -> SealedText | None:
 
 
 def segment_texts(segments: Iterable[orchestrator_pb2.SegmentDocuments]) -> tuple[SegmentTexts, ...]:
-    """Return the earlier stretches as a bundle holds them.
+    """Return the earlier segments as a bundle holds them.
 
     Raises:
         ClientError: one is without its plan.

@@ -102,7 +102,7 @@ def read_sealed(data: object) -> SealedText:
 
 
 def read_segment(data: object) -> SegmentTexts:
-    """Read what an earlier stretch of an execution stood on.
+    """Read what an earlier segment of an execution stood on.
 
     Raises:
         KeyError, TypeError, ValueError: it is not such a thing.
@@ -204,7 +204,7 @@ def _hash(value: object) -> bytes:
 
 
 def _with_later_ones(mission: Any, documents: Any) -> tuple[Any, Any]:
-    """Return mission and documents with what files of before have none of: missions were of one stretch then."""
+    """Return mission and documents with what files of before have none of: missions were of one segment then."""
     if not isinstance(mission, dict) or not isinstance(documents, dict):
         return mission, documents
     if (mission.keys() | documents.keys()) & {*LATER_NAMES, *LATER_DOCUMENTS}:

@@ -29,13 +29,13 @@ class Documents:
     receipt_digest: str
     refusal: evidence_pb2.Refusal | None
     earlier: tuple["EarlierSegment", ...] = ()
-    """What the stretches before the present plan's stood on."""
+    """What the segments before the present plan's stood on."""
     words: tuple["Word", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EarlierSegment:
-    """What one stretch of an execution stood on."""
+    """What one segment of an execution stood on."""
 
     segment: int
     plan: plan_pb2.Plan | None

@@ -44,7 +44,7 @@ def require_handed_out(
 
 
 def _earlier(documents: Documents) -> Iterator[tuple[str, str]]:
-    """Yield what else names a mission: the documents of earlier stretches, and persons' words."""
+    """Yield what else names a mission: the documents of earlier segments, and persons' words."""
     for one in documents.earlier:
         yield from (("plan", one.plan.mission_id),) if one.plan else ()
         yield from (("report", one.report.mission_id),) if one.report else ()

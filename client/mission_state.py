@@ -35,7 +35,7 @@ class MissionState:
     intent_id: str = ""
     transcription_id: str = ""
     segment: int = 0
-    """The stretch of the execution that the present plan is for."""
+    """The segment of the execution that the present plan is for."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the state as a file holds it."""

@@ -32,7 +32,7 @@ class VerifiedStep:
     """A step that an execution waits at, with the plan and report that it is in. Made by `verify_step` only."""
 
     mission: VerifiedMission
-    """The stretch of the execution that the step belongs to."""
+    """The segment of the execution that the step belongs to."""
     step: plan_pb2.Step
     report: evidence_pb2.StepReport
     execution_id: str
@@ -68,7 +68,7 @@ def verify_step(
     require_asked_for(asked, mission.mission_id)
     if not mission.HasField("pause") or (mission.pause.kind, mission.pause.step_id) != (kind, step_id):
         raise _not_waiting(mission, step_id, kind)
-    verified = _stretch_of(response, step_id, executor_key)
+    verified = _segment_of(response, step_id, executor_key)
     _check_execution(verified, mission)
     found = VerifiedStep(
         mission=verified,
@@ -147,11 +147,11 @@ def _not_waiting(mission: orchestrator_pb2.Mission, step_id: str, kind: events_p
     return ClientError("STEP_NOT_WAITING", message, f"gonogo show {mission.mission_id} tells what it waits for")
 
 
-def _stretch_of(
+def _segment_of(
     response: orchestrator_pb2.GetMissionResponse, step_id: str, executor_key: PublicKey
 ) -> VerifiedMission:
-    """Return the stretch whose plan has the step: the last one that does."""
-    for plan, report in _stretches(response):
+    """Return the segment whose plan has the step: the last one that does."""
+    for plan, report in _segments(response):
         if not report.body:
             continue
         mission_id = response.mission.mission_id
@@ -161,7 +161,7 @@ def _stretch_of(
     raise EvidenceError("PLAN_MISMATCH", f"no plan of the mission has a step {step_id!r}", _TAMPERED)
 
 
-def _stretches(
+def _segments(
     response: orchestrator_pb2.GetMissionResponse,
 ) -> Iterator[tuple[sealed_pb2.Sealed, sealed_pb2.Sealed]]:
     yield response.plan, response.report

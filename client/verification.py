@@ -72,7 +72,7 @@ def verify_mission(
 def require_asked_for(asked: str, found: str) -> None:
     """Refuse another mission than the one that was asked for, by its id or the beginning of it.
 
-    Whoever names a whole id means that mission: an orchestrator must not stretch it to another one.
+    Whoever names a whole id means that mission: an orchestrator must not segment it to another one.
 
     Raises:
         EvidenceError: it is another.

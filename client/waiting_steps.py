@@ -73,9 +73,9 @@ def step_words(found: VerifiedStep) -> str:
     """Return what a person decides on, from the verified bytes."""
     plan = found.mission.plan
     net = net_changes([found.report.changes])
-    stretch = f", segment {plan.segment}" if plan.segment else ""
+    segment = f", segment {plan.segment}" if plan.segment else ""
     parts = [
-        safe_line(f"STEP of mission {plan.mission_id}{stretch}: {plan.objective}"),
+        safe_line(f"STEP of mission {plan.mission_id}{segment}: {plan.objective}"),
         indented(step_text(found.step)),
         f"DRY RUN (signed by the executor, {found.mission.report_key_id})",
         indented(step_report_text(found.report)),

@@ -53,8 +53,8 @@ from orchestrator.service.ports import Clock, Executor, RepairProposer
 from orchestrator.service.repair_proposals import RevertingProposer
 from orchestrator.service.repairing import Repairs
 from orchestrator.service.run import Run
+from orchestrator.service.segments import Segments
 from orchestrator.service.signals import Signals
-from orchestrator.service.stretches import Stretches
 from orchestrator.service.tried_proposals import TriedProposals
 from orchestrator.service.watching import Watching
 from orchestrator.service.witnessed_executor import WitnessedExecutor
@@ -220,7 +220,7 @@ def _executions(ground: _Ground) -> Executions:
         clock=clock,
         approvals=approvals,
         runs=runs,
-        stretches=Stretches(store=store, executor=ground.executor, documents=documents, clock=clock),
+        segments=Segments(store=store, executor=ground.executor, documents=documents, clock=clock),
         words=ground.words,
     )
 

@@ -9,7 +9,7 @@ from client.proving.checks import Check, check
 from client.proving.decision import is_recorded, may_be_left_out
 from client.proving.leaves import receipt_leaf
 from client.proving.opened import Opened
-from client.proving.stretches import Stretch, stretches
+from client.proving.segments import Segment, segments
 from client.proving.worded import stood_on_by
 from gonogo.merkle import leaf_hash
 from gonogo.v1 import evidence_pb2, plan_pb2
@@ -32,7 +32,7 @@ class Link:
 
 def chain(bundle: Bundle, opened: Opened) -> list[Link]:
     """Return the chain as far as the mission has come."""
-    found = stretches(bundle, opened)
+    found = segments(bundle, opened)
     first, *later = found
     if first.opened.plan is None:
         return []
@@ -75,9 +75,9 @@ def _origin_links(mission: MissionState, plan: plan_pb2.Plan) -> Iterator[Link]:
     yield Link(kind="mission", id=plan.mission_id, digest="", named_by="plan.mission_id", ok=agree)
 
 
-def _evidence_links(mission: MissionState, stretch: Stretch, *, present: bool) -> Iterator[Link]:
-    """Yield plan, report and approvals of one stretch; the mission names those of its present plan."""
-    opened, label = stretch.opened, stretch.label
+def _evidence_links(mission: MissionState, segment: Segment, *, present: bool) -> Iterator[Link]:
+    """Yield plan, report and approvals of one segment; the mission names those of its present plan."""
+    opened, label = segment.opened, segment.label
     plan, report, receipt = opened.plan, opened.report, opened.receipt
     if plan is None:
         return
@@ -100,18 +100,18 @@ def _evidence_links(mission: MissionState, stretch: Stretch, *, present: bool) -
 
 
 def _segment_links(
-    mission: MissionState, stretch: Stretch, number: int, *, present: bool, ended: bool
+    mission: MissionState, segment: Segment, number: int, *, present: bool, ended: bool
 ) -> Iterator[Link]:
-    """Yield a later stretch: its plan names the execution and what that had done, the receipt names it."""
-    plan, receipt = stretch.opened.plan, stretch.opened.receipt
+    """Yield a later segment: its plan names the execution and what that had done, the receipt names it."""
+    plan, receipt = segment.opened.plan, segment.opened.receipt
     if plan is None:
         return
     record = next((one for one in receipt.segments if one.segment == number), None) if receipt else None
-    fits = (plan.segment, stretch.number, plan.execution_id) == (number, number, mission.execution_id)
+    fits = (plan.segment, segment.number, plan.execution_id) == (number, number, mission.execution_id)
     fits = fits and (not ended or (record is not None and record.journal_digest == plan.journal_digest))
     by = "receipt.segments" if record else ""
     yield Link(kind=f"segment {number}", id=plan.execution_id, digest=plan.journal_digest, named_by=by, ok=fits)
-    yield from _evidence_links(mission, stretch, present=present)
+    yield from _evidence_links(mission, segment, present=present)
 
 
 def _word_links(opened: Opened) -> Iterator[Link]:

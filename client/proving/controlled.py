@@ -74,7 +74,7 @@ def _control_of(leaf: Value) -> tuple[int, str, str, str]:
 
 
 def _repairs(receipt: evidence_pb2.Receipt) -> Check:
-    """Each later stretch was begun by a repair, at the moment of its claim, by those who approved it."""
+    """Each later segment was begun by a repair, at the moment of its claim, by those who approved it."""
     told = [(one.time.ToMicroseconds(), one.actor) for one in receipt.controls if one.action == REPAIR]
     claimed = [
         (one.started_at.ToMicroseconds(), ", ".join(record.approver for record in one.approvals))

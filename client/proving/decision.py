@@ -15,7 +15,7 @@ from client.proving.checks import Check, absent, bounded, check, guarded, labell
 from client.proving.facts import facts_of, moment
 from client.proving.opened import OpenApproval, Opened
 from client.proving.seals import proven_proposer, vote_of
-from client.proving.stretches import stretches
+from client.proving.segments import segments
 from gonogo.policy import Policy, Proposer, ProposerKind, decide, demand_of
 from gonogo.policy_document import demand_from_proto, demand_to_proto, proposer_from_proto
 from gonogo.v1 import evidence_pb2, plan_pb2
@@ -32,8 +32,8 @@ Evidence = tuple[plan_pb2.Plan, evidence_pb2.Report, Policy]
 
 
 def decision_checks(bundle: Bundle, opened: Opened) -> Iterator[Check]:
-    """Replay the decision of each stretch as far as the mission has come."""
-    found = stretches(bundle, opened)
+    """Replay the decision of each segment as far as the mission has come."""
+    found = segments(bundle, opened)
     if len(found) > 1 and opened.policy is not None:
         named = {one.report.policy_digest for one in opened.every if one.report is not None}
         yield check("policy is named by a report", opened.policy_digest in named, opened.policy_digest)
@@ -41,10 +41,10 @@ def decision_checks(bundle: Bundle, opened: Opened) -> Iterator[Check]:
         if one.opened.report is None and len(found) > 1 and not one.bundle.approvals:
             yield absent(f"{one.label}{DECISION}", "its report")
             continue
-        yield from labelled(one.label, _stretch_checks(one.bundle, one.opened))
+        yield from labelled(one.label, _segment_checks(one.bundle, one.opened))
 
 
-def _stretch_checks(bundle: Bundle, opened: Opened) -> Iterator[Check]:
+def _segment_checks(bundle: Bundle, opened: Opened) -> Iterator[Check]:
     plan, report, policy = opened.plan, opened.report, opened.policy
     if plan is None or report is None:
         yield from _left_over(bundle)

@@ -8,7 +8,7 @@ from client.json_form import short_name
 from client.proving.checks import Check, check, guarded, labelled, same
 from client.proving.opened import OpenApproval, Opened
 from client.proving.recorded import Told
-from client.proving.stretches import stretches
+from client.proving.segments import segments
 from gonogo.v1 import evidence_pb2, plan_pb2
 
 States = dict[bytes, evidence_pb2.NodeState | None]
@@ -16,15 +16,15 @@ States = dict[bytes, evidence_pb2.NodeState | None]
 
 def effect_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[Check]:
     """Compare the documents with each other, as far as the mission has come."""
-    for one in stretches(bundle, opened):
-        yield from labelled(one.label, _stretch_checks(one.opened))
+    for one in segments(bundle, opened):
+        yield from labelled(one.label, _segment_checks(one.opened))
     if opened.receipt is not None and opened.plan is not None:
         yield from _outcome_checks(opened.receipt, opened)
     if opened.refusal is not None and opened.plan is not None:
         yield _refusal_check(opened, opened.refusal, told)
 
 
-def _stretch_checks(opened: Opened) -> Iterator[Check]:
+def _segment_checks(opened: Opened) -> Iterator[Check]:
     plan, report = opened.plan, opened.report
     if plan is None:
         return

@@ -7,7 +7,7 @@ from client.bundle import Bundle
 from client.json_form import short_name
 from client.proving.checks import Check, check, labelled
 from client.proving.opened import Opened
-from client.proving.stretches import stretches
+from client.proving.segments import segments
 from gonogo.v1 import evidence_pb2
 
 NAMES = (
@@ -19,12 +19,12 @@ DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def gate_checks(bundle: Bundle, opened: Opened) -> Iterator[Check]:
-    """Check the gates of a receipt, stretch by stretch: all of them held, and what they saw is what is here."""
-    for one in stretches(bundle, opened):
-        yield from labelled(one.label, _stretch_checks(one.opened))
+    """Check the gates of a receipt, segment by segment: all of them held, and what they saw is what is here."""
+    for one in segments(bundle, opened):
+        yield from labelled(one.label, _segment_checks(one.opened))
 
 
-def _stretch_checks(opened: Opened) -> Iterator[Check]:
+def _segment_checks(opened: Opened) -> Iterator[Check]:
     receipt, report = opened.receipt, opened.report
     if receipt is None or report is None:
         return

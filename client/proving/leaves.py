@@ -24,7 +24,7 @@ from client.proving.controlled import (
 from client.proving.events import LeafError
 from client.proving.opened import Opened
 from client.proving.recorded import Told
-from client.proving.stretches import Stretch, stretches
+from client.proving.segments import Segment, segments
 from client.proving.worded import carried_checks
 from client.strict_json import strict_json
 from gonogo.digests import framed_digest
@@ -80,7 +80,7 @@ class _Mission:
     opened: Opened
     told: Told
     """What the orchestrator's log tells."""
-    stretches: Sequence[Stretch]
+    segments: Sequence[Segment]
 
 
 def leaf_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[Check]:
@@ -97,7 +97,7 @@ def leaf_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[C
     strange = [entry for entry in entries if entry.value["mission_id"] != bundle.mission.mission_id]
     shown = f"leaf {strange[0].index} is of {strange[0].value['mission_id']!r}" if strange else f"{len(entries)} leaves"
     yield check(KNOWN, not strange, shown)
-    mission = _Mission(bundle=bundle, opened=opened, told=told or Told(), stretches=stretches(bundle, opened))
+    mission = _Mission(bundle=bundle, opened=opened, told=told or Told(), segments=segments(bundle, opened))
     for entry in entries:
         yield from _COMPARED[entry.kind](mission, entry)
     yield from _needed(mission, entries)
@@ -151,7 +151,7 @@ def receipt_leaf(log: LogPart, receipt_digest: str) -> Leaf | None:
 
 def _report(mission: _Mission, entry: Entry) -> Iterator[Check]:
     title, named = _title(entry), entry.value["report_digest"]
-    found = next((one for one in mission.stretches if one.opened.report_digest == named), None)
+    found = next((one for one in mission.segments if one.opened.report_digest == named), None)
     document = found.bundle.report if found else None
     report = found.opened.report if found else None
     if found is None or document is None or report is None:
@@ -177,7 +177,7 @@ def _claim(mission: _Mission, entry: Entry) -> Iterator[Check]:
             yield absent(title, "the receipt")
         return
     number = entry.value["segment"]
-    found = next((one.opened for one in mission.stretches if one.number == number), None)
+    found = next((one.opened for one in mission.segments if one.number == number), None)
     if found is None or found.receipt is None:
         yield check(title, False, f"the receipt, or the bundle, has no segment {number}")
         return
@@ -293,7 +293,7 @@ def _taken_back(opened: Opened, entries: Sequence[Entry]) -> Check:
 
 
 def _stood_on(opened: Opened, segment: int) -> frozenset[str]:
-    """Return on whose approvals one stretch of the execution stood."""
+    """Return on whose approvals one segment of the execution stood."""
     receipt = opened.receipt
     if receipt is None:
         return frozenset()

@@ -167,7 +167,7 @@ def _witness_checks(log: Log, opened: Opened) -> Iterator[Check]:
     except NoteError:
         return
     linked = {(one.size, one.root) for one in _linked(log, checkpoint)}
-    for one in (approval for stretch in opened.every for approval in stretch.approvals):
+    for one in (approval for segment in opened.every for approval in segment.approvals):
         title = f"{one.name} saw this log"
         if not one.approval.audit_checkpoint:
             yield absent(title, "its approver's client kept no checkpoint", optional=True)

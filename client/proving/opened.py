@@ -62,7 +62,7 @@ class Opened:
     """What could be read; digests are computed here, not taken over."""
 
     number: int
-    """The stretch of the execution that plan, report and approvals are of."""
+    """The segment of the execution that plan, report and approvals are of."""
     plan: plan_pb2.Plan | None
     plan_digest: str
     report: evidence_pb2.Report | None
@@ -75,26 +75,26 @@ class Opened:
     policy: Policy | None
     policy_digest: str
     earlier: tuple["Opened", ...]
-    """The stretches before, each with the same receipt, refusal and policy."""
+    """The segments before, each with the same receipt, refusal and policy."""
     words: tuple[OpenWord, ...]
     checks: tuple[Check, ...]
     """How reading went."""
 
     @property
     def every(self) -> tuple["Opened", ...]:
-        """All stretches, the first first."""
+        """All segments, the first first."""
         return (*self.earlier, self)
 
     @property
     def label(self) -> str:
-        """What the names of checks about this stretch begin with."""
+        """What the names of checks about this segment begin with."""
         return label_of(self.number)
 
 
 def open_all(bundle: Bundle) -> Opened:
-    """Open every document of a bundle; the stretch that is returned is the present plan's."""
+    """Open every document of a bundle; the segment that is returned is the present plan's."""
     checks: list[Check] = [*_digests(bundle)]
-    present = _stretch(checks, bundle)
+    present = _segment(checks, bundle)
     earlier = tuple(
         replace(
             present,
@@ -108,11 +108,11 @@ def open_all(bundle: Bundle) -> Opened:
 
 
 def label_of(number: int) -> str:
-    """Return what is put before the names of a stretch's documents; the first stretch is the mission's own."""
+    """Return what is put before the names of a segment's documents; the first segment is the mission's own."""
     return f"segment {number} " if number else ""
 
 
-def _stretch(checks: list[Check], bundle: Bundle) -> Opened:
+def _segment(checks: list[Check], bundle: Bundle) -> Opened:
     number = bundle.mission.segment if bundle.segments else 0
     return Opened(
         number=number,
@@ -132,7 +132,7 @@ def _stretch(checks: list[Check], bundle: Bundle) -> Opened:
 def _opened_of(
     checks: list[Check], label: str, plan: SealedText, report: SealedText | None, approvals: Sequence[SealedText]
 ) -> dict[str, Any]:
-    """Open what one stretch stands on."""
+    """Open what one segment stands on."""
     opened = [
         OpenApproval(document=document, digest=digest(document.sealed.body), approval=read)
         for number, document in enumerate(approvals, 1)

@@ -12,7 +12,7 @@ from client.proving.checks import Check, check, labelled, same
 from client.proving.events import CHAT, STREAM, LeafError, RecordedEvent, read_event
 from client.proving.opened import Opened
 from client.proving.replay import replayed
-from client.proving.stretches import Stretch, stretches
+from client.proving.segments import Segment, segments
 from client.proving.worded import word_events
 from gonogo.v1 import events_pb2, evidence_pb2, plan_pb2
 
@@ -43,7 +43,7 @@ class Told:
     plans: frozenset[str] = frozenset()
     """Digests of all plans that they tell of."""
     first_plans: tuple[str, ...] = ()
-    """Digests of the plans of the first stretch: more than one where a dry run failed and another plan was given."""
+    """Digests of the plans of the first segment: more than one where a dry run failed and another plan was given."""
 
 
 def read_told(bundle: Bundle) -> Told | None:
@@ -117,8 +117,8 @@ def _state_check(said: MissionState, state: MissionState) -> Check:
 def _document_checks(bundle: Bundle, opened: Opened, told: Told) -> Iterator[Check]:
     events = told.own
     yield _proposal_event(opened, told)
-    for one in stretches(bundle, opened):
-        yield from labelled(one.label, _stretch_checks(one, events))
+    for one in segments(bundle, opened):
+        yield from labelled(one.label, _segment_checks(one, events))
     if opened.receipt is not None:
         yield _receipt_events(opened, events)
         yield from _segment_events(opened.receipt, events)
@@ -149,10 +149,10 @@ def _proposal_event(opened: Opened, told: Told) -> Check:
     return check(title, not different, f"another {different[0]}" if different else plan.objective)
 
 
-def _stretch_checks(stretch: Stretch, events: Sequence[RecordedEvent]) -> Iterator[Check]:
-    opened = stretch.opened
+def _segment_checks(segment: Segment, events: Sequence[RecordedEvent]) -> Iterator[Check]:
+    opened = segment.opened
     yield _plan_events(opened, events)
-    yield _plan_signature_events(stretch.bundle, opened, events)
+    yield _plan_signature_events(segment.bundle, opened, events)
     if opened.report is not None:
         yield _report_event(opened, events)
     yield _approval_events(opened, events)
@@ -212,7 +212,7 @@ def _approval_events(opened: Opened, events: Sequence[RecordedEvent]) -> Check:
 
 
 def _segment_events(receipt: evidence_pb2.Receipt, events: Sequence[RecordedEvent]) -> Iterator[Check]:
-    """The executor's events tell of every stretch that its receipt tells of, and of no other."""
+    """The executor's events tell of every segment that its receipt tells of, and of no other."""
     told = [
         (one.payload.segment, one.payload.plan_id, one.payload.plan_digest, one.payload.report_digest)
         for one in events

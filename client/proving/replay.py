@@ -61,7 +61,7 @@ STAYS: Mapping[str, frozenset[str]] = {
 """What says something of a mission and leaves it where it is, by where that can be."""
 
 PLAN = ("segment", "plan_id", "plan_digest", "report_id", "report_digest", "report_status")
-"""What a mission has of each stretch of its execution."""
+"""What a mission has of each segment of its execution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +69,11 @@ class Standing(MissionState):
     """A mission's state with what its fold needs besides."""
 
     opened: int = 0
-    """The stretch that the execution is in."""
+    """The segment that the execution is in."""
     waits_at: str | None = None
     """Digest of what a paused execution has done; None while it does not wait, or does not say for what."""
     earlier: tuple[Mapping[str, Any], ...] = ()
-    """What the stretches before the present plan's stood on."""
+    """What the segments before the present plan's stood on."""
 
 
 Fold = Callable[[Standing, Any], Standing]

@@ -6,7 +6,7 @@ from client.bundle import Bundle, SealedText
 from client.proving.anchors import Anchors
 from client.proving.checks import Check, absent, check, labelled
 from client.proving.opened import OpenApproval, Opened
-from client.proving.stretches import stretches
+from client.proving.segments import segments
 from client.verification import verify_signature
 from gonogo.policy import Key, KeyUse, Person, PersonKind, Policy, Proposer, ProposerKind, Vote
 from gonogo.signatures import ED25519, PublicKey, SignatureError, load_public_key
@@ -17,12 +17,12 @@ from gonogo.v1 import sealed_pb2
 def seal_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
     """Check every signature of a bundle's documents."""
     yield from _stated((("policy", bundle.policy),), anchors)
-    for stretch in stretches(bundle, opened):
-        yield from labelled(stretch.label, _stretch_checks(stretch.bundle, stretch.opened, anchors))
+    for segment in segments(bundle, opened):
+        yield from labelled(segment.label, _segment_checks(segment.bundle, segment.opened, anchors))
     yield from _stated((("receipt", bundle.receipt), ("refusal", bundle.refusal)), anchors)
 
 
-def _stretch_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
+def _segment_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
     yield from _stated((("report", bundle.report),), anchors)
     for one in opened.approvals:
         yield _approval_signed(one, opened.policy, anchors)

@@ -13,7 +13,7 @@ from client.proving.checks import Check, absent, check, same
 from client.proving.controlled import CONTROL
 from client.proving.opened import Opened, OpenWord
 from client.proving.seals import signed_in_name, vote_in_name
-from client.proving.stretches import Stretch, stretches
+from client.proving.segments import Segment, segments
 from gonogo.digests import framed_digest, step_digest
 from gonogo.policy import decide
 from gonogo.policy_document import demand_from_proto, proposer_from_proto
@@ -27,9 +27,9 @@ AHEAD_US = 60_000_000
 
 def word_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
     """Check every signed word by itself, and those that the receipt stands on."""
-    found = stretches(bundle, opened)
+    found = segments(bundle, opened)
     for word in opened.words:
-        its = _stretch_of(word, found)
+        its = _segment_of(word, found)
         policy = its.opened.policy if its else None
         yield signed_in_name(word.name, word.document.sealed, word.person, policy, anchors)
         yield _about(word, its, bundle.mission.execution_id)
@@ -37,8 +37,8 @@ def word_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Ch
         yield _single(opened.words)
     if opened.receipt is not None:
         yield from _recorded(opened.receipt, opened.words)
-        for stretch in found:
-            yield from _enough(stretch, opened.words)
+        for segment in found:
+            yield from _enough(segment, opened.words)
 
 
 def carried_checks(words: Words, leaves: Iterable[Value], receipt: evidence_pb2.Receipt | None) -> Iterator[Check]:
@@ -87,7 +87,7 @@ def stood_on_by(receipt: evidence_pb2.Receipt) -> Mapping[str, str]:
     return found
 
 
-def _about(word: OpenWord, its: Stretch | None, execution_id: str) -> Check:
+def _about(word: OpenWord, its: Segment | None, execution_id: str) -> Check:
     """Check that a word is about a step of this execution, and for an approval: about what that step does."""
     title, said = f"{word.name} is about a step of this execution", word.word
     plan = its.opened.plan if its else None
@@ -147,18 +147,18 @@ def _is_word_as(word: OpenWord, record: evidence_pb2.ReconciliationRecord, step:
     return (said.person, signatures[0].key_id, said.happened) == told and said.step_id == step.step_id
 
 
-def _enough(stretch: Stretch, words: Words) -> Iterator[Check]:
+def _enough(segment: Segment, words: Words) -> Iterator[Check]:
     """Count the approvals of each step that was begun and had to wait for them, as the executor had to count them."""
-    opened = stretch.opened
+    opened = segment.opened
     receipt, plan, report, policy = opened.receipt, opened.plan, opened.report, opened.policy
     if receipt is None or plan is None or report is None:
         return
     asked = {step.step_id for step in plan.steps if step.needs_approval}
     asked |= {*report.demand.approve_steps, *receipt.demand.approve_steps}
     for step in receipt.steps:
-        if step.segment != stretch.number or step.step_id not in asked:
+        if step.segment != segment.number or step.step_id not in asked:
             continue
-        title = f"{stretch.label}step {step.step_id} was approved by itself"
+        title = f"{segment.label}step {step.step_id} was approved by itself"
         if policy is None:
             yield absent(title, "the executor's sealed policy")
             continue
@@ -227,13 +227,13 @@ def _waited_for(word: OpenWord, pause: Any) -> bool:
     return isinstance(said, evidence_pb2.Reconciliation) or pause.change_set_digest == said.change_set_digest
 
 
-def _stretch_of(word: OpenWord, found: Sequence[Stretch]) -> Stretch | None:
-    """Return the stretch that a word is about: an approval says which, of a reconciliation it is the step's."""
+def _segment_of(word: OpenWord, found: Sequence[Segment]) -> Segment | None:
+    """Return the segment that a word is about: an approval says which, of a reconciliation it is the step's."""
     said = word.word
-    for stretch in found:
-        plan = stretch.opened.plan
+    for segment in found:
+        plan = segment.opened.plan
         if plan is None or not any(step.step_id == said.step_id for step in plan.steps):
             continue
-        if isinstance(said, evidence_pb2.Reconciliation) or said.segment == stretch.number:
-            return stretch
+        if isinstance(said, evidence_pb2.Reconciliation) or said.segment == segment.number:
+            return segment
     return None

@@ -102,7 +102,7 @@ def documents_text(mission: orchestrator_pb2.Mission, documents: Documents) -> s
 
 
 def _earlier(one: EarlierSegment) -> list[str]:
-    """Return what an earlier stretch of the execution stood on."""
+    """Return what an earlier segment of the execution stood on."""
     number = f" OF SEGMENT {one.segment}"
     parts = [f"PLAN{number}\n" + indented(plan_text(one.plan, one.plan_digest))] if one.plan else []
     if one.report is not None:

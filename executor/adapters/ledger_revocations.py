@@ -57,7 +57,7 @@ class Revocations(AuditRows):
         return next((one for one in kept if (one.person, one.kind) == (record.person, record.kind)), None)
 
     def _standing(self, mission_id: str) -> tuple[Standing, tuple[str, ...]]:
-        """Return how a mission stands, and on whose approvals: those of the newest stretch of its execution."""
+        """Return how a mission stands, and on whose approvals: those of the newest segment of its execution."""
         rows = self._rows("last_claim_and_outcome", mission_id)
         if not rows:
             return Standing.FREE, ()

@@ -1,4 +1,4 @@
-"""The stretches of an execution and the plans they run under, as rows of the SQLite ledger."""
+"""The segments of an execution and the plans they run under, as rows of the SQLite ledger."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Segments(ABC):
-    """The part of the SQLite ledger that knows what an execution stands on, stretch by stretch."""
+    """The part of the SQLite ledger that knows what an execution stands on, segment by segment."""
 
     def standing(self, mission_id: str, segment: int = 0) -> Standing:
         rows = self._rows("standing_of_segment" if segment else "standing", mission_id, segment)

@@ -348,7 +348,7 @@ class Plan:
     steps: tuple[Step, ...]
     pause: PauseRules = PauseRules()
     segment: int = 0
-    """Which stretch of the execution it is for; a repair plan opens the next."""
+    """Which segment of the execution it is for; a repair plan opens the next."""
     execution_id: str = ""
     """The paused execution that a repair plan goes on with."""
     journal_digest: str = ""

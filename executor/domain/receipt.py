@@ -135,7 +135,7 @@ class ExecutionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRecord:
-    """What one later stretch of an execution stood on."""
+    """What one later segment of an execution stood on."""
 
     segment: int
     plan_id: str

@@ -115,7 +115,7 @@ class ControlDesk:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The stretches so far."""
+        """The segments so far."""
         return tuple(self._segments)
 
     @property

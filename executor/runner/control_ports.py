@@ -80,7 +80,7 @@ class PausedState:
 
     execution_id: str
     segment: int
-    """The stretch that it is in."""
+    """The segment that it is in."""
     kind: PauseKind
     results_digest: str
     """As the last `execution_paused` said."""

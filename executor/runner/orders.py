@@ -110,7 +110,7 @@ class Left:
 
     @property
     def segments(self) -> tuple[Segment, ...] | None:
-        """The stretches that were claimed; None where one of the plans is not here any more."""
+        """The segments that were claimed; None where one of the plans is not here any more."""
         plans = [plan for plan in self.plans if plan is not None]
         if len(plans) != len(self.claims):
             return None

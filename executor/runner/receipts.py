@@ -153,7 +153,7 @@ class Issuer:
 
 
 def _segment(claim: Claim, report: Report) -> SegmentRecord:
-    """Return what a later stretch of an execution stood on."""
+    """Return what a later segment of an execution stood on."""
     return SegmentRecord(
         segment=claim.segment,
         plan_id=claim.plan_id,

@@ -34,7 +34,7 @@ class Progress:
     pause: Pause | None = None
     """What it waits for."""
     segment: int = 0
-    """The stretch that it is in."""
+    """The segment that it is in."""
 
     @property
     def ended(self) -> bool:

@@ -1,4 +1,4 @@
-"""One stretch of an execution: segment 0 is the mission's plan, each approved repair plan opens the next."""
+"""One segment of an execution: segment 0 is the mission's plan, each approved repair plan opens the next."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from executor.runner.words import steps_to_approve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """One stretch of an execution: an approved plan, its report, and that both were claimed."""
+    """One segment of an execution: an approved plan, its report, and that both were claimed."""
 
     claim: Claim
     plan: Plan

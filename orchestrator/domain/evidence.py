@@ -120,7 +120,7 @@ class ReceiptFacts:
     abort_reason: str
     errors: tuple[str, ...]
     segment_plan_digests: tuple[str, ...] = ()
-    """The plans of the later stretches, in their order."""
+    """The plans of the later segments, in their order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

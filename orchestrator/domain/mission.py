@@ -18,8 +18,8 @@ answers a second request with what became of the first.
 While it is under way it may be **paused**: a person asked for it, a step failed, a step or an effect waits for a
 signed word. Then the executor waits, durably, and goes on when it is told to (the mission is active again), or stops.
 What stops is active until its receipt is there, since it may have much to undo. A paused mission can take a repair
-plan: the plan of the next *stretch* of the same execution, with a dry run and approvals of its own, all of them while
-it stays paused. What the stretch before stood on is kept in `earlier`. The executor opens the stretch, or refuses it,
+plan: the plan of the next *segment* of the same execution, with a dry run and approvals of its own, all of them while
+it stays paused. What the segment before stood on is kept in `earlier`. The executor opens the segment, or refuses it,
 and then the plan is void and the mission stands where it stood; and so it is void when the execution moves by itself.
 
 An execution ends with a receipt. A success is **completed**; partial, rolled back and aborted are **failed**, or
@@ -38,7 +38,7 @@ from orchestrator.domain import events as ev
 from orchestrator.domain.errors import Reason, TransitionError
 from orchestrator.domain.evidence import ReportStatus
 from orchestrator.domain.mission_folds import FOLDS, REPAIR, reads
-from orchestrator.domain.standing import ENDED, GrantedApproval, Mission, MissionStatus, PlanSignature, Stretch
+from orchestrator.domain.standing import ENDED, GrantedApproval, Mission, MissionStatus, PlanSignature, Segment
 
 __all__ = [
     "ENDED",
@@ -49,7 +49,7 @@ __all__ = [
     "Mission",
     "MissionStatus",
     "PlanSignature",
-    "Stretch",
+    "Segment",
     "evolve",
     "fold",
     "next_status",

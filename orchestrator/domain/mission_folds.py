@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from orchestrator.domain import events as ev
 from orchestrator.domain.control import pause_of
 from orchestrator.domain.evidence import Outcome
-from orchestrator.domain.standing import GrantedApproval, Mission, MissionStatus, PlanSignature, Stretch
+from orchestrator.domain.standing import GrantedApproval, Mission, MissionStatus, PlanSignature, Segment
 
 S = MissionStatus
 
@@ -45,7 +45,7 @@ def _unchanged(_mission: Mission, _payload: Any, _event: ev.Event) -> Changes:
 
 
 def _plan_sealed(mission: Mission, payload: ev.PlanSealed, _event: ev.Event) -> Changes:
-    """Take a plan; one of the next stretch leaves what the present one stands on among the earlier ones."""
+    """Take a plan; one of the next segment leaves what the present one stands on among the earlier ones."""
     kept = (*mission.earlier, _present(mission)) if payload.segment > mission.segment else mission.earlier
     return {
         **NO_EVIDENCE,
@@ -59,12 +59,12 @@ def _plan_sealed(mission: Mission, payload: ev.PlanSealed, _event: ev.Event) -> 
     }
 
 
-_STRETCH: Final = tuple(field.name for field in fields(Stretch))
-_stretch_values = attrgetter(*_STRETCH)
+_SEGMENT: Final = tuple(field.name for field in fields(Segment))
+_segment_values = attrgetter(*_SEGMENT)
 
 
-def _present(mission: Mission) -> Stretch:
-    return Stretch(**dict(zip(_STRETCH, _stretch_values(mission), strict=True)))
+def _present(mission: Mission) -> Segment:
+    return Segment(**dict(zip(_SEGMENT, _segment_values(mission), strict=True)))
 
 
 def _without_repair(mission: Mission) -> Changes:
@@ -72,7 +72,7 @@ def _without_repair(mission: Mission) -> Changes:
     if mission.segment == mission.opened_segment or not mission.earlier:
         return {}
     *earlier, present = mission.earlier
-    return {**dict(zip(_STRETCH, _stretch_values(present), strict=True)), "earlier": tuple(earlier)}
+    return {**dict(zip(_SEGMENT, _segment_values(present), strict=True)), "earlier": tuple(earlier)}
 
 
 def _waits_because(mission: Mission) -> str:

@@ -52,8 +52,8 @@ class PlanSignature:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """What an earlier stretch of the execution stood on."""
+class Segment:
+    """What an earlier segment of the execution stood on."""
 
     segment: int
     plan_id: str
@@ -114,11 +114,11 @@ class Mission:
     pause: Pause | None = None
     """What it waits for, while it is paused."""
     segment: int = 0
-    """The stretch of its execution that its present plan is for."""
+    """The segment of its execution that its present plan is for."""
     opened_segment: int = 0
-    """The stretch that its execution is in."""
-    earlier: tuple[Stretch, ...] = ()
-    """The stretches before the present plan's, the first first."""
+    """The segment that its execution is in."""
+    earlier: tuple[Segment, ...] = ()
+    """The segments before the present plan's, the first first."""
     stopped_by: str = ""
     """Who stopped it, as the executor says; empty where nobody did."""
     priority: int = 0
@@ -149,4 +149,4 @@ class Mission:
     def later_plan_digests(self) -> tuple[str, ...]:
         """Digests of the repair plans under which its execution went on, in their order."""
         present = (self.plan_digest,) if self.segment and self.segment == self.opened_segment else ()
-        return (*(stretch.plan_digest for stretch in self.earlier[1:]), *present)
+        return (*(segment.plan_digest for segment in self.earlier[1:]), *present)

@@ -25,7 +25,7 @@ class BoardStep:
     end_time: datetime | None = None
     duration_ms: int = 0
     segment: int = 0
-    """The stretch of the execution whose plan it stands in."""
+    """The segment of the execution whose plan it stands in."""
     attempts: int = 0
     """How often it was begun."""
     error: str = ""
@@ -76,10 +76,10 @@ class _Steps(dict[str, BoardStep]):
     """The steps by their ids, in the order of their plans; it never leaves this module."""
 
     opened: int = 0
-    """The stretch that the execution is in."""
+    """The segment that the execution is in."""
 
     def forget_planned(self, after: int) -> None:
-        """Take off what was planned for a later stretch and never begun."""
+        """Take off what was planned for a later segment and never begun."""
         for step_id in [name for name, step in self.items() if step.segment > after and not step.attempts]:
             del self[step_id]
 

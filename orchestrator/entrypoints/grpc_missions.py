@@ -291,12 +291,12 @@ def _file(file: MissionFile) -> pb.GetMissionResponse:
         refusal=wire.sealed_or_none(file.refusal),
         segments=[
             pb.SegmentDocuments(
-                segment=stretch.segment,
-                plan=wire.sealed_or_none(stretch.plan),
-                report=wire.sealed_or_none(stretch.report),
-                approvals=[wire.sealed_to_proto(approval) for approval in stretch.approvals],
+                segment=segment.segment,
+                plan=wire.sealed_or_none(segment.plan),
+                report=wire.sealed_or_none(segment.report),
+                approvals=[wire.sealed_to_proto(approval) for approval in segment.approvals],
             )
-            for stretch in file.segments
+            for segment in file.segments
         ],
         words=[wire.sealed_to_proto(word) for word in file.words],
     )

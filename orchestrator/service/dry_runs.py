@@ -80,12 +80,12 @@ class DryRuns:
         return report
 
     def reports_of(self, mission: Mission) -> tuple[Sealed, ...]:
-        """Return a mission's present report and those of the stretches before; at least one.
+        """Return a mission's present report and those of the segments before; at least one.
 
         Raises:
             StateForbidsError: it has none.
         """
-        digests = filter(None, (mission.report_digest, *(stretch.report_digest for stretch in mission.earlier)))
+        digests = filter(None, (mission.report_digest, *(segment.report_digest for segment in mission.earlier)))
         reports = (self.store.document(mission.mission_id, digest) for digest in digests)
         return tuple(report for report in reports if report is not None) or (self.report_of(mission),)
 

@@ -11,7 +11,7 @@ handing it over and writing that down. So the executor is asked before such a mi
 and its answer that the mission was executed already is not an error of the caller's but the execution itself.
 
 A run goes through pauses: the executor's stream stays open, and what persons have the execution do comes back as its
-events. One run follows all stretches of an execution; a repair plan is handed over beside it (`stretches`).
+events. One run follows all segments of an execution; a repair plan is handed over beside it (`segments`).
 """
 
 import asyncio
@@ -44,7 +44,7 @@ from orchestrator.service.ports import Clock, Documents, ExecutionOrder, Executi
 from orchestrator.service.recorder import ORCHESTRATOR, Recorder
 from orchestrator.service.requests import Answer, Request
 from orchestrator.service.run import Run
-from orchestrator.service.stretches import CLAIMED, Stretches, kept_refusal, no_answer
+from orchestrator.service.segments import CLAIMED, Segments, kept_refusal, no_answer
 from orchestrator.service.words import Words
 
 LONGEST_PAUSE: Final = 5.0
@@ -73,7 +73,7 @@ class Executions:
     clock: Clock
     approvals: Approvals
     runs: dict[str, Run]
-    stretches: Stretches
+    segments: Segments
     words: Words
     first_pause: float = 0.1
 
@@ -120,13 +120,13 @@ class Executions:
         return await self._gone_on(request, mission)
 
     async def _gone_on(self, request: Request, mission: Mission) -> tuple[Run | None, int]:
-        """Have the next stretch begun, unless this very request has done so and never heard of it."""
+        """Have the next segment begun, unless this very request has done so and never heard of it."""
         if not mission.has_ended and mission.mission_id not in self.runs:
             self.start(mission, None, claimed=True)
         run = self.runs.get(mission.mission_id)
         seen = run.written if run is not None else 0
         try:
-            await self.stretches.go_on(request, mission)
+            await self.segments.go_on(request, mission)
         except ExecutorRefusedError:
             if not mission.repair_pending:
                 decisions.require_executable(mission, running=True)
@@ -256,7 +256,7 @@ class Executions:
 
     async def close(self) -> None:
         """Leave the runs that are going on; the executor goes on with them, and the next start takes them up."""
-        await self.stretches.close()
+        await self.segments.close()
         tasks = [run.task for run in self.runs.values() if run.task is not None]
         for task in tasks:
             task.cancel()
@@ -390,12 +390,12 @@ class Executions:
         return self.executor.execute(order)
 
     def _order(self, mission_id: str) -> ExecutionOrder:
-        order = self.stretches.order(self.store.state(mission_id), "")
+        order = self.segments.order(self.store.state(mission_id), "")
         return replace(order, request_id=_order_id(order))
 
     async def _refused(self, mission_id: str, error: ExecutorRefusedError) -> None:
         """Record what a refusal does to a mission that nobody has claimed."""
-        refused, sealed = self.stretches.refusal(error)
+        refused, sealed = self.segments.refusal(error)
 
         def decide(mission: Mission) -> Decision:
             if mission.status not in WAITING:

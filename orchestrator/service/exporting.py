@@ -131,6 +131,6 @@ class Exports:
 
 
 def _last_report(file: MissionFile) -> Sealed | None:
-    """Return the present plan's report; while a repair plan has none, that of the stretch before."""
+    """Return the present plan's report; while a repair plan has none, that of the segment before."""
     earlier = (segment.report for segment in reversed(file.segments))
     return next((report for report in (file.report, *earlier) if report is not None), None)

@@ -16,7 +16,7 @@ from orchestrator.domain.control import Pause
 from orchestrator.domain.errors import ContractError, Reason
 from orchestrator.domain.events import ControlAction, PauseKind
 from orchestrator.domain.evidence import Outcome, ReportStatus, RiskLevel
-from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, PlanSignature, Stretch
+from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, PlanSignature, Segment
 from orchestrator.domain.plan import PauseDefault
 from orchestrator.service.event_log import ProjectionRow
 from orchestrator.service.streams import MISSIONS
@@ -46,8 +46,8 @@ _mission_values = attrgetter(*_MISSION_FIELDS)
 _approval_values = attrgetter(*_APPROVAL_FIELDS)
 _signature_values = attrgetter(*_SIGNATURE_FIELDS)
 _pause_values = attrgetter(*_PAUSE_FIELDS)
-_STRETCH_FIELDS: Final = tuple(sorted(field.name for field in fields(Stretch)))
-_stretch_values = attrgetter(*_STRETCH_FIELDS)
+_SEGMENT_FIELDS: Final = tuple(sorted(field.name for field in fields(Segment)))
+_segment_values = attrgetter(*_SEGMENT_FIELDS)
 
 
 def _written_value(value: object) -> object:
@@ -60,8 +60,8 @@ def _written_value(value: object) -> object:
         return _written(_SIGNATURE_FIELDS, _signature_values(value))
     if isinstance(value, Pause):
         return _written(_PAUSE_FIELDS, _pause_values(value))
-    if isinstance(value, Stretch):
-        return _written(_STRETCH_FIELDS, _stretch_values(value))
+    if isinstance(value, Segment):
+        return _written(_SEGMENT_FIELDS, _segment_values(value))
     raise TypeError(f"no way to write {type(value).__name__}")
 
 
@@ -114,7 +114,7 @@ def _value(name: str, item: Any) -> Any:
 _NESTED: Final[Mapping[str, Callable[[Any], Any]]] = {
     "approvals": lambda items: tuple(GrantedApproval(**_read(granted)) for granted in items),
     "plan_signatures": lambda items: tuple(PlanSignature(**_read(signed)) for signed in items),
-    "earlier": lambda items: tuple(Stretch(**({"segment": 0} | _read(stretch))) for stretch in items),
+    "earlier": lambda items: tuple(Segment(**({"segment": 0} | _read(segment))) for segment in items),
     "pause": lambda item: Pause(**_read(item)),
     "actions": lambda items: tuple(ControlAction(action) for action in items),
 }

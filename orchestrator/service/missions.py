@@ -7,7 +7,7 @@ from orchestrator.domain import decisions
 from orchestrator.domain import events as ev
 from orchestrator.domain.errors import ContractError, Reason, RequestRefusedError
 from orchestrator.domain.evidence import ExecutorInfo, Sealed, WorkspaceInfo
-from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, Stretch
+from orchestrator.domain.mission import GrantedApproval, Mission, MissionStatus, Segment
 from orchestrator.domain.plan import FailurePolicy, Plan, PlanDraft, Scope, Stage, Step, shortened
 from orchestrator.domain.plan_rules import completed
 from orchestrator.service.event_log import EventReader, ProjectionCursor, ProjectionRow
@@ -33,7 +33,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentFile:
-    """What one earlier stretch of an execution stood on."""
+    """What one earlier segment of an execution stood on."""
 
     segment: int
     plan: Sealed | None
@@ -52,7 +52,7 @@ class MissionFile:
     receipt: Sealed | None = None
     refusal: Sealed | None = None
     segments: tuple[SegmentFile, ...] = ()
-    """What the stretches before the present plan's stood on."""
+    """What the segments before the present plan's stood on."""
     words: tuple[Sealed, ...] = ()
     """Signed approvals of single steps, and reconciliations."""
 
@@ -171,16 +171,16 @@ class Missions:
             approvals=self._approvals(mission, mission.approvals),
             receipt=receipt,
             refusal=self._refusal(mission),
-            segments=tuple(self._segment(mission, stretch) for stretch in mission.earlier),
+            segments=tuple(self._segment(mission, segment) for segment in mission.earlier),
             words=self.words.of(mission, receipt) if mission.execution_id else (),
         )
 
-    def _segment(self, mission: Mission, stretch: Stretch) -> SegmentFile:
+    def _segment(self, mission: Mission, segment: Segment) -> SegmentFile:
         return SegmentFile(
-            segment=stretch.segment,
-            plan=self.store.signed_plan(mission.mission_id, stretch.plan_digest, stretch.plan_signatures),
-            report=self.store.document(mission.mission_id, stretch.report_digest),
-            approvals=self._approvals(mission, stretch.approvals),
+            segment=segment.segment,
+            plan=self.store.signed_plan(mission.mission_id, segment.plan_digest, segment.plan_signatures),
+            report=self.store.document(mission.mission_id, segment.report_digest),
+            approvals=self._approvals(mission, segment.approvals),
         )
 
     def _approvals(self, mission: Mission, granted: Iterable[GrantedApproval]) -> tuple[Sealed, ...]:

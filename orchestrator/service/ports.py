@@ -208,7 +208,7 @@ class RepairCase:
     mission: Mission
     """Proposed: its dry run came to no success. Paused: `mission.pause` says why its execution waits."""
     plan: PlanDraft
-    """What was tried: the plan of the dry run, or of the stretch that the execution is in, with its step ids."""
+    """What was tried: the plan of the dry run, or of the segment that the execution is in, with its step ids."""
     findings: Findings
     """That plan's report."""
     failure: FailureDetected | None

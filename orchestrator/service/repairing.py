@@ -1,7 +1,7 @@
 """Repair plans: another plan for a mission that did not go as planned.
 
 A proposed mission whose dry run came to no success gets a new plan instead of the old one. A paused one gets the plan
-of the next stretch of its execution: for the workspace as it stands, sealed with the execution's id, the stretch's
+of the next segment of its execution: for the workspace as it stands, sealed with the execution's id, the segment's
 number and the digest of what was done so far, so that it fits this one pause and no other. Either way nothing follows
 from it before it has a dry run and approvals of its own.
 """
@@ -194,7 +194,7 @@ def _failed_documents(mission: Mission) -> tuple[str, str]:
 
 
 def _renamed(steps: tuple[Step, ...], segment: int) -> tuple[Step, ...]:
-    """Return the steps with ids that no earlier stretch has."""
+    """Return the steps with ids that no earlier segment has."""
     if not segment:
         return steps
     prefix = f"r{segment}-"

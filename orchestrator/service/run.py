@@ -47,7 +47,7 @@ class Run:
             self.join(self.request)
 
     def join(self, request: Request) -> None:
-        """Answer a request with this run, too: the one it was started for, or one for a later stretch."""
+        """Answer a request with this run, too: the one it was started for, or one for a later segment."""
         self._joined[request.command_id] = request.digest
         self.unrecorded = request
 

@@ -227,7 +227,7 @@ async def test_a_paused_mission_is_repaired_under_a_plan_of_its_own(
     assert [segment.plan_id for segment in receipt.segments] == [answer.mission.plan_id]
     assert [step.segment for step in receipt.steps if step.step_id == "r1-s1"] == [1]
     found = await one.client.get(mission.mission_id)
-    assert [(stretch.segment, bool(stretch.plan.body), len(stretch.approvals)) for stretch in found.segments] == [
+    assert [(segment.segment, bool(segment.plan.body), len(segment.approvals)) for segment in found.segments] == [
         (0, True, 1)
     ]
     board = await one.client.whiteboard(mission.mission_id)

@@ -95,7 +95,7 @@ class SimulatedExecution:
         )
 
     def took(self, order: ExecutionOrder) -> bool:
-        """Whether this very request began it, or its present stretch or one before."""
+        """Whether this very request began it, or its present segment or one before."""
         return any(taken.request_id == order.request_id for taken in self._orders)
 
     def pause_unseen(self, order: ControlOrder) -> None:

@@ -74,7 +74,7 @@ class Walk:
         assert not (self.paused and isinstance(payload, BEGIN)), f"paused, and {payload}"
         match payload:
             case told.SegmentOpened():
-                assert payload.segment > self.segment, "a stretch was opened twice"
+                assert payload.segment > self.segment, "a segment was opened twice"
                 self.segment, self.next = payload.segment, 0
                 self.opened.append(payload.segment)
             case told.StepStarted():
@@ -200,7 +200,7 @@ class Judge:
         ledger = self.pair.house.ledger
         found = {}
         for number, claim in enumerate(ledger.claims_of(execution_id)):
-            assert claim.segment == number, "a stretch was claimed twice, or out of turn"
+            assert claim.segment == number, "a segment was claimed twice, or out of turn"
             sealed = ledger.plan_of(execution_id, claim.segment)
             assert sealed is not None
             found[claim.segment] = sealing.open_sealed(sealed.body, plan_pb2.Plan)

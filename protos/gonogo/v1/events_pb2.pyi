@@ -407,7 +407,7 @@ class PlanSealed(_message.Message):
     plan_digest: _builtins.str
     """Digest of its bytes."""
     segment: _builtins.int
-    """The stretch of the execution that it is for; 0 for the mission's first plan."""
+    """The segment of the execution that it is for; 0 for the mission's first plan."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedStep]:
         """Its steps in order."""
@@ -1288,7 +1288,7 @@ Global___ExecutionStopped: _TypeAlias = ExecutionStopped  # noqa: Y015
 
 @_typing.final
 class SegmentOpened(_message.Message):
-    """A repair plan opened the next stretch of the execution."""
+    """A repair plan opened the next segment of the execution."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1297,7 +1297,7 @@ class SegmentOpened(_message.Message):
     PLAN_DIGEST_FIELD_NUMBER: _builtins.int
     REPORT_DIGEST_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
-    """Which stretch."""
+    """Which segment."""
     plan_id: _builtins.str
     """The plan."""
     plan_digest: _builtins.str
@@ -1925,7 +1925,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def segment_opened(self) -> Global___SegmentOpened:
-        """A repair plan opened the next stretch."""
+        """A repair plan opened the next segment."""
 
     @_builtins.property
     def step_approved(self) -> Global___StepApproved:

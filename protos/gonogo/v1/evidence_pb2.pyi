@@ -1834,7 +1834,7 @@ Global___ControlRecord: _TypeAlias = ControlRecord  # noqa: Y015
 
 @_typing.final
 class SegmentRecord(_message.Message):
-    """What one stretch of the execution stood on."""
+    """What one segment of the execution stood on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1850,7 +1850,7 @@ class SegmentRecord(_message.Message):
     DEMAND_FIELD_NUMBER: _builtins.int
     JOURNAL_DIGEST_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
-    """Which stretch, from 1; what the first stood on is in the receipt itself."""
+    """Which segment, from 1; what the first stood on is in the receipt itself."""
     plan_id: _builtins.str
     """The repair plan."""
     plan_digest: _builtins.str
@@ -1961,7 +1961,7 @@ class StepReceipt(_message.Message):
     test_verdict: Global___TestVerdict.ValueType
     """Verdict of a test run."""
     segment: _builtins.int
-    """The stretch of the execution it belongs to."""
+    """The segment of the execution it belongs to."""
     attempts: _builtins.int
     """How often it was begun."""
     @_builtins.property
@@ -2162,7 +2162,7 @@ class Receipt(_message.Message):
 
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentRecord]:
-        """The later stretches of the execution, each under a repair plan of its own."""
+        """The later segments of the execution, each under a repair plan of its own."""
 
     @_builtins.property
     def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ControlRecord]:
@@ -2252,7 +2252,7 @@ class StepApproval(_message.Message):
     execution_id: _builtins.str
     """The execution that waits."""
     segment: _builtins.int
-    """The stretch of it."""
+    """The segment of it."""
     step_id: _builtins.str
     """The step."""
     change_set_digest: _builtins.str

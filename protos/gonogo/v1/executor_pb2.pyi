@@ -905,7 +905,7 @@ class Execution(_message.Message):
     state: Global___ExecutionState.ValueType
     """Whether it goes on."""
     segment: _builtins.int
-    """The stretch it is in."""
+    """The segment it is in."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """When the mission was claimed."""

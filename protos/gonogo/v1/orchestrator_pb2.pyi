@@ -159,7 +159,7 @@ class Mission(_message.Message):
     transcription_id: _builtins.str
     """The transcription behind it, where there was one."""
     segment: _builtins.int
-    """The stretch of the execution that its present plan is for."""
+    """The segment of the execution that its present plan is for."""
     queue_position: _builtins.int
     """Its place in the queue, from 1; 0 where it is not queued."""
     priority: _builtins.int
@@ -506,7 +506,7 @@ Global___GetMissionRequest: _TypeAlias = GetMissionRequest  # noqa: Y015
 
 @_typing.final
 class SegmentDocuments(_message.Message):
-    """What an earlier stretch of a mission's execution stood on."""
+    """What an earlier segment of a mission's execution stood on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -515,7 +515,7 @@ class SegmentDocuments(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     APPROVALS_FIELD_NUMBER: _builtins.int
     segment: _builtins.int
-    """Which stretch."""
+    """Which segment."""
     @_builtins.property
     def plan(self) -> _sealed_pb2.Sealed:
         """The sealed plan."""
@@ -584,7 +584,7 @@ class GetMissionResponse(_message.Message):
 
     @_builtins.property
     def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentDocuments]:
-        """The stretches before the present plan's, the first first."""
+        """The segments before the present plan's, the first first."""
 
     @_builtins.property
     def words(self) -> _containers.RepeatedCompositeFieldContainer[_sealed_pb2.Sealed]:
@@ -1250,7 +1250,7 @@ class WhiteboardStep(_message.Message):
     duration_ms: _builtins.int
     """How long it took."""
     segment: _builtins.int
-    """The stretch of the execution it belongs to."""
+    """The segment of the execution it belongs to."""
     attempts: _builtins.int
     """How often it was begun."""
     error: _builtins.str

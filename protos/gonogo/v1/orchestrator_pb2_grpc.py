@@ -355,7 +355,7 @@ class MissionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RepairMission(self, request, context):
-        """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+        """Gives a mission a repair plan: a paused one the next segment of its execution, a proposed one whose dry run failed a
         new plan. It needs its own dry run and its own approvals.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -105,7 +105,7 @@ class MissionServiceStub:
     ControlMission: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.ControlMissionRequest, _orchestrator_pb2.ControlMissionResponse]
     """Has a mission's execution pause, go on, stop or roll back, or hands in a person's signed word about one of its steps."""
     RepairMission: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RepairMissionRequest, _orchestrator_pb2.RepairMissionResponse]
-    """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+    """Gives a mission a repair plan: a paused one the next segment of its execution, a proposed one whose dry run failed a
     new plan. It needs its own dry run and its own approvals.
     """
     RecordFeedback: _grpc.UnaryUnaryMultiCallable[_orchestrator_pb2.RecordFeedbackRequest, _orchestrator_pb2.RecordFeedbackResponse]
@@ -151,7 +151,7 @@ class MissionServiceAsyncStub(MissionServiceStub):
     ControlMission: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.ControlMissionRequest, _orchestrator_pb2.ControlMissionResponse]  # type: ignore[assignment]
     """Has a mission's execution pause, go on, stop or roll back, or hands in a person's signed word about one of its steps."""
     RepairMission: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RepairMissionRequest, _orchestrator_pb2.RepairMissionResponse]  # type: ignore[assignment]
-    """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+    """Gives a mission a repair plan: a paused one the next segment of its execution, a proposed one whose dry run failed a
     new plan. It needs its own dry run and its own approvals.
     """
     RecordFeedback: _aio.UnaryUnaryMultiCallable[_orchestrator_pb2.RecordFeedbackRequest, _orchestrator_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
@@ -284,7 +284,7 @@ class MissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _orchestrator_pb2.RepairMissionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_orchestrator_pb2.RepairMissionResponse, _abc.Awaitable[_orchestrator_pb2.RepairMissionResponse]]:
-        """Gives a mission a repair plan: a paused one the next stretch of its execution, a proposed one whose dry run failed a
+        """Gives a mission a repair plan: a paused one the next segment of its execution, a proposed one whose dry run failed a
         new plan. It needs its own dry run and its own approvals.
         """
 

@@ -1347,7 +1347,7 @@ class Plan(_message.Message):
     failure_policy: Global___FailurePolicy.ValueType
     """What happens when a step fails."""
     segment: _builtins.int
-    """Which stretch of the execution it is for: 0 for the mission's first plan, each repair plan opens the next."""
+    """Which segment of the execution it is for: 0 for the mission's first plan, each repair plan opens the next."""
     execution_id: _builtins.str
     """The paused execution that a repair plan goes on with; empty for segment 0."""
     journal_digest: _builtins.str

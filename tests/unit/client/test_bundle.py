@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back(honest: Bundle) -> None:
 
 
 def test_a_bundle_of_before_there_were_repairs_is_read(honest: Bundle) -> None:
-    """Its mission had one stretch and no words about single steps; half of such a file is refused."""
+    """Its mission had one segment and no words about single steps; half of such a file is refused."""
     data = bundle_json(honest)
     before = {name: value for name, value in data["documents"].items() if name not in {"segments", "words"}}
     mission = {name: value for name, value in data["mission"].items() if name != "segment"}

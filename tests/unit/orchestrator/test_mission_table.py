@@ -246,7 +246,7 @@ def test_a_pause_says_what_it_takes_and_an_older_one_says_nothing() -> None:
     assert (older.status, older.pause, older.reason) == (S.PAUSED, None, "unknown")
 
 
-def test_a_repair_plan_keeps_what_the_stretch_before_stood_on() -> None:
+def test_a_repair_plan_keeps_what_the_segment_before_stood_on() -> None:
     """It has no evidence of its own yet, and the mission waits for the same thing as before."""
     mission = evolve(paused(), event(REPAIR_PLAN, 10))
 
@@ -265,7 +265,7 @@ def test_another_repair_plan_replaces_one_that_was_never_taken() -> None:
     mission = fold([event(REPAIR_PLAN, 10), event(again, 11)], paused())
 
     assert mission is not None
-    assert (mission.plan_digest, [stretch.plan_digest for stretch in mission.earlier]) == ("plan 3", ["plan 1"])
+    assert (mission.plan_digest, [segment.plan_digest for segment in mission.earlier]) == ("plan 3", ["plan 1"])
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_the_same_pause_told_again_leaves_the_repair_plan() -> None:
     assert (after.plan_digest, after.repair_pending) == ("plan 2", True)
 
 
-def test_an_opened_stretch_is_the_one_that_the_executor_names() -> None:
+def test_an_opened_segment_is_the_one_that_the_executor_names() -> None:
     """Also where another plan was sealed here meanwhile: what runs is what the executor took."""
     opened = ev.SegmentOpened(segment=1, plan_id="p-2", plan_digest="plan 2", report_digest="report 2")
     resumed = ev.ExecutionResumed(action="repair", actor="owner", step_id="r1-s1")
@@ -332,7 +332,7 @@ def test_an_opened_stretch_is_the_one_that_the_executor_names() -> None:
     assert overtaken.report_digest == "report 2"
 
 
-def test_a_row_gives_back_the_mission_with_its_pause_and_its_stretches() -> None:
+def test_a_row_gives_back_the_mission_with_its_pause_and_its_segments() -> None:
     """What is in the projection is the whole state, and folding again gives the same bytes."""
     mission = evolve(paused(), event(REPAIR_PLAN, 10))
     row = mission_row(mission)

@@ -129,11 +129,11 @@ async def test_a_paused_mission_goes_on_with_an_approved_repair_plan(house: Hous
     assert types[:2] == ["segment_opened", "execution_resumed"]
     assert "under 2 plans" in ended.final_answer
     file = house.use.missions.file(mission.mission_id)
-    (stretch,) = file.segments
-    assert stretch.plan is not None
-    assert (stretch.segment, stretch.plan.digest, len(stretch.approvals)) == (0, mission.plan_digest, 1)
-    assert stretch.report is not None
-    assert stretch.report.digest == mission.report_digest
+    (segment,) = file.segments
+    assert segment.plan is not None
+    assert (segment.segment, segment.plan.digest, len(segment.approvals)) == (0, mission.plan_digest, 1)
+    assert segment.report is not None
+    assert segment.report.digest == mission.report_digest
     board = house.use.watching.board(mission.mission_id)
     assert [(shown.step_id, shown.segment, shown.status, shown.attempts) for shown in board.steps] == [
         ("s1", 0, "failed", 1),
@@ -143,7 +143,7 @@ async def test_a_paused_mission_goes_on_with_an_approved_repair_plan(house: Hous
 
 
 async def test_a_repair_can_itself_be_repaired(house: House, executor: ExecutorSimulator) -> None:
-    """Each stretch goes on from where the one before was left; the receipt names them all."""
+    """Each segment goes on from where the one before was left; the receipt names them all."""
     mission, first = await failed(house)
     executor.ledger[mission.mission_id]._pauses.append(FAILURE)
     await house.execute_detached(await repaired(house, mission))
@@ -155,7 +155,7 @@ async def test_a_repair_can_itself_be_repaired(house: House, executor: ExecutorS
     ended = (await first)[-1].mission
     assert ended is not None
     assert (ended.status, ended.segment) == (S.COMPLETED, 2)
-    assert [stretch.segment for stretch in ended.earlier] == [0, 1]
+    assert [segment.segment for segment in ended.earlier] == [0, 1]
     assert plan_in(house.use.missions.store.plan_of(ended)).steps[0].step_id == "r2-s1"
 
 
@@ -174,7 +174,7 @@ async def test_a_repair_plan_without_enough_approvals_does_nothing(house: House)
     assert (ended.status, ended.segment, ended.plan_digest) == (S.CANCELLED, 0, mission.plan_digest)
 
 
-async def test_drift_at_a_stretch_voids_its_plan_and_leaves_the_mission_paused(
+async def test_drift_at_a_segment_voids_its_plan_and_leaves_the_mission_paused(
     house: House, executor: ExecutorSimulator
 ) -> None:
     """Nothing was done; the execution waits for what it waited for."""
@@ -259,7 +259,7 @@ async def test_the_same_request_is_the_same_order_when_its_answer_was_lost(
     assert (await house.execute(approved, asked))[-1].receipt is not None
 
 
-async def test_another_request_for_the_same_stretch_is_told_that_it_is_taken(
+async def test_another_request_for_the_same_segment_is_told_that_it_is_taken(
     house: House, executor: ExecutorSimulator
 ) -> None:
     """Only the request that had it taken attaches by itself; others watch."""
@@ -292,7 +292,7 @@ async def test_a_repair_goes_on_after_a_restart_between_any_two_of_its_steps(
         await house.approve(house.mission(mission.mission_id))
     if moment == "taken":
         now = house.mission(mission.mission_id)
-        order = house.use.executions.stretches.order(now, "other")
+        order = house.use.executions.segments.order(now, "other")
         executor.ledger[mission.mission_id]._pauses.append(FAILURE)
         executor.claim(order)
     if moment == "under way":
@@ -323,7 +323,7 @@ async def test_a_repair_goes_on_after_a_restart_between_any_two_of_its_steps(
 
 
 async def test_repairs_are_part_of_what_a_replay_gives(house: House, tmp_path: Path) -> None:
-    """Folding the log into an empty one gives the same rows, stretches, pauses and stops included."""
+    """Folding the log into an empty one gives the same rows, segments, pauses and stops included."""
     mission, caller = await failed(house)
     await house.execute(await repaired(house, mission))
     await caller

@@ -1,7 +1,7 @@
-"""The stretches of an execution, each as if it were a mission of its own.
+"""The segments of an execution, each as if it were a mission of its own.
 
 A repair plan is dry-run, decided about, claimed and carried out like a first plan. So what is checked of the first is
-checked of each: against the receipt as it tells of that stretch.
+checked of each: against the receipt as it tells of that segment.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from client.bundle import Bundle, SegmentTexts
 from client.proving.opened import Opened
 from gonogo.v1 import evidence_pb2
 
-OF_A_STRETCH: Sequence[
+OF_A_SEGMENT: Sequence[
     Literal[
         "approvals", "demand", "gates", "plan_digest", "plan_id", "proposer", "report_digest", "report_id", "started_at"
     ]
 ] = ("approvals", "demand", "gates", "plan_digest", "plan_id", "proposer", "report_digest", "report_id", "started_at")
-"""What a receipt says of the first stretch, and its segments of the later ones."""
+"""What a receipt says of the first segment itself; of the later ones its `segments` do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """One stretch: its own plan, report and approvals, and of the receipt what is about it."""
+class Segment:
+    """One segment: its own plan, report and approvals, and of the receipt what is about it."""
 
     bundle: Bundle
     opened: Opened
 
     @property
     def number(self) -> int:
-        """Which stretch."""
+        """Which segment."""
         return self.opened.number
 
     @property
@@ -38,16 +38,16 @@ class Stretch:
         return self.opened.label
 
 
-def stretches(bundle: Bundle, opened: Opened) -> list[Stretch]:
-    """Return a mission's stretches, the first first; of most missions there is one."""
+def segments(bundle: Bundle, opened: Opened) -> list[Segment]:
+    """Return a mission's segments, the first first; of most missions there is one."""
     if not opened.earlier:
-        return [Stretch(bundle=bundle, opened=opened)]
+        return [Segment(bundle=bundle, opened=opened)]
     texts = (*bundle.segments, _present(bundle, opened.number))
-    return [_stretch(bundle, one, text) for one, text in zip(opened.every, texts, strict=True)]
+    return [_segment(bundle, one, text) for one, text in zip(opened.every, texts, strict=True)]
 
 
 def receipt_of(receipt: evidence_pb2.Receipt, number: int) -> evidence_pb2.Receipt | None:
-    """Return a receipt as it tells of one stretch; None where it does not."""
+    """Return a receipt as it tells of one segment; None where it does not."""
     if number == 0:
         return receipt
     record = next((one for one in receipt.segments if one.segment == number), None)
@@ -66,7 +66,7 @@ def receipt_of(receipt: evidence_pb2.Receipt, number: int) -> evidence_pb2.Recei
     )
     told = evidence_pb2.Receipt()
     told.CopyFrom(receipt)
-    for field in OF_A_STRETCH:
+    for field in OF_A_SEGMENT:
         told.ClearField(field)
     told.MergeFrom(about)
     return told
@@ -76,14 +76,14 @@ def _present(bundle: Bundle, number: int) -> SegmentTexts:
     return SegmentTexts(segment=number, plan=bundle.plan, report=bundle.report, approvals=bundle.approvals)
 
 
-def _stretch(bundle: Bundle, opened: Opened, texts: SegmentTexts) -> Stretch:
+def _segment(bundle: Bundle, opened: Opened, texts: SegmentTexts) -> Segment:
     told = receipt_of(opened.receipt, opened.number) if opened.receipt is not None else None
     report = opened.report
     if told is not None and report is not None and opened.number:
         # What the trust file says is in the receipt once, for the first claim; a segment's gates tell its own.
         told.policy_digest, told.self_approval = report.policy_digest, report.self_approval
     its = report is not None and opened.policy_digest == report.policy_digest
-    return Stretch(
+    return Segment(
         bundle=replace(
             bundle,
             plan=texts.plan,

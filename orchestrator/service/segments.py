@@ -31,7 +31,7 @@ CLAIMED: Final = frozenset({Reason.ALREADY_EXECUTED, Reason.ALREADY_CLAIMED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stretches:
+class Segments:
     """Hands plans over, with all that the executor asks for; what it refuses is recorded."""
 
     store: MissionStore

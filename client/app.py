@@ -66,7 +66,8 @@ cases:
 
 RATES = """\
 With -o json every rate is a number from 0 to 1 with four digits behind the point, as many
-as are known; success_rate, low and high are null where there were fewer than five outcomes."""
+as are known; success_rate, low and high are null where there were fewer than five outcomes.
+The options choose rates, and --kind also failures; stages and calibration are of everything."""
 
 EXECUTE = "Execute an approved mission, once, to its end or to where it waits for a person."
 RUN = "Propose, dry-run, show, ask on the terminal, execute; where it waits, ask again."

@@ -229,7 +229,9 @@ class ProcessStore:
                     )
         record = records.get(process_id)
         if record is None:
-            raise NotFoundError("NOT_FOUND", "there is no such program", "list the programs that keep running")
+            raise NotFoundError(
+                "NOT_FOUND", "there is no such program", "list the programs that keep running: gonogo processes"
+            )
         if all(known.request_id != request_id for known in record.stops):
             stopping = Stopping(request_id=request_id, actor=actor, at=datetime.now(UTC).isoformat())
             record = replace(record, stops=(*record.stops, stopping))

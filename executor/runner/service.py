@@ -254,7 +254,9 @@ class ExecutorCore:
             ExecutorError: it can not be ended.
         """
         if self._processes is None:
-            raise NotFoundError("NOT_FOUND", "there is no such program", "list the programs that keep running")
+            raise NotFoundError(
+                "NOT_FOUND", "there is no such program", "list the programs that keep running: gonogo processes"
+            )
         return self._processes.stop(request_id, process_id, actor)
 
     def exchange_checkpoints(

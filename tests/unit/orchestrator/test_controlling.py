@@ -249,6 +249,22 @@ async def test_a_denial_of_a_step_is_kept_and_a_word_that_was_refused_is_not(hou
     await caller
 
 
+async def test_what_a_paused_mission_takes_is_named_by_its_commands(house: House) -> None:
+    """A step that waits for signatures is told of those; what is over is cloned, and what runs is stopped."""
+    waits = ev.ExecutionPaused(reason="look", kind=ev.PauseKind.STEP_APPROVAL, step_id="s1")
+    house.executor.pauses = (waits,)
+    mission = await house.approved()
+    caller, name = executing(house, mission), mission.mission_id
+    await until_status(house, mission, S.PAUSED)
+
+    dry_run = await refused(house.use.dry_runs.dry_run(request(), name))
+    assert f"approve-step|deny-step {name} s1; gonogo stop {name}" in dry_run.remedy
+    assert f"gonogo stop {name}" in (await refused(house.use.missions.reject(request(), name, ""))).remedy
+    await told(house, mission, A.STOP)
+    await caller
+    assert "Clone it" in (await refused(house.use.repairs.repair(request(), name, None, dry_run=False))).remedy
+
+
 async def test_a_person_s_word_on_an_effect_goes_to_the_executor(house: House) -> None:
     """Who says that it happened is in the mission's events."""
     house.executor.pauses = (ev.ExecutionPaused(reason="who knows", kind=ev.PauseKind.UNKNOWN_EFFECT),)

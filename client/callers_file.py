@@ -15,7 +15,7 @@ from typing import Any
 
 ROLES = ("view", "propose", "operate", "administer")
 NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
-RESERVED = frozenset({"gonogo", "orchestrator", "executor"})
+RESERVED = frozenset({"gonogo", "orchestrator", "executor", "deadline"})
 WRITTEN_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 SOON = timedelta(days=14)
 START_AGAIN = "move it away and write a new one with gonogo caller init, then add the others again"

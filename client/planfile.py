@@ -108,7 +108,7 @@ def _fill(message: Message, node: Mapping, where: str) -> None:
 def _fill_fields(message: Message, node: Mapping, where: str) -> None:
     descriptor: Descriptor = message.DESCRIPTOR
     for key, value in node.items:
-        field = descriptor.fields_by_name.get(key.text)
+        field = descriptor.fields_by_name.get(_encodable(key, f"{where}: a name"))
         if field is None:
             raise _unknown(key, where, descriptor.fields_by_name)
         _refuse_second_arm(message, field, key, where)
@@ -183,10 +183,11 @@ def _fill_step(step: plan_pb2.Step, node: Node, where: str) -> None:
 
 def _fill_map(target: Any, value: Node, where: str) -> None:
     for key, item in _as_mapping(value, where).items:
+        name = _encodable(key, where)
         if not isinstance(item, Scalar):
-            raise PlanFileError(item.line, f"{where}: {key.text} must be text", "write one value")
+            raise PlanFileError(item.line, f"{where}: {name} must be text", "write one value")
         _refuse_null(item)
-        target[_encodable(key, where)] = _encodable(item, where)
+        target[name] = _encodable(item, where)
 
 
 def _json(value: Node, where: str) -> str:

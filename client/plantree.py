@@ -17,6 +17,8 @@ from client.errors import PlanFileError
 MAX_DEPTH = 16
 LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_BREAKS = re.compile(r"\r(?!\n)|[\x85\u2028\u2029]")
+"""What YAML takes for the end of a line and editors show within one, so that a comment could hide a field."""
 _FORM = "see the plan file form in the README"
 _JSON_DECODER = json.JSONDecoder()
 _JSON_SPACE = re.compile(r"[ \t\n\r]*")
@@ -72,6 +74,11 @@ def read_tree(text: str, *, nulls: bool = False) -> Node:
 
 
 def _yaml_tree(text: str) -> Node:
+    hidden = _BREAKS.search(text)
+    if hidden is not None:
+        problem = f"a line break that can not be seen (\\u{ord(hidden[0]):04x})"
+        remedy = "end lines with a line feed; write it as an escape in double quotes where a text holds it"
+        raise PlanFileError(text.count("\n", 0, hidden.start()) + 1, problem, remedy)
     try:
         events = yaml.parse(text, Loader=LOADER)
         return _Yaml(events).document()

@@ -182,6 +182,9 @@ class Scanner:
     def _colon(self) -> None:
         head = self._head()
         if head == ("in",) and not self.sentences and (name := self._workspace_named()):
+            if self.workspace not in {None, name}:
+                message = f"The message names two workspaces, {self.workspace} and {name}. Send one message for each."
+                raise Refused(UnclearReason.MIXED, message)
             self.workspace, self.open = name, Sentence()
         elif head == ("run",):
             self._add(MARK, ":", self._at)

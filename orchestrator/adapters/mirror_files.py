@@ -22,6 +22,9 @@ CURSORS_FILE: Final = "mirrors.json"
 FORMAT: Final = 2
 """Raised when lines look different from then on: every mirror is then written anew in the new form."""
 
+_MOST: Final = 2**63 - 1
+"""What the log and the file system can count to."""
+
 # Never followed through a link, and never waited for where somebody put a pipe in the file's place.
 _FLAGS: Final = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -156,13 +159,13 @@ def _read(path: Path) -> dict[str, Cursor]:
         if found["format"] != FORMAT:
             return {}
         return {name: _checked(Cursor(**cursor)) for name, cursor in found["files"].items()}
-    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError):
+    except (FileNotFoundError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
 
 
 def _checked(cursor: Cursor) -> Cursor:
     if type(cursor.position) is not int or type(cursor.length) is not int or type(cursor.leaf) is not str:
         raise TypeError("not a cursor")
-    if cursor.position < 0 or cursor.length < 0:
+    if not (0 <= cursor.position <= _MOST and 0 <= cursor.length <= _MOST):
         raise ValueError("not a cursor")
     return cursor

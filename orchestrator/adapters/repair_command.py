@@ -122,7 +122,9 @@ def _end(program: "subprocess.Popen[bytes]") -> None:
 def _draft(answer: bytes) -> PlanDraft | None:
     if not answer.strip():
         return None
-    draft = message_map(PlanDraft, plan_pb2.PlanDraft).from_json(json.loads(answer))
+    said = json.loads(answer)
+    json.dumps(said, ensure_ascii=False).encode()  # raises where it holds half a character, of which no text is made
+    draft = message_map(PlanDraft, plan_pb2.PlanDraft).from_json(said)
     return draft if draft.steps else None
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-RESERVED: Final = frozenset({"gonogo", "orchestrator", "executor"})
+RESERVED: Final = frozenset({"gonogo", "orchestrator", "executor", "deadline"})
 """Names under which the house itself acts."""
 MAX_NAME: Final = 64
 

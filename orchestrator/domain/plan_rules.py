@@ -57,6 +57,11 @@ MAX_PATH_BYTES: Final = 4_096
 MAX_NAME_BYTES: Final = 255
 MAX_ARGUMENTS: Final = 4_096
 MAX_SCOPE_PATTERNS: Final = 1_000
+MAX_PATTERN: Final = 1_024
+"""Characters of one of a scope's paths, and below of all; executors take no longer one either."""
+MAX_PATTERNS: Final = 131_072
+MAX_MATCHING: Final = 10**9
+"""Characters of patterns times characters of the paths that they are matched with: below a second of work."""
 MAX_DURATION_SECONDS: Final = 86_400
 MAX_PAGES: Final = 1_000
 MAX_DOMAINS: Final = 1_000
@@ -112,6 +117,7 @@ def completed(draft: PlanDraft, *, max_content_bytes: int) -> PlanDraft:
     scope = completed_scope(draft.scope or Scope())
     steps = tuple(_completed_step(step, index) for index, step in enumerate(draft.steps, 1))
     _check_unique(steps)
+    _check_matching(scope, steps)
     inside = pattern_of(scope.paths)
     for step in steps:
         _check_step(step, scope, max_content_bytes)
@@ -145,6 +151,9 @@ def completed_scope(scope: Scope) -> Scope:
     _check_domains(scope)
     if len(scope.paths) > MAX_SCOPE_PATTERNS:
         _refuse(Reason.PLAN_INVALID, f"the scope has {len(scope.paths)} paths", f"Give at most {MAX_SCOPE_PATTERNS:,}.")
+    if max(map(len, scope.paths), default=0) > MAX_PATTERN or sum(map(len, scope.paths)) > MAX_PATTERNS:
+        remedy = f"Use at most {MAX_PATTERN:,} characters for one of them and {MAX_PATTERNS:,} for all."
+        _refuse(Reason.TOO_LARGE, "the scope's paths are too long", remedy)
     for path in scope.paths:
         _check_path("the scope", path)
     if not 0 <= scope.max_duration_seconds <= MAX_DURATION_SECONDS:
@@ -157,6 +166,14 @@ def completed_scope(scope: Scope) -> Scope:
         max_pages=scope.max_pages or DEFAULT_PAGES,
         max_duration_seconds=scope.max_duration_seconds or DEFAULT_SECONDS,
     )
+
+
+def _check_matching(scope: Scope, steps: tuple[Step, ...]) -> None:
+    """Refuse what would keep everybody waiting while it is matched."""
+    patterns = sum(len(path) for path in scope.paths if "*" in path)
+    if patterns and patterns * sum(len(path) for step in steps for path in own_paths(step)) > MAX_MATCHING:
+        remedy = "Use fewer or shorter patterns in `scope.paths`, or split the plan."
+        _refuse(Reason.TOO_LARGE, "the scope has too many patterns for the plan's paths", remedy)
 
 
 def _check_domains(scope: Scope) -> None:

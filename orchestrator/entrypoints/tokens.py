@@ -3,10 +3,13 @@
 import base64
 import binascii
 import json
-from typing import Any
+from typing import Any, Final
 
 from orchestrator.domain.errors import Reason, RequestRefusedError
 from orchestrator.service.event_log import ProjectionCursor
+
+END: Final = 2**63
+"""No log counts as far."""
 
 
 def resume_token(mission_id: str, sequence: int) -> str:
@@ -23,7 +26,7 @@ def sequence_of(token: str, mission_id: str) -> int:
     if not token:
         return 0
     match _read(token):
-        case [str(of), int(sequence)] if of == mission_id and sequence >= 0:
+        case [str(of), int(sequence)] if of == mission_id and 0 <= sequence < END:
             return sequence
         case _:
             raise RequestRefusedError(
@@ -47,7 +50,7 @@ def cursor_of(token: str) -> ProjectionCursor | None:
     if not token:
         return None
     match _read(token):
-        case [str(sort_key), str(key)]:
+        case [str(sort_key), str(key)] if sort_key.isascii() and key.isascii():
             return ProjectionCursor(sort_key=sort_key, key=key)
         case _:
             raise RequestRefusedError(

@@ -132,7 +132,7 @@ class Repairs:
             created_at=self.clock.now(),
             scope=draft.scope or Scope(),
             failure_policy=draft.failure_policy or FailurePolicy.PAUSE,
-            steps=_renamed(draft.steps, segment),
+            steps=_renamed(draft.steps, segment, self._had(mission)) if paused else draft.steps,
             pause=draft.pause,
             segment=segment,
             execution_id=mission.execution_id if paused else "",
@@ -160,6 +160,12 @@ class Repairs:
         if plan is None:
             raise RequestRefusedError(Reason.NOT_FOUND, "the mission has no plan", "Propose it again.")
         return self.documents.open_plan(plan)
+
+    def _had(self, mission: Mission) -> frozenset[str]:
+        """Return the ids of the steps that an execution has had: those of the plans that were handed over to it."""
+        plans = [segment.plan_digest for segment in mission.earlier]
+        plans += [] if mission.repair_pending else [mission.plan_digest]
+        return frozenset(step.step_id for digest in plans for step in self._opened(mission, digest).steps)
 
     def _first_scope(self, mission: Mission) -> Scope | None:
         return self._opened(mission, mission.first_plan_digest).scope
@@ -193,14 +199,19 @@ def _failed_documents(mission: Mission) -> tuple[str, str]:
     return mission.plan_digest, mission.report_digest
 
 
-def _renamed(steps: tuple[Step, ...], segment: int) -> tuple[Step, ...]:
-    """Return the steps with ids that no earlier segment has."""
-    if not segment:
-        return steps
+def _renamed(steps: tuple[Step, ...], segment: int, had: frozenset[str]) -> tuple[Step, ...]:
+    """Return the steps with ids that no earlier segment has, whatever its steps are called."""
     prefix = f"r{segment}-"
-    if all(step.step_id.startswith(prefix) for step in steps):
+    if all(step.step_id.startswith(prefix) and step.step_id not in had for step in steps):
         return steps
-    return tuple(replace(step, step_id=_prefixed(prefix, step.step_id)) for step in steps)
+    used, renamed = set(had), []
+    for step in steps:
+        name = _prefixed(prefix, step.step_id)
+        while name in used:
+            name = _prefixed(prefix, name)
+        used.add(name)
+        renamed.append(replace(step, step_id=name))
+    return tuple(renamed)
 
 
 def _prefixed(prefix: str, step_id: str) -> str:

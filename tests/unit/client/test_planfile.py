@@ -215,6 +215,15 @@ BAD = [
     ('{"objective": "\\ud800", "workspace": "s", "steps": []}', 1, "objective holds half a character"),
     ('{"objective": "x", "workspace": "s", "steps": [{"delete_path": {"path": "a", "recursive": 1}}]}', 1, "not '1'"),
     ('{"objective": "x"} trailing', 1, "not valid YAML"),
+    ('{"\\ud800": "x"}', 1, "a name holds half a character"),
+    (
+        '{"objective": "x", "workspace": "s", "steps": [{"run_command": {"argv": ["a"], "env": {"\\ud800": []}}}]}',
+        1,
+        "env holds half a character",
+    ),
+    (HEAD + "# a note\u2028failure_policy: continue\n", 3, "a line break that can not be seen"),
+    (HEAD + "# a note\x85failure_policy: continue\n", 3, "a line break that can not be seen"),
+    (HEAD + "# a note\rfailure_policy: continue\n", 3, "a line break that can not be seen"),
 ]
 
 

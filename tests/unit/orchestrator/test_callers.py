@@ -90,7 +90,7 @@ def test_nobody_reaches_anything_without_a_role() -> None:
     assert reach(frozenset(), Access(role=Role.VIEW, own=Role.VIEW)) is Reach.NOTHING
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "gonogo", "executor", "x" * 65, "a\n", "٣"])
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "gonogo", "executor", "deadline", "x" * 65, "a\n", "٣"])
 def test_names_that_are_none(name: str, desk: Desk) -> None:
     """A caller is not called what could be taken for something else."""
     assert not is_name(name)

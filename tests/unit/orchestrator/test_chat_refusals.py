@@ -105,6 +105,7 @@ UNDECIDED = [
     ("approve m-1, then execute m-1", UnclearReason.MIXED),
     ("reject m-1 because it is wrong, then delete x", UnclearReason.MIXED),
     ("in site: status m-1", UnclearReason.MIXED),
+    ("in site: in other: delete x", UnclearReason.MIXED),
 ]
 
 

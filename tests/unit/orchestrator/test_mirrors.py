@@ -245,6 +245,17 @@ def older_format(folder: Path) -> None:
     (folder / CURSORS_FILE).write_text(json.dumps({**kept, "format": 0}))
 
 
+def out_of_range(folder: Path) -> None:
+    kept = json.loads((folder / CURSORS_FILE).read_text())
+    for cursor in kept["files"].values():
+        cursor["position"] = 2**70
+    (folder / CURSORS_FILE).write_text(json.dumps(kept))
+
+
+def bottomless(folder: Path) -> None:
+    (folder / CURSORS_FILE).write_text("[" * 100_000)
+
+
 def all_gone(folder: Path) -> None:
     for path in folder.iterdir():
         path.unlink()
@@ -252,7 +263,7 @@ def all_gone(folder: Path) -> None:
 
 HARMS = [
     *(lost_missions, lost_signals, lost_cursors, all_gone),
-    *(torn, shortened, emptied, garbled, older_format),
+    *(torn, shortened, emptied, garbled, older_format, out_of_range, bottomless),
 ]
 
 

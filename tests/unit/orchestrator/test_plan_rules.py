@@ -1,5 +1,7 @@
 """What makes a draft a plan, and which paths a scope covers."""
 
+import time
+
 import pytest
 
 from orchestrator.domain.errors import Reason, RequestRefusedError
@@ -223,6 +225,13 @@ GLOBS = [
     ("a/**/z", "a/z", True),
     ("a/**/z", "a/b/c/z", True),
     ("a/**/z", "az", False),
+    ("b/**/**", "b", True),
+    ("**/b/**", "a/b", True),
+    ("**/b/**", "a/b/c", True),
+    ("**/b/**", "a/bc", False),
+    ("a/**/b/**/c", "a/b/b/x/c", True),
+    ("*a*b", "xaab", True),
+    ("*a*b", "xa/b", False),
     ("a?c", "abc", True),
     ("a?c", "a/c", False),
     ("old.txt", "old.txt", True),
@@ -239,6 +248,39 @@ def test_what_a_pattern_covers(glob: str, path: str, covered: bool) -> None:
 
     assert pattern is not None
     assert bool(pattern.fullmatch(path)) is covered
+
+
+HARD = [
+    ("**/" * 60 + "z", "a/" * 60 + "b"),
+    ("*a" * 100 + "z", "a" * 200),
+    ("**/*a" * 100 + "/z", "a/" * 60 + "b"),
+    ("**/" + "a/" * 500 + "z", "a/" * 2000 + "b"),
+]
+
+
+@pytest.mark.parametrize(("glob", "path"), HARD)
+def test_no_pattern_takes_long(glob: str, path: str) -> None:
+    """What somebody writes into a scope keeps nobody else waiting."""
+    begun = time.process_time()
+    pattern = pattern_of((glob,))
+
+    assert pattern is not None
+    assert pattern.fullmatch(path) is None
+    assert time.process_time() - begun < 0.2
+
+
+@pytest.mark.parametrize(
+    ("paths", "path"),
+    [(("a" * 1025,), "a"), (("a" * 1000,) * 132, "a"), (("a*" * 100,) * 600, "a/" * 2000 + "b")],
+)
+def test_a_scope_that_is_much_work_is_refused(paths: tuple[str, ...], path: str) -> None:
+    """Patterns are short, and in sum not too many for the paths of the plan."""
+    steps = tuple(Step(action=ReadFile(path=path)) for _ in range(10))
+    draft = PlanDraft(objective="x", workspace="w", scope=Scope(paths=paths), steps=steps)
+
+    with pytest.raises(RequestRefusedError, match=r"too (long|many)") as refused:
+        completed(draft, max_content_bytes=LIMIT)
+    assert (refused.value.reason, bool(refused.value.remedy)) == (Reason.TOO_LARGE, True)
 
 
 def test_no_patterns_cover_everything() -> None:

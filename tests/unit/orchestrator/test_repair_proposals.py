@@ -266,11 +266,12 @@ print(json.dumps({"objective": "a model says so", "workspace": "site", "steps": 
         ("", "Repair: take back"),
         ("print('I would rather not')", "Repair: take back"),
         ("print('{}')", "Repair: take back"),
+        (ANSWERING.replace('"better"', '"\\ud800"'), "Repair: take back"),
         ("raise SystemExit(1)", "Repair: take back"),
         ("import time; time.sleep(60)", "Repair: take back"),
         ("print('x' * 5_000_000)", "Repair: take back"),
     ],
-    ids=["answers", "silent", "prose", "nothing in it", "fails", "hangs", "floods"],
+    ids=["answers", "silent", "prose", "nothing in it", "half a character", "fails", "hangs", "floods"],
 )
 async def test_the_operators_program_is_asked_first_and_can_break_nothing(program: str, objective: str) -> None:
     """What it says is a draft like any other; where it says nothing usable, the reverting proposer is asked."""

@@ -142,6 +142,18 @@ async def test_a_paused_mission_goes_on_with_an_approved_repair_plan(house: Hous
     assert board.steps[0].error == "step s1 failed"
 
 
+async def test_the_steps_of_a_repair_plan_are_called_as_none_before(house: House) -> None:
+    """Also where the first plan's steps are called like those of a repair plan; asked for again, it is the same."""
+    mission, caller = await failed(house, replace(step(), step_id="r1-s1"), replace(step("b"), step_id="r1-r1-s1"))
+    given = replace(repair_draft(), steps=(step("c"), replace(step("d"), step_id="r1-s1")))
+
+    for _ in range(2):
+        answer = await house.use.repairs.repair(request(), mission.mission_id, given, dry_run=False)
+        plan = plan_in(house.use.missions.store.plan_of(answer.mission))
+        assert [one.step_id for one in plan.steps] == ["r1-r1-r1-s1", "r1-r1-r1-r1-s1"]
+    caller.cancel()
+
+
 async def test_a_repair_can_itself_be_repaired(house: House, executor: ExecutorSimulator) -> None:
     """Each segment goes on from where the one before was left; the receipt names them all."""
     mission, first = await failed(house)

@@ -98,7 +98,15 @@ def test_tokens_go_there_and_back() -> None:
     assert (page_token(None), cursor_of("")) == ("", None)
 
 
-BAD_TOKENS = ["x", "!!", "W10", resume_token("m-2", 1), resume_token("m-1", -1), "a" * 5000, "é"]
+BAD_TOKENS = [
+    "x",
+    "!!",
+    "W10",
+    *(resume_token("m-1", at) for at in (-1, 2**63)),
+    resume_token("m-2", 1),
+    "a" * 5000,
+    "é",
+]
 
 
 @pytest.mark.parametrize("token", BAD_TOKENS)
@@ -107,6 +115,13 @@ def test_what_is_no_token_is_refused(token: str) -> None:
     for read in (lambda: sequence_of(token, "m-1"), lambda: cursor_of(token + "x")):
         with pytest.raises(OrchestratorError):
             read()
+
+
+def test_a_page_token_that_no_list_gave_is_refused() -> None:
+    """Half a character in it reaches no list."""
+    for cursor in (ProjectionCursor(sort_key="\ud800", key="m-1"), ProjectionCursor(sort_key="a", key="\ud800")):
+        with pytest.raises(OrchestratorError):
+            cursor_of(page_token(cursor))
 
 
 def command(house: House, *arguments: str) -> "subprocess.CompletedProcess[str]":

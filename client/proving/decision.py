@@ -75,8 +75,12 @@ def may_be_left_out(one: OpenApproval, opened: Opened, receipt: evidence_pb2.Rec
 
     Who hands approvals over leaves those out that have run out by its own clock, which may be a little ahead.
     """
-    others = [other for other in opened.approvals if is_recorded(other, receipt)]
-    if any(other.approval.approver == one.approval.approver for other in others):
+    recorded = {(record.approval_id, record.approval_digest) for record in receipt.approvals}
+    if any(
+        (other.approval.approval_id, other.digest) in recorded
+        for other in opened.approvals
+        if other.approval.approver == one.approval.approver
+    ):
         return True
     if not _window(one, receipt).ok or one.approval.approved_at.ToNanoseconds() >= receipt.started_at.ToNanoseconds():
         return True

@@ -80,7 +80,10 @@ class _Mission:
     opened: Opened
     told: Told
     """What the orchestrator's log tells."""
-    segments: Sequence[Segment]
+    by_number: Mapping[int, Segment]
+    """The segments, by their numbers: there may be as many leaves as a file holds, and each looks for its own."""
+    by_report: Mapping[str, Segment]
+    """The segments, by their reports' digests."""
 
 
 def leaf_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[Check]:
@@ -97,7 +100,7 @@ def leaf_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[C
     strange = [entry for entry in entries if entry.value["mission_id"] != bundle.mission.mission_id]
     shown = f"leaf {strange[0].index} is of {strange[0].value['mission_id']!r}" if strange else f"{len(entries)} leaves"
     yield check(KNOWN, not strange, shown)
-    mission = _Mission(bundle=bundle, opened=opened, told=told or Told(), segments=segments(bundle, opened))
+    mission = _mission(bundle, opened, told or Told())
     for entry in entries:
         yield from _COMPARED[entry.kind](mission, entry)
     yield from _needed(mission, entries)
@@ -107,6 +110,17 @@ def leaf_checks(bundle: Bundle, opened: Opened, told: Told | None) -> Iterator[C
     yield from carried_checks(opened.words, values, opened.receipt)
     yield _taken_back(opened, entries)
     yield _in_order(entries)
+
+
+def _mission(bundle: Bundle, opened: Opened, told: Told) -> _Mission:
+    found = segments(bundle, opened)[::-1]  # of two that say they are the same the first counts
+    return _Mission(
+        bundle=bundle,
+        opened=opened,
+        told=told,
+        by_number={one.number: one for one in found},
+        by_report={one.opened.report_digest: one for one in found},
+    )
 
 
 def read_entry(leaf: Leaf) -> Entry:
@@ -151,7 +165,7 @@ def receipt_leaf(log: LogPart, receipt_digest: str) -> Leaf | None:
 
 def _report(mission: _Mission, entry: Entry) -> Iterator[Check]:
     title, named = _title(entry), entry.value["report_digest"]
-    found = next((one for one in mission.segments if one.opened.report_digest == named), None)
+    found = mission.by_report.get(named)
     document = found.bundle.report if found else None
     report = found.opened.report if found else None
     if found is None or document is None or report is None:
@@ -177,7 +191,8 @@ def _claim(mission: _Mission, entry: Entry) -> Iterator[Check]:
             yield absent(title, "the receipt")
         return
     number = entry.value["segment"]
-    found = next((one.opened for one in mission.segments if one.number == number), None)
+    segment = mission.by_number.get(number)
+    found = segment.opened if segment else None
     if found is None or found.receipt is None:
         yield check(title, False, f"the receipt, or the bundle, has no segment {number}")
         return
@@ -280,25 +295,39 @@ def _needed(mission: _Mission, entries: Sequence[Entry]) -> Iterator[Check]:
 
 def _taken_back(opened: Opened, entries: Sequence[Entry]) -> Check:
     """Nothing was claimed after a denial, or on the approval of somebody who had withdrawn it."""
-    ignored = [
-        entry
-        for claim in entries
-        if claim.kind == CLAIMED
-        for entry in entries
-        if entry.kind == REVOKED and entry.index < claim.index
-        if entry.value["kind"] == DENY or entry.value["person"] in _stood_on(opened, claim.value["segment"])
-    ]
-    shown = f"{ignored[0].value['person']}: {ignored[0].value['kind']}" if ignored else ""
-    return check("nothing was claimed that was taken back", not ignored, shown)
+    claimed: dict[int, int] = {}
+    """By segment, the place of its last claim."""
+    for entry in entries:
+        if entry.kind == CLAIMED:
+            claimed[entry.value["segment"]] = max(entry.index, claimed.get(entry.value["segment"], entry.index))
+    denied_before = max(claimed.values(), default=-1)
+    withdrawn_before = _last_claims(opened, claimed)
+    ignored = next(
+        (
+            f"{entry.value['person']}: {entry.value['kind']}"
+            for entry in entries
+            if entry.kind == REVOKED
+            if entry.index < withdrawn_before.get(entry.value["person"], -1)
+            or (entry.value["kind"] == DENY and entry.index < denied_before)
+        ),
+        None,
+    )
+    return check("nothing was claimed that was taken back", ignored is None, ignored or "")
 
 
-def _stood_on(opened: Opened, segment: int) -> frozenset[str]:
-    """Return on whose approvals one segment of the execution stood."""
+def _last_claims(opened: Opened, claimed: Mapping[int, int]) -> Mapping[str, int]:
+    """Return, by person, the place of the last claim that stood on that person's approval."""
     receipt = opened.receipt
     if receipt is None:
-        return frozenset()
-    records = next((one.approvals for one in receipt.segments if one.segment == segment), receipt.approvals)
-    return frozenset(record.approver for record in records)
+        return {}
+    told = {one.segment: one.approvals for one in reversed(receipt.segments)}
+    first = max((place for segment, place in claimed.items() if segment not in told), default=-1)
+    places = [(first, receipt.approvals), *((claimed.get(segment, -1), told[segment]) for segment in told)]
+    found: dict[str, int] = {}
+    for place, records in places:
+        for record in records:
+            found[record.approver] = max(place, found.get(record.approver, place))
+    return found
 
 
 def _stopped(opened: Opened, entries: Sequence[Entry]) -> Iterator[Check]:

@@ -190,19 +190,23 @@ def _seen_check(title: str, seen: Checkpoint, linked: Iterable[tuple[int, bytes]
 
 
 def _linked(log: Log, checkpoint: Checkpoint) -> list[Checkpoint]:
-    """Return the checkpoints that verified proofs lead to from the bundle's own."""
-    pairs = []
-    for pair in log.part.continuity:
+    """Return the checkpoints that verified proofs lead to from the bundle's own, each once."""
+    neighbours: dict[Checkpoint, set[Checkpoint]] = {}
+    for pair in dict.fromkeys(log.part.continuity):
         try:
             older, newer = log.opened(pair.older), log.opened(pair.newer)
         except NoteError:
             continue
         if _continues(older, newer, pair):
-            pairs.append((older, newer))
-    found = [checkpoint]
-    for one in found:  # grows while it is walked
-        found += [b if a == one else a for a, b in pairs if one in {a, b} and not {a, b} <= set(found)]
-    return found
+            neighbours.setdefault(older, set()).add(newer)
+            neighbours.setdefault(newer, set()).add(older)
+    found = {checkpoint: None}
+    ahead = [checkpoint]
+    while ahead:
+        fresh = [one for one in neighbours.get(ahead.pop(), ()) if one not in found]
+        found.update(dict.fromkeys(fresh))
+        ahead += fresh
+    return list(found)
 
 
 def _readable_checkpoints(log: Log) -> Iterator[Checkpoint]:

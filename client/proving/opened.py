@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from client.bundle import Bundle, SealedText, SegmentTexts
+from client.bundle_file import MAX_APPROVALS, MAX_SEGMENTS
 from client.proving.checks import Check, check
 from gonogo import sealing
 from gonogo.digests import digest
@@ -117,7 +118,7 @@ def _segment(checks: list[Check], bundle: Bundle) -> Opened:
     return Opened(
         number=number,
         **_opened_of(checks, label_of(number), bundle.plan, bundle.report, bundle.approvals),
-        receipt=_read(checks, "receipt", bundle.receipt, sealing.RECEIPT, evidence_pb2.Receipt),
+        receipt=_receipt(checks, bundle.receipt),
         receipt_digest=_digest(bundle.receipt),
         refusal=_read(checks, "refusal", bundle.refusal, sealing.REFUSAL, evidence_pb2.Refusal),
         refusal_digest=_digest(bundle.refusal),
@@ -211,6 +212,19 @@ def _read(
     except sealing.SealingError as error:
         checks.append(check(title, False, str(error)))
         return None
+
+
+def _receipt(checks: list[Check], document: SealedText | None) -> evidence_pb2.Receipt | None:
+    """Read the receipt; one that tells of more than an execution can have would be compared without an end."""
+    receipt = _read(checks, "receipt", document, sealing.RECEIPT, evidence_pb2.Receipt)
+    if receipt is None:
+        return None
+    approvals = max(len(receipt.approvals), *(len(one.approvals) for one in receipt.segments), 0)
+    if approvals <= MAX_APPROVALS and len(receipt.segments) <= MAX_SEGMENTS:
+        return receipt
+    shown = f"{len(receipt.segments)} segments, {approvals} approvals of one"
+    checks.append(check("receipt is of an execution that there can be", False, shown))
+    return None
 
 
 def _policy(checks: list[Check], document: SealedText | None) -> Policy | None:

@@ -27,6 +27,13 @@ OWN = frozenset({"objective", "proposer"})
 """What of it a plan has of its own that took the place of the first one."""
 
 
+NAMING = {
+    **dict.fromkeys(("plan_sealed", "plan_signed"), "plan_digest"),
+    **dict.fromkeys(("dry_run_completed", "approval_granted"), "report_digest"),
+}
+"""The events about a plan or a report, and what of them names it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """The orchestrator's events of a mission, read once."""
@@ -117,8 +124,9 @@ def _state_check(said: MissionState, state: MissionState) -> Check:
 def _document_checks(bundle: Bundle, opened: Opened, told: Told) -> Iterator[Check]:
     events = told.own
     yield _proposal_event(opened, told)
+    about = _by_digest(events)
     for one in segments(bundle, opened):
-        yield from labelled(one.label, _segment_checks(one, events))
+        yield from labelled(one.label, _segment_checks(one, about))
     if opened.receipt is not None:
         yield _receipt_events(opened, events)
         yield from _segment_events(opened.receipt, events)
@@ -149,8 +157,19 @@ def _proposal_event(opened: Opened, told: Told) -> Check:
     return check(title, not different, f"another {different[0]}" if different else plan.objective)
 
 
-def _segment_checks(segment: Segment, events: Sequence[RecordedEvent]) -> Iterator[Check]:
+def _by_digest(events: Sequence[RecordedEvent]) -> dict[str, list[RecordedEvent]]:
+    """Return what is told of plans and reports, by the digest that it names."""
+    found: dict[str, list[RecordedEvent]] = {}
+    for one in events:
+        if one.type in NAMING:
+            found.setdefault(getattr(one.payload, NAMING[one.type]), []).append(one)
+    return found
+
+
+def _segment_checks(segment: Segment, about: dict[str, list[RecordedEvent]]) -> Iterator[Check]:
+    """Compare one segment with what is told of it, which is taken out: no two segments have the same plan."""
     opened = segment.opened
+    events = [*about.pop(opened.plan_digest, ()), *about.pop(opened.report_digest, ())]
     yield _plan_events(opened, events)
     yield _plan_signature_events(segment.bundle, opened, events)
     if opened.report is not None:

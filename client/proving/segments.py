@@ -4,7 +4,7 @@ A repair plan is dry-run, decided about, claimed and carried out like a first pl
 checked of each: against the receipt as it tells of that segment.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +18,8 @@ OF_A_SEGMENT: Sequence[
     ]
 ] = ("approvals", "demand", "gates", "plan_digest", "plan_id", "proposer", "report_digest", "report_id", "started_at")
 """What a receipt says of the first segment itself; of the later ones its `segments` do."""
+OF_THE_WHOLE = ("after", "before", "controls", "divergence_details", "errors", "segments", "steps")
+"""What grows with the execution: it is not copied for every segment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +45,39 @@ def segments(bundle: Bundle, opened: Opened) -> list[Segment]:
     if not opened.earlier:
         return [Segment(bundle=bundle, opened=opened)]
     texts = (*bundle.segments, _present(bundle, opened.number))
-    return [_segment(bundle, one, text) for one, text in zip(opened.every, texts, strict=True)]
+    told = _told(opened)
+    return [
+        # Of segments that say they are the same, the receipt tells of the first: it is gone through once.
+        _segment(bundle, one, text, told.pop(one.number, None))
+        for one, text in zip(opened.every, texts, strict=True)
+    ]
 
 
-def receipt_of(receipt: evidence_pb2.Receipt, number: int) -> evidence_pb2.Receipt | None:
-    """Return a receipt as it tells of one segment; None where it does not."""
-    if number == 0:
-        return receipt
-    record = next((one for one in receipt.segments if one.segment == number), None)
-    if record is None:
-        return None
+def _told(opened: Opened) -> dict[int, evidence_pb2.Receipt]:
+    """Return the receipt as it tells of each segment, by number; only of those that it tells of."""
+    receipt = opened.receipt
+    if receipt is None:
+        return {}
+    steps: dict[int, list[evidence_pb2.StepReceipt]] = {}
+    for step in receipt.steps:
+        steps.setdefault(step.segment, []).append(step)
+    wanted = {one.number for one in opened.every}
+    records = {one.segment: one for one in reversed(receipt.segments) if one.segment in wanted}
+    shared = evidence_pb2.Receipt(
+        **{
+            field.name: value
+            for field, value in receipt.ListFields()
+            if field.name not in {*OF_A_SEGMENT, *OF_THE_WHOLE}
+        }
+    )
+    later = {number: _as_told(shared, record, steps.get(number, ())) for number, record in records.items() if number}
+    return {**later, 0: receipt}
+
+
+def _as_told(
+    shared: evidence_pb2.Receipt, record: evidence_pb2.SegmentRecord, steps: Iterable[evidence_pb2.StepReceipt]
+) -> evidence_pb2.Receipt:
+    """Return a receipt as it tells of one later segment."""
     about = evidence_pb2.Receipt(
         plan_id=record.plan_id,
         plan_digest=record.plan_digest,
@@ -63,21 +88,18 @@ def receipt_of(receipt: evidence_pb2.Receipt, number: int) -> evidence_pb2.Recei
         started_at=record.started_at,
         proposer=record.proposer if record.HasField("proposer") else None,
         demand=record.demand if record.HasField("demand") else None,
+        segments=[record],
+        steps=steps,
     )
-    told = evidence_pb2.Receipt()
-    told.CopyFrom(receipt)
-    for field in OF_A_SEGMENT:
-        told.ClearField(field)
-    told.MergeFrom(about)
-    return told
+    about.MergeFrom(shared)
+    return about
 
 
 def _present(bundle: Bundle, number: int) -> SegmentTexts:
     return SegmentTexts(segment=number, plan=bundle.plan, report=bundle.report, approvals=bundle.approvals)
 
 
-def _segment(bundle: Bundle, opened: Opened, texts: SegmentTexts) -> Segment:
-    told = receipt_of(opened.receipt, opened.number) if opened.receipt is not None else None
+def _segment(bundle: Bundle, opened: Opened, texts: SegmentTexts, told: evidence_pb2.Receipt | None) -> Segment:
     report = opened.report
     if told is not None and report is not None and opened.number:
         # What the trust file says is in the receipt once, for the first claim; a segment's gates tell its own.

@@ -28,8 +28,9 @@ AHEAD_US = 60_000_000
 def word_checks(bundle: Bundle, opened: Opened, anchors: Anchors) -> Iterator[Check]:
     """Check every signed word by itself, and those that the receipt stands on."""
     found = segments(bundle, opened)
+    of_steps = _by_step(found)
     for word in opened.words:
-        its = _segment_of(word, found)
+        its = _segment_of(word, of_steps.get(word.word.step_id, ()))
         policy = its.opened.policy if its else None
         yield signed_in_name(word.name, word.document.sealed, word.person, policy, anchors)
         yield _about(word, its, bundle.mission.execution_id)
@@ -71,9 +72,13 @@ def word_events(opened: Opened, events: Sequence[Any]) -> Iterator[Check]:
     different = [word.name for name, word in there.items() if name in told and not _as_told(word, told[name])]
     shown = (different or lost or [f"{len(told)} of {len(there)}"])[0]
     yield check("events tell of the words", not lost and not different, shown)
-    waits = [one.payload for one in events if one.type == "execution_paused"]
+    waits = {
+        (pause.step_id, pause.results_digest, digest)
+        for pause in (one.payload for one in events if one.type == "execution_paused")
+        for digest in (pause.change_set_digest, None)
+    }
     for word in opened.words:
-        waited = any(_waited_for(word, pause) for pause in waits)
+        waited = _waited_for(word) in waits
         yield check(f"{word.name} is about a pause that the events tell of", waited, word.word.step_id)
 
 
@@ -220,20 +225,26 @@ def _as_told(word: OpenWord, payload: Any) -> bool:
     return told_of == (said.person, said.happened, said.step_id)
 
 
-def _waited_for(word: OpenWord, pause: Any) -> bool:
+def _waited_for(word: OpenWord) -> tuple[str, str, str | None]:
+    """Return what a pause says that a word is about; what the step would do is in an approval alone."""
     said = word.word
-    if (pause.step_id, pause.results_digest) != (said.step_id, said.results_digest):
-        return False
-    return isinstance(said, evidence_pb2.Reconciliation) or pause.change_set_digest == said.change_set_digest
+    change = None if isinstance(said, evidence_pb2.Reconciliation) else said.change_set_digest
+    return said.step_id, said.results_digest, change
 
 
-def _segment_of(word: OpenWord, found: Sequence[Segment]) -> Segment | None:
+def _by_step(found: Iterable[Segment]) -> Mapping[str, Sequence[Segment]]:
+    """Return the segments that have a step, by its id; of many that say they are the same the first."""
+    steps: dict[str, dict[int, Segment]] = {}
+    for segment in {one.number: one for one in reversed(list(found))}.values():
+        for step in segment.opened.plan.steps if segment.opened.plan else ():
+            steps.setdefault(step.step_id, {})[segment.number] = segment
+    return {step_id: [its[number] for number in sorted(its)] for step_id, its in steps.items()}
+
+
+def _segment_of(word: OpenWord, found: Iterable[Segment]) -> Segment | None:
     """Return the segment that a word is about: an approval says which, of a reconciliation it is the step's."""
     said = word.word
     for segment in found:
-        plan = segment.opened.plan
-        if plan is None or not any(step.step_id == said.step_id for step in plan.steps):
-            continue
         if isinstance(said, evidence_pb2.Reconciliation) or said.segment == segment.number:
             return segment
     return None

@@ -27,6 +27,9 @@ DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MAX_COUNT: Final = 100
 """The most persons that one requirement asks for."""
 
+MAX_PLACES: Final = 10_000
+"""The most persons that a demand which is read from a document asks for, all requirements together."""
+
 EVERYBODY: Final = ""
 """The group of all persons who have a key to approve with."""
 
@@ -294,11 +297,17 @@ def unfilled(policy: Policy, requirements: Sequence[Requirement], persons: Itera
     The places of the smallest groups are filled first, so that what is left is what the most people can fill.
     """
     places = [requirement.group for requirement in requirements for _ in range(requirement.count)]
-    allowed = {group: policy.approvers(group) for group in places}
+    allowed = {group: policy.approvers(group) for group in dict.fromkeys(places)}
     present = sorted(set(persons))
     taken: dict[str, int] = {}
     order = sorted(range(len(places)), key=lambda number: len(allowed[places[number]]))
-    left = [number for number in order if not _fill(number, places, allowed, present, taken, set())]
+    left: list[int] = []
+    full: set[str] = set()
+    for number in order:
+        # Where one place of a group stays empty, so do all that follow: moving others never makes room for it again.
+        if places[number] in full or not _fill(number, places, allowed, present, taken, set()):
+            full.add(places[number])
+            left.append(number)
     empty = [places[number] for number in sorted(left)]
     return tuple(Requirement(count=empty.count(group), group=group) for group in dict.fromkeys(empty))
 

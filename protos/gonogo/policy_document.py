@@ -15,6 +15,7 @@ from gonogo.policy import (
     DAYS,
     EVERYBODY,
     MAX_COUNT,
+    MAX_PLACES,
     RISK_LEVELS,
     Condition,
     Demand,
@@ -158,8 +159,11 @@ def demand_from_proto(message: evidence_pb2.Demand) -> Demand:
     """Map a demand.
 
     Raises:
-        SealingError: it names something that is not known.
+        SealingError: it names something that is not known, or asks for more persons than anybody could count.
     """
+    places = sum(one.count for one in message.requirements)
+    if places > MAX_PLACES:
+        raise SealingError(f"the document asks for {places} persons")
     return Demand(
         requirements=tuple(_requirement_from_proto(one) for one in message.requirements),
         rules=tuple(message.rules),

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from executor.domain.changes import Node, NodeType, States
+from executor.domain.changes import ChangeKind, Node, NodeType, States
 from executor.domain.errors import ExecutorError, StepFailedError, StoreError
 from executor.domain.plan import ListDirectory, Plan, SearchFiles, Step
 from executor.domain.redaction import Redactor, no_secrets
@@ -25,6 +25,8 @@ from executor.workspace.workspace import Workspace
 from gonogo.digests import digest as digest_of
 
 MANIFEST_BYTES = 1 << 30
+_LEAVING = frozenset({ChangeKind.DELETE, ChangeKind.MOVE, ChangeKind.TYPE_CHANGE})
+_IN_PLACE = frozenset({ChangeKind.MODIFY, ChangeKind.METADATA})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class FindDrift:
         base = base_of(plan, report.steps)
         drifted = {path for path, node in base.states.items() if not _is(root, path, node)}
         drifted |= {parent for parent in _parents_of_new(base.states) if not _is_directory(root, parent)}
+        drifted |= _more_than_reported(root, base.states, report)
         retrievals: list[tuple[Step, ListEvidence | SearchEvidence]] = [*base.listings, *base.searches]
         for step, found in retrievals:
             if not self._finds_again(root, workspace, step, found):
@@ -124,6 +127,36 @@ def _parents_of_new(states: States) -> set[bytes]:
     """Return the directories that new names come into and that the plan does not make itself."""
     parents = {parent_of(path) for path, node in states.items() if node is None}
     return {parent for parent in parents if parent != ROOT and parent not in states}
+
+
+def _more_than_reported(root: Directory, states: States, report: Report) -> set[bytes]:
+    """Return what would go along with a directory, or change under another name, though the report does not say so."""
+    more: set[bytes] = set()
+    seen: set[bytes] = set()  # what changes again is the plan's own file by then
+    for change in (change for step in report.steps for change in step.changes):
+        path = change.moved_from or change.path
+        former = states.get(path)
+        if former is not None and former.type is NodeType.DIRECTORY and change.kind in _LEAVING:
+            more |= {join(path, name) for name in _names(root, path)} - states.keys()
+        if former is not None and former.type is NodeType.FILE and change.kind in _IN_PLACE and path not in seen:
+            more |= {path} if _is_shared(root, path) else set()
+        seen.add(path)
+    return more
+
+
+def _names(root: Directory, path: bytes) -> list[bytes]:
+    try:
+        return root.names(path)
+    except (ExecutorError, OSError):
+        return []  # no longer a directory, or not to be reached: that is told of the path itself
+
+
+def _is_shared(root: Directory, path: bytes) -> bool:
+    try:
+        status = root.lstat(path)
+    except ExecutorError:
+        return False  # as in `_names`
+    return status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink > 1
 
 
 def _is_directory(root: Directory, path: bytes) -> bool:

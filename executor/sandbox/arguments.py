@@ -32,6 +32,8 @@ _LIMITS = (
     "ulimit -c 0 && ulimit -n {files} && {{ ulimit -u {processes} || ulimit -p {processes}; }} && ulimit -f {blocks}"
 )
 _LIMIT_BLOCK = 512
+_ENV = "/usr/bin/env"
+_RUN = ("/bin/sh", "-c", 'exec "$@"', "init")
 _TEMPORARY = {"/tmp": "tmp", "/dev/shm": "shm"}  # noqa: S108  # inside, where they are the command's own
 _KIB = 1024
 _CONFINE = (
@@ -83,10 +85,10 @@ class Inside:
     search_path: tuple[str, ...]
 
     def environment(self, spec: CommandSpec) -> dict[str, str]:
-        """A command's variables: what every program expects, and the plan's."""
+        """The variables that pid 1 starts with: what every program expects. The plan's own come later (`words`)."""
         usual = {"PATH": ":".join(self.search_path), "HOME": view.HOME, "LANG": "C.UTF-8", "TERM": "dumb"}
         proxy = {} if spec.gateway is None else gateway.variables()
-        return {**usual, **proxy, **spec.env}
+        return {**usual, **proxy}
 
     def arguments(
         self, *, bound: str, cwd: str, covers: Sequence["Cover"], environment: Mapping[str, str]
@@ -167,6 +169,17 @@ class Cover:
 
     place: bytes
     arguments: tuple[str | bytes, ...]
+
+
+def words(spec: CommandSpec) -> list[str]:
+    """What pid 1 runs: the command, with the plan's variables given to it there and not to pid 1 itself.
+
+    The dynamic loader would follow LD_PRELOAD and its like before pid 1 has set any limit, and so into code of the
+    workspace that sets none. The program comes behind a second shell, since env takes a name with '=' for a variable.
+    """
+    if not spec.env:
+        return list(spec.argv)
+    return [_ENV, *(f"{name}={value}" for name, value in spec.env.items()), *_RUN, *spec.argv]
 
 
 def init_script(limits: Limits) -> str:

@@ -117,6 +117,9 @@ class Mirror:
         """
         now = _look(self.merged)
         wanted = _differences(self._base, now)
+        # Who was told that a path is gone takes nothing for granted beneath its name: it is shown when it comes back,
+        # though a directory that was moved away and back brings the very files that it took along.
+        self._base.marks.update(dict.fromkeys(self._base.marks.keys() - now.marks.keys(), _NOTHING))
         with _root(self.merged) as read, _root(self.upper) as written:
             for path in sorted(self._shown.keys() - wanted.keys(), reverse=True):
                 _remove(written, path)

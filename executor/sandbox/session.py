@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from executor.sandbox import files, launch, view
-from executor.sandbox.arguments import Inside, init_script
+from executor.sandbox.arguments import Inside, init_script, words
 from executor.sandbox.cgroups import Cgroups, Slot
 from executor.sandbox.command import Ending, RunningCommand
 from executor.sandbox.gateway import Gate
@@ -222,7 +222,8 @@ class BubblewrapSession:
         environment = self._inside.environment(spec)
         options = self._inside.arguments(bound=ground.bound, cwd=spec.cwd, covers=covers, environment=environment)
         variables = [f"{name}={value}" for name, value in environment.items()]
-        launch.check_size(argv=spec.argv, variables=variables, looked_at=looked_at, options=len(options))
+        command = words(spec)
+        launch.check_size(argv=command, variables=variables, looked_at=looked_at, options=len(options))
         inside: list[launch.Word] = [
             "/bin/sh",
             "-c",
@@ -230,7 +231,7 @@ class BubblewrapSession:
             "init",
             str(len(looked_at)),
             *looked_at,
-            *spec.argv,
+            *command,
         ]
         slot = None if self._slot is None else self._slot.slot
         with contextlib.ExitStack() as around:

@@ -20,6 +20,7 @@ from tests.cases.case_house import (
     CaseHouse,
     Step,
     appended,
+    case_house,
     created,
     deleted,
     moded,
@@ -141,6 +142,29 @@ def test_a_change_of_a_directorys_own_metadata_is_committed(filled: CaseHouse, n
     assert seen(filled.site / "d")
     after = tree_of(filled.site)
     assert {path for path in before if before[path] != after[path]} == {b"d"}
+
+
+BACK = {
+    "moved away": ("mv d o", "mv o d"),
+    "a file meanwhile": ("mv d o; echo x > d", "rm d; mv o d"),
+    "not all of it": ("mv d o", "rm o/g; mv o/e .; mv o d", "mv e d/e"),
+    "typed": (moved("d", "o"), "mv o d"),
+}
+
+
+@case("S57", "S22")
+@pytest.mark.parametrize("level", ["L3", "L2"])
+@pytest.mark.parametrize("name", BACK)
+def test_a_directory_that_comes_back_in_a_later_step_brings_what_it_held(tmp_path: Path, level: str, name: str) -> None:
+    """Though nothing in it was touched: by an overlay as by a private copy, where its files are the very same ones."""
+    with case_house(tmp_path, more=[f"--max-ladder-level={level}"]) as house:
+        (house.site / "d" / "e").mkdir(parents=True)
+        for path in ("d/f", "d/g", "d/e/h"):
+            (house.site / path).write_text(path)
+        house.mission(*(shell(step) if isinstance(step, str) else step for step in BACK[name]))
+        gone = {b"d/g"} if name == "not all of it" else set()
+        assert names_of(house.site) == {b"d", b"d/e", b"d/e/h", b"d/f", b"d/g"} - gone
+        assert (house.site / "d" / "e" / "h").read_text() == "d/e/h"
 
 
 @case("X51")

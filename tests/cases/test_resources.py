@@ -172,6 +172,20 @@ def test_only_declared_variables_are_added_and_only_for_their_step(house: CaseHo
     assert found.said(2) == "2\n1\n"
 
 
+@case("S34")
+def test_a_plans_variables_reach_the_command_and_not_what_sets_its_limits(house: CaseHouse) -> None:
+    """LD_PRELOAD would else run code of the workspace before any limit is set, and LD_TRACE end it before its word."""
+    pid_1 = "tr '\\0' '\\n' < /proc/1/environ | grep -c LD_ ; ulimit -n"
+    found = house.worked(
+        shell(pid_1, env={"LD_PRELOAD": f"{house.site}/evil.so", "A": "a b=$c\n'", "PATH": "/usr/bin"})
+    )
+    assert found.report.steps[0].command.stdout.head == "0\n1024\n"
+    assert house.worked(shell('printf %s "$A"', env={"A": "a b=$c\n'"})).said() == "a b=$c\n'"
+    (house.site / "a=b").write_text("#!/bin/sh\necho $A $0 $1")
+    (house.site / "a=b").chmod(0o755)
+    assert house.worked(command("./a=b", "C=3", env={"A": "x"})).said().startswith("x ./a=b C=3")
+
+
 @case("S34", "X73")
 def test_a_later_command_is_not_led_astray_by_files_it_was_not_told_of(house: CaseHouse) -> None:
     """A program planted in the workspace is not found before the system's: the search path holds no relative folder."""

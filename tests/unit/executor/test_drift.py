@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from executor.domain.errors import StoreError
-from executor.domain.plan import Action, CreateFile, DeletePath, ListDirectory, ReadFile, WriteFile
+from executor.domain.plan import Action, CreateFile, DeletePath, ListDirectory, MovePath, ReadFile, SetMode, WriteFile
 from executor.domain.report import Evidence, ReportStatus
 from executor.runner import simulate
 from executor.runner.drift import changed_meanwhile
@@ -153,6 +153,46 @@ def test_a_listing_and_a_removal_are_known_paths(house: PlanHouse) -> None:
     assert house.drift(plan, found) == ()
     (house.root / "d" / "b.txt").write_text("more\n")
     assert house.drift(plan, found) == (b"d", b"d/b.txt")
+
+
+def more_in_a_directory(root: Path) -> None:
+    (root / "d" / "new").write_text("somebody's")
+
+
+def another_name(root: Path) -> None:
+    (root / "other").hardlink_to(root / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("action", "change", "path"),
+    [
+        (DeletePath(path="d", recursive=True), more_in_a_directory, b"d/new"),
+        (MovePath(path="d", to="e"), more_in_a_directory, b"d/new"),
+        (WriteFile(path="a.txt", content=b"new", mode=None), another_name, b"a.txt"),
+        (SetMode(path="a.txt", mode=0o600), another_name, b"a.txt"),
+    ],
+    ids=["delete", "move", "write", "mode"],
+)
+def test_what_would_go_or_change_beyond_the_report_is_drift(
+    house: PlanHouse, action: Action, change: Callable[[Path], None], path: bytes
+) -> None:
+    """It is found at the gate, while the mission is still free, and not only by the commit that it would stop."""
+    plan = house.plan(action)
+    found = house.simulate(plan)
+    change(house.root)
+    assert house.drift(plan, found) == (path,)
+
+
+def test_a_plans_own_file_in_the_place_of_one_with_two_names_is_no_drift(house: PlanHouse) -> None:
+    """What is deleted, made and then written is another file when it is written."""
+    another_name(house.root)
+    plan = house.plan(
+        DeletePath(path="a.txt", recursive=False),
+        CreateFile(path="a.txt", content=b"1", mode=0o644),
+        WriteFile(path="a.txt", content=b"2", mode=None),
+    )
+    found = house.simulate(plan)
+    assert (found.status, house.drift(plan, found)) == (ReportStatus.SUCCESS, ())
 
 
 def test_a_stored_manifest_that_is_not_what_was_sealed_is_an_error(house: PlanHouse) -> None:

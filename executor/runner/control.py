@@ -159,13 +159,10 @@ class ControlDesk:
                 return self._decision
 
     def holds(self, approvals: Sequence[ApprovalRecord]) -> bool:
-        now = self._parts.now()
-        if any(one.expires_at is not None and now >= one.expires_at for one in approvals):
-            return False
         try:
-            return not self._parts.words.is_taken_back(self._run.mission_id, [one.approver for one in approvals])
-        except StoreError:
-            log.exception("what was taken back of %s can not be looked up", self._run.mission_id)
+            return self._parts.words.hold(self._segments[-1].claim, approvals)
+        except ExecutorError as error:  # nothing can be decided now; they are asked for anew
+            log.warning("whether a step of %s is approved still can not be told: %s", self._run.mission_id, error)
             return False
 
     def goes_on(self) -> None:

@@ -96,7 +96,10 @@ class Desk(Protocol):
         ...
 
     def holds(self, approvals: Sequence[ApprovalRecord]) -> bool:
-        """Tell whether a step's own approvals still hold after a wait: none has run out, and nobody took one back."""
+        """Tell whether a step's own approvals still hold after a wait.
+
+        None has run out, nobody took one back, and by the trust file in force they are enough.
+        """
         ...
 
     def goes_on(self) -> None:

@@ -7,13 +7,12 @@ from executor.domain.approval import Decision
 from executor.domain.control import ControlAction
 from executor.domain.errors import ExecutorError
 from executor.domain.receipt import ApprovalRecord, ReconciliationRecord
-from executor.domain.revocation import binding
 from executor.domain.sealed import SealedBytes
 from executor.runner.control_ports import ControlEntry
 from executor.runner.control_requests import ControlInput
 from executor.runner.documents import OpenDocuments
 from executor.runner.keyring import Keyring, UnknownKeyError
-from executor.runner.ports import Ledger
+from executor.runner.ports import Claim, Ledger
 from executor.runner.requests import malformed
 from executor.runner.words import ReconciledEffect, StepStanding, StepVote, WaitingStep, Words
 from gonogo.signatures import SignatureError
@@ -48,9 +47,9 @@ class SignedWords:
         if self.ledger.record_control(entry) is not None:
             raise ExecutorError("STATE_FORBIDS", "that control was recorded already", "ask how the mission stands")
 
-    def is_taken_back(self, mission_id: str, persons: Sequence[str]) -> bool:
-        """Tell whether one of these persons has taken an approval back, or somebody has denied the mission."""
-        return binding(self.ledger.revocations(mission_id), persons) is not None
+    def hold(self, claim: Claim, approvals: Sequence[ApprovalRecord]) -> bool:
+        """Tell whether what was enough for a step is so still; see `Words.hold`."""
+        return self.words.hold(claim, approvals)
 
     def keyring(self) -> Keyring | None:
         """Return the keys in force; None where no trust file is."""

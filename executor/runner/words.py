@@ -17,6 +17,8 @@ happen that was not approved.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
 
 from executor.domain.approval import Decision
 from executor.domain.control import ControlAction, StepApproval
@@ -24,7 +26,7 @@ from executor.domain.errors import GateRefusedError, RequestMalformedError
 from executor.domain.gates import APPROVED, REMEDIES
 from executor.domain.plan_rules import is_identifier
 from executor.domain.receipt import ApprovalRecord, ReconciliationRecord
-from executor.domain.revocation import KEPT_REASON, check_not_revoked
+from executor.domain.revocation import KEPT_REASON, binding, check_not_revoked
 from executor.domain.sealed import SealedBytes
 from executor.domain.step_words import (
     Awaited,
@@ -45,6 +47,8 @@ from gonogo import sealing
 from gonogo.policy import Demand, Proposer, Vote, decide, excluded_by
 from gonogo.safe_text import excerpt
 
+UNDECIDED: Final = Demand(refused="the execution was claimed by an older release")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingStep:
@@ -59,7 +63,7 @@ class WaitingStep:
     @property
     def demand(self) -> Demand:
         """What the policy demanded at the moment of the claim."""
-        return self.claim.demand or Demand(refused="the execution was claimed by an older release")
+        return self.claim.demand or UNDECIDED
 
     @property
     def proposer(self) -> Proposer:
@@ -146,11 +150,26 @@ class Words:
             policy,
             waiting.demand,
             waiting.proposer,
-            [Vote(person=one.approver, key_id=one.key_id, hardware=one.hardware_key) for one in given],
+            [_vote_of(one) for one in given],
         )
         return StepStanding(
             approved=verdict.met and not denied_by, denied_by=denied_by, missing=verdict.message, votes=votes
         )
+
+    def hold(self, claim: Claim, approvals: Sequence[ApprovalRecord]) -> bool:
+        """Tell whether what was enough for a step is so still: in time, not taken back, and by keys that are in force.
+
+        Raises:
+            ExecutorError: reason CLOCK_BEHIND, TRUST_EXPIRED or STATE_FORBIDS; nothing can be decided now.
+        """
+        policy, now = self.trust().trust.policy, self.clock.checked()
+        demand = claim.demand or UNDECIDED
+        cap = min(policy.max_approval_seconds, demand.max_approval_seconds)
+        if any(_has_expired(one, now, cap) for one in approvals):
+            return False
+        if binding(self.ledger.revocations(claim.mission_id), [one.approver for one in approvals]) is not None:
+            return False
+        return decide(policy, demand, claim.proposer or Proposer(), [_vote_of(one) for one in approvals]).met
 
     def reconciliation(self, sealed: SealedBytes, waiting: WaitingStep) -> ReconciledEffect:
         """Verify a person's word on whether the effect of the step happened; `change_set_digest` is not looked at.
@@ -279,6 +298,15 @@ def _record(approval: StepApproval, sealed: SealedBytes, signer: Signer) -> Appr
         expires_at=approval.expires_at,
         hardware_key=signer.key.hardware,
     )
+
+
+def _vote_of(record: ApprovalRecord) -> Vote:
+    return Vote(person=record.approver, key_id=record.key_id, hardware=record.hardware_key)
+
+
+def _has_expired(record: ApprovalRecord, now: datetime, cap: int) -> bool:
+    ended = record.expires_at is not None and now >= record.expires_at
+    return ended or (now - record.approved_at).total_seconds() >= cap
 
 
 def _check_whole(**ids: str) -> None:

@@ -134,6 +134,36 @@ class TestStepApproval:
         assert receipt.execution_status == SUCCESS
         assert len(receipt.steps[1].step_approvals) == 1
 
+    def test_before_a_retry_an_approval_that_is_older_than_the_policy_takes_is_asked_for_anew(
+        self, house: ControlHouse
+    ) -> None:
+        """Whatever end it gives itself: it holds no longer than it would have been taken for."""
+        house.with_policy(max_approval_seconds=600)
+        house.fails = {2: 1}
+        house.begin(house.mission(*asking()))
+        house.approve_step(house.paused(PauseKind.STEP_APPROVAL))
+        house.paused(PauseKind.FAILURE)
+        house.wall.ahead = timedelta(seconds=601)
+        house.control(ControlAction.RETRY)
+        house.approve_step(house.paused(PauseKind.STEP_APPROVAL))
+        assert house.ended().execution_status == SUCCESS
+
+    def test_before_a_retry_an_approval_by_a_key_that_left_the_trust_file_is_asked_for_anew(
+        self, house: ControlHouse
+    ) -> None:
+        """A newer trust file holds for what is decided under it, and a lost key commits nothing any more."""
+        house.fails = {2: 1}
+        house.begin(house.mission(*asking()))
+        house.approve_step(house.paused(PauseKind.STEP_APPROVAL))
+        house.paused(PauseKind.FAILURE)
+        house.with_policy(persons=tuple(one for one in house.trust.policy.persons if one.person_id != "owner"))
+        house.paused(PauseKind.FAILURE)
+        house.control(ControlAction.RETRY)
+        house.approve_step(house.paused(PauseKind.STEP_APPROVAL), by=house.second)
+        receipt = house.ended()
+        assert receipt.execution_status == SUCCESS
+        assert [one.approver for one in receipt.steps[1].step_approvals] == ["second"]
+
 
 class TestEffects:
     def test_it_is_claimed_performed_and_settled(self, house: ControlHouse) -> None:

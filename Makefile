@@ -40,9 +40,9 @@ long: far-sides ## Run the longer suites: roles, secrets, proofs and attacks ove
 	@$(BIN)/python -m pytest -q -m long -n 2 --dist loadfile
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/property
 
-kills: setup ## Kill both services at 200 random moments, under missions of every kind, and print the figures
+kills: setup ## Kill both services at 200 random moments, and at each act of what ends a wait; print the figures
 	@GONOGO_KILL_ROUNDS=$${GONOGO_KILL_ROUNDS:-200} $(BIN)/python -m pytest -q -m long tests/e2e/test_kills.py
-	@GONOGO_RANDOM=1 $(BIN)/python -m pytest -q -m long tests/property/test_control_machine.py
+	@GONOGO_RANDOM=1 $(BIN)/python -m pytest -q -m long tests/property/test_control_machine.py tests/property/test_control_deaths.py
 
 cases: setup ## Run the adversarial cases, each by its id
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/cases

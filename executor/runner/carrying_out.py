@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from executor.domain.errors import StoreError
@@ -95,7 +96,7 @@ class Carrier:
             self._end(started, ended)
         except LeftError:
             log.warning("execution %s waits for a person; the next start waits on", run.execution_id)
-        except Exception as error:  # the work is done and its end could not be told; a restart tells it
+        except Exception as error:  # the work is done; its end is told later, at the latest by a restart
             log.exception("the receipt of %s could not be issued", run.execution_id)
             run.fail(redacted_error(_no_receipt(error), self.issuer.redactor()))
         finally:
@@ -106,20 +107,23 @@ class Carrier:
         """Store an execution's end, and try again where the storage fails."""
         for attempt in range(1, STORE_ATTEMPTS + 1):
             try:
-                self.ledger.finish(
-                    receipt.execution_id,
-                    outcome=receipt.result.outcome,
-                    ended_at=receipt.completed_at,
-                    receipt=sealed,
-                    events=events,
-                    checkpoints=ended.checkpoints,
-                )
+                self._finish(receipt, sealed, events, ended)
             except StoreError:
                 if attempt == STORE_ATTEMPTS:
                     raise
                 time.sleep(STORE_PAUSE_SECONDS * attempt)
             else:
                 return
+
+    def _finish(self, receipt: Receipt, sealed: SealedBytes, events: tuple[Event, ...], ended: Ended) -> None:
+        self.ledger.finish(
+            receipt.execution_id,
+            outcome=receipt.result.outcome,
+            ended_at=receipt.completed_at,
+            receipt=sealed,
+            events=events,
+            checkpoints=ended.checkpoints,
+        )
 
     def sealed_receipt(
         self, claims: Sequence[Claim], reports: Sequence[Report], ended: Ended, recorder: Recorder
@@ -198,10 +202,32 @@ class Carrier:
         segments = started.live.desk.segments
         claims, reports = [one.claim for one in segments], [one.report for one in segments]
         receipt, sealed = self.sealed_receipt(claims, reports, ended, started.recorder)
-        self.store_end(receipt, sealed, started.run.pending(), ended)
+        try:
+            self.store_end(receipt, sealed, started.run.pending(), ended)
+        except StoreError:
+            started.live.untold.append(partial(self._told_late, started, receipt, sealed, ended))
+            raise
+        self._told(started, receipt, sealed, ended)
+
+    def _told(self, started: Started, receipt: Receipt, sealed: SealedBytes, ended: Ended) -> None:
         started.run.end(_ended_record(receipt, started.recorder.count), sealed)
         self.running.ended(receipt.execution_id)
         ended.let_go()
+
+    def _told_late(self, started: Started, receipt: Receipt, sealed: SealedBytes, ended: Ended) -> bool:
+        """Store an end once more, with the receipt that was signed then; returns whether it is stored.
+
+        A commit of which the disk said that it failed may be there all the same.
+        """
+        try:
+            if self.ledger.receipt(receipt.mission_id) != sealed:
+                self._finish(receipt, sealed, started.run.pending(), ended)
+        except StoreError as error:
+            log.info("the receipt of %s waits for storage: %s", receipt.execution_id, error)
+            return False
+        log.warning("the receipt of %s is stored by now", receipt.execution_id)
+        self._told(started, receipt, sealed, ended)
+        return True
 
 
 def _record_of(claim: Claim) -> ExecutionRecord:
@@ -230,5 +256,5 @@ def _no_receipt(error: Exception) -> StoreError:
     return StoreError(
         "STORE_FULL" if isinstance(error, StoreError) else "INTERNAL",
         f"the execution ended and its receipt could not be stored: {error}",
-        "make room for the executor's state, then restart it: it issues the receipt then",
+        "make room for the executor's state; where no receipt is there soon, restart it: it issues one then",
     )

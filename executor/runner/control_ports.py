@@ -9,9 +9,9 @@ from executor.domain.receipt import EffectRecord
 from executor.domain.sealed import SealedBytes
 
 DEADLINE: Final = "deadline"
-DENY_STEP: Final = "deny_step"
-"""What nobody asks for by these names: what a passed deadline did, and a signature under a step that says no."""
 """Stands where an action does for what nobody asked for: a pause came to its end."""
+DENY_STEP: Final = "deny_step"
+"""Stands there for a signature under a step that says no."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

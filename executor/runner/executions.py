@@ -8,7 +8,7 @@ plan goes through the same gates; then the thread that waits goes on with it, an
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final
 
 from executor.domain.control import ControlAction
@@ -160,6 +160,7 @@ class Executions:
         if not record.ended:
             live = self._running.find(record.execution_id)
             if live is not None:
+                self._tell_late(live)
                 return live.run
             record = self._record(record.execution_id, "")
         return StoredRun(record, self._ledger)
@@ -236,18 +237,25 @@ class Executions:
                 return self._check_told(workspace)
 
     def _check_told(self, workspace: Workspace) -> None:
-        """Refuse to build on what an execution has left whose end the next start has yet to find out from that.
+        """Refuse to build on what an execution has left whose end is not stored: a start would find it out from that.
 
         Raises:
             ExecutorError: reason STORE_FULL.
         """
         untold = self._running.untold_in(workspace.workspace_id)
-        if untold:
+        if untold is not None and not untold.told():
             raise ExecutorError(
                 "STORE_FULL",
-                f"the end of mission {untold} in workspace {workspace.workspace_id!r} could not be stored",
-                "make room for the executor's state, then restart it: it issues that mission's receipt then",
+                f"the end of mission {untold.run.mission_id} in {workspace.workspace_id!r} could not be stored",
+                "make room for the executor's state and try again; where that does not help, restart the executor",
             )
+
+    def _tell_late(self, live: Live) -> None:
+        """Store the end of an execution for which there was no room, unless somebody is at that."""
+        workspace = self._workspaces.get(live.workspace_id)
+        if live.untold and workspace is not None:
+            with suppress(WorkspaceBusyError), workspace.lock(0):
+                live.told()
 
     def _record(self, execution_id: str, mission_id: str) -> ExecutionRecord:
         record = self._ledger.execution(execution_id=execution_id, mission_id=mission_id)

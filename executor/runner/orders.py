@@ -7,7 +7,7 @@ from typing import Protocol
 
 from executor.domain.events import ExecutionCompleted
 from executor.domain.plan import Live, Plan
-from executor.domain.receipt import ApprovalRecord, EffectRecord
+from executor.domain.receipt import ApprovalRecord, EffectRecord, Outcome
 from executor.domain.report import Report
 from executor.runner.clock import wall_time
 from executor.runner.control_ports import ControlEntry, EffectClaim, EffectEntry
@@ -100,7 +100,13 @@ class Left:
     @property
     def completed(self) -> bool:
         """Whether it was told already that it had ended; only the receipt is missing then."""
-        return any(isinstance(one.payload, ExecutionCompleted) for one in self.events)
+        return self.outcome is not None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """What was told already that it came to: the receipt says the same, whatever somebody changed since."""
+        told = (one.payload for one in reversed(self.events))
+        return next((one.outcome for one in told if isinstance(one, ExecutionCompleted)), None)
 
     @property
     def may_have_reached_outside(self) -> bool:

@@ -85,6 +85,7 @@ class Recovered:
         self._take_stock()
         self._undo([step for step in self.steps if step.commit and not step.commit.complete])
         outcome = self._outcome_without_plans() if self._is_unread else self._outcome()
+        outcome = self.left.outcome or outcome
         result = self._result(outcome)
         if not self.left.completed:
             self.emit(ExecutionCompleted(execution_id=self.claim.execution_id, outcome=outcome))
@@ -154,7 +155,8 @@ class Recovered:
 
     def _outcome(self) -> Outcome:
         if not self.reason and not self.commits.conflicts and all(step.done for step in self.steps):
-            different = self._different()
+            # Where it was told that it was one, it was; then somebody else has built on it since.
+            different = () if self.left.outcome is Outcome.SUCCESS else self._different()
             if not different:
                 return Outcome.SUCCESS
             self.reason = "DIVERGED"
@@ -227,10 +229,10 @@ class Recovered:
         now = datetime.now(UTC)
         begun = [step for step in self.steps if step.begun]
         change_sets = [step.commit.changes for step in begun if step.commit]
-        before, _ = net_states(change_sets)
+        before, made = net_states(change_sets)
         touched = {path for changes in change_sets for path in (*states_before(changes), *states_after(changes))}
-        after = states_on_disk(self.root, touched)
         success = outcome is Outcome.SUCCESS
+        after = {**states_on_disk(self.root, touched), **(made if success else {})}
         return ExecutionResult(
             outcome=outcome,
             steps=tuple(step.receipt(self.claim.claimed_at, now) for step in (self.steps if success else begun)),

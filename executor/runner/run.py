@@ -109,6 +109,11 @@ class Run:
     def mission_id(self) -> str:
         return self._record.mission_id
 
+    @property
+    def failure(self) -> StoreError | None:
+        """Why the end could not be stored; None where it was, or has not come."""
+        return self._failure
+
     def pending(self) -> tuple[Event, ...]:
         """Return what is recorded and not yet durable."""
         return self._recorder.after(self._durable)
@@ -131,10 +136,11 @@ class Run:
             self._record = record
             self._durable = record.last_sequence
             self._receipt = receipt
+            self._failure = None
         self._wake()
 
     def fail(self, error: StoreError) -> None:
-        """Let watchers know that the end could not be stored; a restart will tell how it stands."""
+        """Let watchers know that the end could not be stored; it is tried again, at the latest by a restart."""
         with self._lock:
             self._failure = error
         self._wake()

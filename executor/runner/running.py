@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from executor.runner.control import ControlDesk
@@ -19,6 +19,14 @@ class Live:
     run: Run
     desk: ControlDesk
     workspace_id: str
+    untold: list[Callable[[], bool]] = field(default_factory=list)
+    """Stores its end, for which there was no room; returns whether there is by now. Empty where nothing is to store."""
+
+    def told(self) -> bool:
+        """Store the end where that was not possible, and tell whether it is stored; the caller holds the workspace."""
+        if self.untold and self.untold[0]():
+            self.untold.clear()
+        return self.run.failure is None
 
 
 class Running:
@@ -67,10 +75,9 @@ class Running:
         found = self._first(lambda live: live.workspace_id == workspace_id and live.desk.paused is not None)
         return "" if found is None else found.run.mission_id
 
-    def untold_in(self, workspace_id: str) -> str:
-        """Return the mission whose end in a workspace could not be stored; empty where there is none."""
-        found = self._first(lambda live: live.workspace_id == workspace_id and live.run.progress(0).failure is not None)
-        return "" if found is None else found.run.mission_id
+    def untold_in(self, workspace_id: str) -> Live | None:
+        """Return the execution whose end in a workspace could not be stored."""
+        return self._first(lambda live: live.workspace_id == workspace_id and live.run.failure is not None)
 
     def of(self, mission_id: str) -> PausedState | None:
         """Return how a mission's execution waits."""

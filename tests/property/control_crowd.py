@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -114,8 +115,8 @@ class Crowd:
         """Say what of the executor is at work."""
         house = self.pair.house
         lives = tuple(house.core._executions._running._by_id.values())
-        if any(one.run.progress(0).failure for one in lives):
-            self.pair.restart_executor()  # as its operator is told to
+        if untold := next((one.run for one in lives if one.run.failure), None):
+            self._look_for_room(untold)
             return "a receipt found no room"
         running = (one for one in lives if one.desk.paused is None and not self._hangs(one.run.execution_id))
         if live := next(running, None):
@@ -123,6 +124,17 @@ class Crowd:
         if house.core._executions._running._at_work - {live.run.execution_id for live in lives}:
             return "an execution that ended tidies up"
         return ""
+
+    def _look_for_room(self, untold: Run) -> None:
+        """Ask for an end that could not be stored; where there still is no room, its operator restarts the executor."""
+        house = self.pair.house
+        with suppress(Died):
+            house.core.get_execution(execution_id=untold.execution_id)
+            if untold.failure is None:
+                self.refusals["stored late"] += 1
+                return
+        if not house.life.dead:
+            self.pair.restart_executor()
 
     def _hangs(self, execution_id: str) -> bool:
         return execution_id in self.pair.far_sides.hanging.values()
@@ -224,6 +236,7 @@ class Crowd:
 
     async def controlled(self, mission: Mission, action: ControlAction, *, roll_back: bool, times: int = 1) -> None:
         request = self.pair.asked()
+        denied = roll_back and action is ControlAction.APPROVE_STEP
         roll_back = roll_back and action is ControlAction.STOP
         document = None
         if action in {ControlAction.APPROVE_STEP, ControlAction.RECONCILE}:
@@ -231,7 +244,7 @@ class Crowd:
                 return
             owner = self.pair.house.owner
             document = (
-                self.pair.step_approval(mission.mission_id, owner, deny=roll_back)
+                self.pair.step_approval(mission.mission_id, owner, deny=denied)
                 if action is ControlAction.APPROVE_STEP
                 else self.pair.reconciliation(mission.mission_id, owner)
             )
@@ -239,13 +252,13 @@ class Crowd:
         self.asked_for.append((request, mission.mission_id, wish))
         for _ in range(times):
             answer = await self.refusable(self.pair.use.controls.control(request, mission.mission_id, wish))
-            self._noted(request, mission, wish, answered=answer is not None)
+            self._noted(request, mission, wish, answered=answer is not None, denied=denied)
 
-    def _noted(self, request: Request, mission: Mission, wish: Wish, *, answered: bool) -> None:
+    def _noted(self, request: Request, mission: Mission, wish: Wish, *, answered: bool, denied: bool = False) -> None:
         """Hold both services to what they answered, and to what they recorded though nobody was answered."""
         taken = any(one.request_id == order_id("control", request) for one in self.taken(mission.mission_id))
         assert taken or not answered or not self.judge.claimed(mission.mission_id), "answered, and not recorded"
-        if taken and wish.action is ControlAction.STOP and self.is_paused(mission):
+        if taken and (denied or wish.action is ControlAction.STOP) and self.is_paused(mission):
             self.judge.must_end.add(mission.mission_id)
 
     async def asked_again(self, pick: int) -> None:

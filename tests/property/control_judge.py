@@ -287,7 +287,7 @@ class Judge:
         wanted = Counter(entry.action_name for entry in controls)
         wanted["repair"] = len(self.pair.house.ledger.claims_of(execution_id)) - 1
         assert walk.resumed <= wanted, "it went on, and nobody had it do so"
-        stops = {"stop", "deadline", "approve_step"}  # the last, where it was a denial
+        stops = {"stop", "deadline", "deny_step"}
         assert not walk.stopped or stops & set(wanted), "it was stopped by nobody"
 
     def _check_standing(self, mission: Mission, pause: Any) -> None:

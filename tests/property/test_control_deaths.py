@@ -20,6 +20,7 @@ EFFECT: Recipe = (("live", "D", "D"), False)
 AFTER: Recipe = (("append", "b.txt"), False)
 MOST_ACTS = 40
 NEVER = {("repair", "step_approval"), ("repair", "unknown_effect"), ("deadline", "unknown_effect")}
+NEVER |= {("deny", kind) for kind in WAITS if kind != "step_approval"}
 """What does not end such a wait."""
 
 

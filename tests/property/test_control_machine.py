@@ -55,7 +55,7 @@ WAITS: Final[dict[str, Recipe]] = {
     "requested": (("live", "HD", "D"), False),
 }
 """A step for each kind of wait, and what leads there."""
-WAYS: Final = ("go_on", "stop", "roll_back", "repair", "deadline", "revoke", "die")
+WAYS: Final = ("go_on", "deny", "stop", "roll_back", "repair", "deadline", "revoke", "die")
 PEOPLE: Final = st.sampled_from(("owner", "owner", "second"))
 PLACES: Final = (
     *("deaths", "hanging", "repaired", "undone", "paused: failure", "paused: step_approval", "paused: unknown_effect"),
@@ -324,6 +324,9 @@ class ControlMachine(RuleBasedStateMachine):
             case "go_on" | "stop" | "roll_back":
                 action = ControlAction.STOP if way != "go_on" or not actions else actions[0]
                 self.do(self.crowd.controlled(mission, action, roll_back=way == "roll_back"))
+            case "deny":  # of what is no approval of a step, the same as to go on
+                action = actions[0] if actions else ControlAction.STOP
+                self.do(self.crowd.controlled(mission, action, roll_back=action is ControlAction.APPROVE_STEP))
             case "repair":
                 write, read = (("write", "b.txt"), False), (("read", "a.txt"), False)
                 self.do(self.crowd.repaired(mission.mission_id, [read, write], FailurePolicy.ROLL_BACK, 3))

@@ -19,6 +19,8 @@ VOTE_MOMENT = 0.5
 """For a signature of several: the execution waits on, and nothing more is to come."""
 LOOK_EVERY = 0.05
 UNDER_WAY = frozenset({events_pb2.MISSION_STATUS_ACTIVE, events_pb2.MISSION_STATUS_PAUSED})
+HANDED_OVER = frozenset({events_pb2.MISSION_STATUS_APPROVED, events_pb2.MISSION_STATUS_QUEUED})
+"""As which a mission stands whose execution has begun, until the first event of it has come."""
 
 
 async def fetch_mission(client: GonogoClient, asked: str) -> orchestrator_pb2.Mission:
@@ -69,6 +71,8 @@ def _has_come(
     before: orchestrator_pb2.Mission, now: orchestrator_pb2.Mission, action: events_pb2.ControlAction.ValueType
 ) -> bool:
     """Tell whether the mission stands as the control has it stand."""
+    if now.status in HANDED_OVER:
+        return False
     if now.status not in UNDER_WAY:
         return True
     if action == PAUSE:

@@ -135,6 +135,7 @@ def running(house: Installation, site: Path, tools: Path, *more: Any) -> str:
     deadline = time.monotonic() + SECONDS
     while not (site / "first.txt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    until(house, mission, "active")  # the executor is ahead of what is told of it
     return mission
 
 
